@@ -1,0 +1,307 @@
+"""MAML-TRPO: learn an initial policy that one policy-gradient step adapts to a new task.
+
+Finn, Abbeel, Levine 2017, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", algorithm 3:
+
+    θ'_i = θ - α ∇_θ L_i(θ; D_i)                     adapt to task i on K episodes of π_θ
+    max_θ  mean_i  S_i(θ'_i; D'_i)                   surrogate on K episodes of π_θ'_i
+    s.t.   mean_i  KL(π_θ'_i,old ‖ π_θ'_i(θ)) <= δ   both *after* adaptation, re-adapted for every candidate θ
+
+Deviations from the paper's code, each for a reason: the inner loss is the likelihood ratio (`lvc`) rather than the
+log-likelihood, whose Hessian drops a term of the meta-gradient; the Hessian-vector products are exact, not finite
+differences; the Fisher matrix is the Gauss-Newton form pulled back through the adaptation,
+
+    F = mean_i  J_iᵀ F_i J_i,   J_i = ∂θ'_i/∂θ = Π_k (1 - α H_ik),
+
+on a fraction of the episodes (`fisher_fraction`); KL and surrogate of the line search use all of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metarl.config import check
+from metarl.errors import UserError
+from metarl.experience import (
+    Batch,
+    Estimator,
+    first_episodes,
+    inner_loss,
+    mean_kl,
+    prepare,
+    surrogate,
+)
+from metarl.finetune import GradientLearner, TaskPolicy
+from metarl.inner import AdaptationJacobian, Executor, Rates, adapt, meta_gradients, over_tasks
+from metarl.nets import MLP, Activation, GaussianPolicy, load_params, stack
+from metarl.rollout import collect
+from metarl.seeding import Streams
+from metarl.trust_region import PolicyFisher, gradient_metrics, trust_region_step
+from metarl.types import BatchEnv, EnvSpec, Metrics, Params, SampleTasks, Tasks
+
+RATE = "rate/"
+"""Prefix of the learned inner rates among the meta-parameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MamlTrpoConfig:
+    """Defaults are the 2017 recipe with episodes and tasks for two CPU cores."""
+
+    iterations: int = 800
+    """Meta-iterations."""
+    tasks: int = 20
+    """Tasks of a meta-batch, M (the 2017 recipe: 40; 20 for the point)."""
+    episodes: int = 20
+    """Episodes of a task before and after each adaptation step, K."""
+    inner_steps: int = 1
+    """Adaptation steps in training; 0 trains one policy for all tasks by plain TRPO."""
+    inner_rate: float = 0.1
+    """Inner rate α (0.5 for the point)."""
+    learn_rates: bool = False
+    """Learn one inner rate per parameter, starting at `inner_rate`."""
+    first_order: bool = False
+    """Drop the second derivatives of the adaptation."""
+    estimator: Estimator = "lvc"
+    """Inner loss: what its Hessian keeps of the true meta-gradient."""
+    later_rate: float = 0.5
+    """At test, factor on α after the first step."""
+    discount: float = 0.99
+    """γ per step."""
+    trace: float = 1.0
+    """λ of the advantages."""
+    hidden: tuple[int, ...] = (100, 100)
+    """Hidden layers of the policy."""
+    activation: Activation = "relu"
+    """Activation of the hidden layers."""
+    layer_norm: bool = False
+    """Normalise the hidden layers."""
+    initial_std: float = 1.0
+    """Initial standard deviation of the actions, in units of half the action range."""
+    max_kl: float = 0.01
+    """Trust region δ, nats."""
+    cg_iterations: int = 10
+    """Conjugate-gradient products of an update."""
+    damping: float = 1e-5
+    """Added to the Fisher matrix's diagonal."""
+    fisher_fraction: float = 0.25
+    """Fraction of each task's episodes in the Fisher products."""
+    executor: Executor = "folded"
+    """How the meta-batch is computed; all give the same numbers."""
+    chunk_steps: int = 8192
+    """Environment steps computed at a time (whole tasks, at least one): bounds memory and stays in cache."""
+
+    def __post_init__(self) -> None:
+        check(self, at_least={"iterations": 0, "tasks": 1, "episodes": 1, "inner_steps": 0, "cg_iterations": 1})
+        check(self, at_least={"inner_rate": 0.0, "later_rate": 0.0, "damping": 0.0, "chunk_steps": 1})
+        check(self, above={"max_kl": 0.0, "initial_std": 0.0, "fisher_fraction": 0.0})
+        check(self, at_most={"discount": 1.0, "trace": 1.0, "fisher_fraction": 1.0})
+        check(self, at_least={"discount": 0.0, "trace": 0.0})
+        if self.learn_rates and self.inner_steps == 0:
+            raise UserError("Got learn_rates with inner_steps 0: there is no inner rate to learn. Drop one of them.")
+
+
+class MamlTrpo:
+    """The agent.
+
+    Args:
+        config: its settings.
+        spec: the family's sizes.
+        streams: `init` draws the initial parameters.
+        device: where the networks and the update live.
+    """
+
+    name = "maml-trpo"
+
+    def __init__(self, config: MamlTrpoConfig, spec: EnvSpec, streams: Streams, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        network = MLP(
+            inputs=spec.observation_size,
+            hidden=config.hidden,
+            outputs=spec.action_size,
+            activation=config.activation,
+            layer_norm=config.layer_norm,
+        )
+        self.policy = GaussianPolicy(network=network, initial_std=config.initial_std)
+        self.meta = self.policy.init(streams["init"])
+        if config.learn_rates:
+            self.meta |= {RATE + name: torch.full_like(v, config.inner_rate) for name, v in self.meta.items()}
+        self.meta = {name: value.to(device) for name, value in self.meta.items()}
+        self.loss = inner_loss(self.policy, config.estimator)
+        self.surrogate = surrogate(self.policy)
+
+    # -- the two levels ---------------------------------------------------------------------------------------------
+
+    def split(self, meta: Params) -> tuple[Params, Rates]:
+        """Divide meta-parameters into the policy's and the inner rates."""
+        theta = {name: value for name, value in meta.items() if not name.startswith(RATE)}
+        if self.config.learn_rates:
+            return theta, {name: meta[RATE + name] for name in theta}
+        return theta, dict.fromkeys(theta, self.config.inner_rate)
+
+    def adapted(self, meta: Params, before: list[Batch]) -> Params:
+        """Compute θ' from θ and the data of every adaptation step, differentiably."""
+        theta, rates = self.split(meta)
+        for batch in before:
+            theta = adapt(self.loss, theta, batch, rates, first_order=self.config.first_order)
+        return theta
+
+    def objective(self, meta: Params, data: dict[str, Any]) -> Tensor:
+        """Compute the surrogate after adaptation: scalar for one task, [M] for M."""
+        return self.surrogate(self.adapted(meta, data["before"]), data["after"])
+
+    # -- training ---------------------------------------------------------------------------------------------------
+
+    def train_iteration(self, env: BatchEnv, sample_tasks: SampleTasks, streams: Streams) -> Metrics:
+        """Collect, adapt, collect again, and take one trust-region step on the meta-parameters."""
+        config = self.config
+        tasks = sample_tasks(config.tasks, "train", streams["tasks"])
+        theta, rates = self.split(self.meta)
+        params = stack(theta, config.tasks)
+        points, batches, played, explained = [params], [], [], 0.0
+        adapt_seconds = 0.0
+        for step in range(config.inner_steps + 1):
+            acting = {name: value.cpu() for name, value in params.items()}
+            episodes = collect(
+                env, TaskPolicy(self.policy, acting, config.tasks), tasks, config.episodes, streams["rollout"]
+            ).to(self.device)
+            started = time.perf_counter()
+            batch, explained = prepare(
+                episodes, self.policy, params, discount=config.discount, trace=config.trace
+            )
+            if step < config.inner_steps:
+                with torch.no_grad():
+                    params = over_tasks(
+                        lambda p, b: adapt(self.loss, p, b, rates, first_order=True),
+                        params,
+                        batch,
+                        executor=config.executor,
+                        chunk=self._chunk(batch),
+                    )
+                points.append(params)
+            adapt_seconds += time.perf_counter() - started
+            batches.append(batch)
+            played.append(episodes)
+
+        started = time.perf_counter()
+        update = self._update(points, batches)
+        update_seconds = time.perf_counter() - started
+        first, last = played[0], played[-1]
+        collect_seconds = sum(episodes.seconds for episodes in played)
+        lengths = last.mask.sum(2)
+        log_std = params["log_std"]
+        return {
+            "return/pre": float(first.returns.mean()),
+            "return/post": float(last.returns.mean()),
+            "return/gain": float(last.returns.mean() - first.returns.mean()),
+            **update,
+            "update/explained_variance": explained,
+            "policy/std": float(log_std.exp().mean()),
+            "episode/length": float(lengths.mean()),
+            "episode/terminated": float(last.terminated.float().mean()),
+            "env/steps": float(sum(episodes.steps for episodes in played)),
+            **{f"reward/{name}": value for name, value in last.terms.items()},
+            "speed/env_steps_per_second": sum(episodes.steps for episodes in played) / collect_seconds,
+            "time/collect": collect_seconds,
+            "time/policy": sum(episodes.policy_seconds for episodes in played),
+            "time/adapt": adapt_seconds,
+            "time/update": update_seconds,
+        }
+
+    def _chunk(self, batch: Batch) -> int:
+        """Return how many tasks make `chunk_steps` environment steps."""
+        episodes, steps = batch["weights"].shape[1:]
+        return max(1, self.config.chunk_steps // (episodes * steps))
+
+    def _update(self, points: list[Params], batches: list[Batch]) -> Metrics:
+        """Take the outer step; `points` are θ_0 ... θ_n of every task, `batches` the data collected at each."""
+        config = self.config
+        data = {"before": batches[:-1], "after": batches[-1]}
+        chunk = self._chunk(batches[-1])
+        gradients, before = meta_gradients(self.objective, self.meta, data, executor=config.executor, chunk=chunk)
+        gradient = {name: value.mean(0) for name, value in gradients.items()}
+
+        def measure(meta: Params, part: dict[str, Any]) -> tuple[Tensor, Tensor]:
+            theta = self.adapted(meta, part["before"])
+            return self.surrogate(theta, part["after"]), mean_kl(self.policy, part["old"], theta, part["after"])
+
+        @torch.no_grad()
+        def evaluate(meta: Params) -> tuple[float, float]:
+            with_old = data | {"old": points[-1]}
+            values, kl = over_tasks(
+                measure, stack(meta, config.tasks), with_old, executor=config.executor, chunk=chunk
+            )
+            return float(values.mean()), float(kl.mean())
+
+        outcome = trust_region_step(
+            self.meta,
+            gradient,
+            self._fisher_product(points, batches),
+            evaluate,
+            float(before.mean()),
+            max_kl=config.max_kl,
+            iterations=config.cg_iterations,
+            damping=config.damping,
+        )
+        self.meta = outcome.params
+        return outcome.metrics() | gradient_metrics(gradients)
+
+    def _fisher_product(self, points: list[Params], batches: list[Batch]) -> Callable[[Params], Params]:
+        """Return v -> mean_i J_iᵀ F_i J_i v on a fraction of the episodes."""
+        config = self.config
+        episodes = max(1, round(config.fisher_fraction * config.episodes))
+        parts = [first_episodes(batch, episodes) for batch in batches]
+        chunk = self._chunk(parts[-1])
+        _, rates = self.split(self.meta)
+        chunks: list[tuple[AdaptationJacobian, PolicyFisher]] = []
+        for start in range(0, config.tasks, chunk):
+            rows = slice(start, start + chunk)
+            near = [{name: value[rows] for name, value in point.items()} for point in points]
+            seen = [{name: value[rows] for name, value in part.items()} for part in parts]
+            jacobian = AdaptationJacobian(self.loss, near[:-1], seen[:-1], rates, first_order=config.first_order)
+            observations, weights = seen[-1]["observations"].flatten(1, 2), seen[-1]["weights"].flatten(1)
+            chunks.append((jacobian, PolicyFisher(self.policy, near[-1], observations, weights)))
+
+        def product(vector: Params) -> Params:
+            total = {name: torch.zeros_like(value) for name, value in vector.items()}
+            for jacobian, fisher in chunks:
+                tangent = stack(vector, len(fisher))
+                theta = {name: value for name, value in tangent.items() if not name.startswith(RATE)}
+                rate = {name: tangent[RATE + name] for name in theta} if config.learn_rates else None
+                pulled, pulled_rate = jacobian.pull(fisher(jacobian.push(theta, rate)))
+                for name, value in pulled.items():
+                    total[name] += value.sum(0) / config.tasks
+                    if config.learn_rates:
+                        total[RATE + name] += pulled_rate[name].sum(0) / config.tasks
+            return total
+
+        return product
+
+    # -- test and storage -------------------------------------------------------------------------------------------
+
+    def start(self, tasks: Tasks) -> GradientLearner:
+        """Return the learner that adapts to M new tasks."""
+        theta, rates = self.split(self.meta)
+        return GradientLearner(
+            network=self.policy,
+            params=stack(theta, len(tasks)),
+            rates=rates,
+            later=self.config.later_rate,
+            estimator=self.config.estimator,
+            discount=self.config.discount,
+            trace=self.config.trace,
+            chunk=4,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the meta-parameters."""
+        return {"meta": {name: value.cpu() for name, value in self.meta.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the meta-parameters."""
+        self.meta = load_params(self.meta, state["meta"])

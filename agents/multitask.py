@@ -1,0 +1,214 @@
+"""One policy for all tasks, trained by TRPO (Schulman et al. 2015): the reference agents of an adaptation curve.
+
+* `multitask`: does not see the task; fine-tuned at test by policy gradients (the "pretrained" row of the literature).
+* `oracle`: sees the task's parameters in its observation: what could be had if the task were known.
+* `random`: the same network, never trained, fine-tuned at test: what adaptation can do with no meta-learning.
+
+    max_θ  mean_i  S_i(θ; D_i)   s.t.   mean_i  KL(π_old ‖ π_θ) <= δ
+
+Advantages come from a baseline fitted per task, as for MAML-TRPO, so that the three differ in what they learn only.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metarl.config import check
+from metarl.experience import Batch, first_episodes, mean_kl, prepare, surrogate
+from metarl.finetune import GradientLearner, TaskPolicy, with_features
+from metarl.inner import meta_gradients, over_tasks
+from metarl.nets import MLP, Activation, GaussianPolicy, load_params, stack
+from metarl.rollout import collect
+from metarl.seeding import Streams
+from metarl.trust_region import PolicyFisher, gradient_metrics, trust_region_step
+from metarl.types import BatchEnv, EnvSpec, Metrics, Params, SampleTasks, Tasks
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultitaskConfig:
+    """Defaults match MAML-TRPO's, so that runs compare."""
+
+    iterations: int = 400
+    """Updates."""
+    tasks: int = 20
+    """Tasks of a batch, M."""
+    episodes: int = 20
+    """Episodes of a task, K."""
+    inner_rate: float = 0.1
+    """Step size α of the fine-tuning at test."""
+    later_rate: float = 0.5
+    """At test, factor on α after the first step."""
+    discount: float = 0.99
+    """γ per step."""
+    trace: float = 1.0
+    """λ of the advantages."""
+    hidden: tuple[int, ...] = (100, 100)
+    """Hidden layers of the policy."""
+    activation: Activation = "relu"
+    """Activation of the hidden layers."""
+    layer_norm: bool = False
+    """Normalise the hidden layers."""
+    initial_std: float = 1.0
+    """Initial standard deviation of the actions, in units of half the action range."""
+    max_kl: float = 0.01
+    """Trust region δ, nats."""
+    cg_iterations: int = 10
+    """Conjugate-gradient products of an update."""
+    damping: float = 1e-5
+    """Added to the Fisher matrix's diagonal."""
+    fisher_fraction: float = 0.25
+    """Fraction of each task's episodes in the Fisher products."""
+    chunk_steps: int = 8192
+    """Environment steps computed at a time (whole tasks, at least one)."""
+
+    def __post_init__(self) -> None:
+        check(self, at_least={"iterations": 0, "tasks": 1, "episodes": 1, "cg_iterations": 1, "chunk_steps": 1})
+        check(self, at_least={"inner_rate": 0.0, "later_rate": 0.0, "damping": 0.0})
+        check(self, above={"max_kl": 0.0, "initial_std": 0.0, "fisher_fraction": 0.0})
+        check(self, at_most={"discount": 1.0, "trace": 1.0, "fisher_fraction": 1.0})
+        check(self, at_least={"discount": 0.0, "trace": 0.0})
+
+
+class Multitask:
+    """The agent.
+
+    Args:
+        config: its settings.
+        spec: the family's sizes and task features.
+        streams: `init` draws the initial parameters.
+        device: where the network and the update live.
+        name: `multitask`, `oracle` or `random`.
+    """
+
+    def __init__(
+        self, config: MultitaskConfig, spec: EnvSpec, streams: Streams, device: torch.device, *, name: str
+    ) -> None:
+        self.name = name
+        self.config = config
+        self.device = device
+        self.features = spec.features if name == "oracle" else None
+        network = MLP(
+            inputs=spec.observation_size + (spec.feature_size if self.features else 0),
+            hidden=config.hidden,
+            outputs=spec.action_size,
+            activation=config.activation,
+            layer_norm=config.layer_norm,
+        )
+        self.policy = GaussianPolicy(network=network, initial_std=config.initial_std)
+        self.params = {name: value.to(device) for name, value in self.policy.init(streams["init"]).items()}
+        self.surrogate = surrogate(self.policy)
+
+    def train_iteration(self, env: BatchEnv, sample_tasks: SampleTasks, streams: Streams) -> Metrics:
+        """Collect and take one trust-region step."""
+        config = self.config
+        tasks = sample_tasks(config.tasks, "train", streams["tasks"])
+        params = stack(self.params, config.tasks)
+        told = self._told(tasks)
+        acting = {name: value.cpu() for name, value in params.items()}
+        actor = TaskPolicy(self.policy, acting, config.tasks, told)
+        episodes = collect(env, actor, tasks, config.episodes, streams["rollout"]).to(self.device)
+
+        started = time.perf_counter()
+        seen = episodes
+        if told is not None:
+            seen = replace(episodes, observations=with_features(episodes.observations, told.to(self.device)))
+        batch, explained = prepare(seen, self.policy, params, discount=config.discount, trace=config.trace)
+        update = self._update(batch)
+        mean_return = float(episodes.returns.mean())
+        return {
+            "return/pre": mean_return,
+            "return/post": mean_return,
+            **update,
+            "update/explained_variance": explained,
+            "policy/std": float(self.params["log_std"].exp().mean()),
+            "episode/length": float(episodes.mask.sum(2).mean()),
+            "episode/terminated": float(episodes.terminated.float().mean()),
+            "env/steps": float(episodes.steps),
+            **{f"reward/{name}": value for name, value in episodes.terms.items()},
+            "speed/env_steps_per_second": episodes.steps / episodes.seconds,
+            "time/collect": episodes.seconds,
+            "time/policy": episodes.policy_seconds,
+            "time/update": time.perf_counter() - started,
+        }
+
+    def _update(self, batch: Batch) -> Metrics:
+        config = self.config
+        chunk = self._chunk(batch)
+        gradients, before = meta_gradients(self.surrogate, self.params, batch, chunk=chunk)
+        gradient = {name: value.mean(0) for name, value in gradients.items()}
+        old = stack(self.params, config.tasks)
+
+        def measure(params: Params, part: dict[str, Any]) -> tuple[Tensor, Tensor]:
+            seen = part["seen"]
+            return self.surrogate(params, seen), mean_kl(self.policy, part["old"], params, seen)
+
+        @torch.no_grad()
+        def evaluate(params: Params) -> tuple[float, float]:
+            both = {"seen": batch, "old": old}
+            values, kl = over_tasks(measure, stack(params, config.tasks), both, chunk=chunk)
+            return float(values.mean()), float(kl.mean())
+
+        part = first_episodes(batch, max(1, round(config.fisher_fraction * config.episodes)))
+        fishers = [
+            PolicyFisher(
+                self.policy,
+                {name: value[start : start + chunk] for name, value in old.items()},
+                part["observations"][start : start + chunk].flatten(1, 2),
+                part["weights"][start : start + chunk].flatten(1),
+            )
+            for start in range(0, config.tasks, chunk)
+        ]
+
+        def fisher_product(vector: Params) -> Params:
+            total = {name: torch.zeros_like(value) for name, value in vector.items()}
+            for fisher in fishers:
+                for name, value in fisher(stack(vector, len(fisher))).items():
+                    total[name] += value.sum(0) / config.tasks
+            return total
+
+        outcome = trust_region_step(
+            self.params,
+            gradient,
+            fisher_product,
+            evaluate,
+            float(before.mean()),
+            max_kl=config.max_kl,
+            iterations=config.cg_iterations,
+            damping=config.damping,
+        )
+        self.params = outcome.params
+        return outcome.metrics() | gradient_metrics(gradients)
+
+    def _told(self, tasks: Tasks) -> Tensor | None:
+        return None if self.features is None else self.features(tasks).float()
+
+    def _chunk(self, batch: Batch) -> int:
+        episodes, steps = batch["weights"].shape[1:]
+        return max(1, self.config.chunk_steps // (episodes * steps))
+
+    def start(self, tasks: Tasks) -> GradientLearner:
+        """Return the learner that fine-tunes on M new tasks."""
+        return GradientLearner(
+            network=self.policy,
+            params=stack(self.params, len(tasks)),
+            rates=dict.fromkeys(self.params, self.config.inner_rate),
+            later=self.config.later_rate,
+            estimator="lvc",
+            discount=self.config.discount,
+            trace=self.config.trace,
+            features=self._told(tasks),
+            chunk=4,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the parameters."""
+        return {"params": {name: value.cpu() for name, value in self.params.items()}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the parameters."""
+        self.params = load_params(self.params, state["params"])

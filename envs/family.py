@@ -1,0 +1,194 @@
+"""What a task family is: one definition that every engine runs unchanged.
+
+A family says what varies (its `ParameterSpace`), what the agent sees, what it is rewarded for and when an
+episode ends, in torch over B worlds. It never sees an engine. Two kinds exist:
+
+* `MujocoFamily`: the physics is a MuJoCo model; `apply` turns tasks into per-world model fields.
+* `TorchFamily`: the physics is a few lines of torch, `advance`.
+
+To write a new one, read `point_nav.py` (40 lines of substance) or `half_cheetah.py`, then `registry.register` it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import gymnasium
+import mujoco
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from metarl.space import ParameterSpace
+from metarl.types import EnvSpec, Tasks
+
+State = Mapping[str, Tensor]
+"""Physical state of B worlds: field name -> [B, ...] (for MuJoCo, the fields of `mjData`)."""
+
+Terms = dict[str, Float[Tensor, " B"]]
+"""Reward by name."""
+
+
+@dataclass(frozen=True)
+class Observable:
+    """One row of a family's observation table."""
+
+    meaning: str
+    name: str
+    """Name in the model (joint, body, ...), or `-`."""
+    unit: str
+
+
+class Family(ABC):
+    """A parameterised set of tasks that share observation and action spaces.
+
+    Attributes:
+        name: e.g. `half-cheetah-vel`.
+        variant: e.g. `maml17`: whose definition this is.
+        summary: one line for `metarl list`.
+        source: where the definition comes from.
+        horizon: T, the time limit in control steps; reaching it truncates.
+        step_seconds: simulated seconds of one control step.
+        action_low, action_high: bounds of every action dimension, in `action_unit`.
+        remember: state fields that `reward_terms` needs from before the step.
+        space: the task parameters.
+        observables: the observation table, one row per observation dimension.
+    """
+
+    name: str
+    variant: str
+    summary: str
+    source: str
+    horizon: int
+    step_seconds: float
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    action_unit: str
+    remember: tuple[str, ...] = ()
+    space: ParameterSpace
+    observables: tuple[Observable, ...]
+
+    @property
+    def full_name(self) -> str:
+        """Name with the variant."""
+        return f"{self.name}@{self.variant}"
+
+    @property
+    def observation_size(self) -> int:
+        """O."""
+        return len(self.observables)
+
+    @property
+    def action_size(self) -> int:
+        """A."""
+        return len(self.action_low)
+
+    def spec(self) -> EnvSpec:
+        """Return what an agent needs to build its networks."""
+        return EnvSpec(
+            family=self.full_name,
+            observation_size=self.observation_size,
+            action_size=self.action_size,
+            horizon=self.horizon,
+            feature_size=self.space.feature_size,
+            features=self.space.features,
+        )
+
+    @abstractmethod
+    def reset_state(self, generator: torch.Generator, worlds: int) -> dict[str, Float[Tensor, "B D"]]:
+        """Return the writable state fields of `worlds` new episodes."""
+
+    @abstractmethod
+    def observe(self, state: State, tasks: Tasks) -> Float[Tensor, "B O"]:
+        """Return what the agent sees (never the task)."""
+
+    @abstractmethod
+    def reward_terms(self, before: State, state: State, action: Float[Tensor, "B A"], tasks: Tasks) -> Terms:
+        """Return the reward of one step by name; their sum is the reward.
+
+        Args:
+            before: the `remember` fields before the step.
+            state: all fields after the step.
+            action: action in physical units, within bounds.
+            tasks: one task per world.
+        """
+
+    def terminated(self, state: State, tasks: Tasks) -> Bool[Tensor, " B"] | None:
+        """Return which worlds reached a terminal state, or None where the family never ends early."""
+        return None
+
+
+class TorchFamily(Family):
+    """A family whose physics is written in torch."""
+
+    @abstractmethod
+    def advance(self, state: State, action: Float[Tensor, "B A"], tasks: Tasks) -> dict[str, Tensor]:
+        """Return the state after one control step."""
+
+
+class MujocoFamily(Family):
+    """A family on a MuJoCo model.
+
+    State fields named in `fields` are those of `mjData`. `qpos` and `qvel` are current. Fields that MuJoCo
+    derives (`xpos`, `cfrc_ext`, `sensordata`, ...) describe the state before the last physics substep, as they
+    do in Gymnasium after `mj_step`; right after a reset they are current.
+
+    Attributes:
+        frame_skip: physics substeps of one control step.
+        fields: the `mjData` fields the family reads.
+    """
+
+    frame_skip: int
+    fields: tuple[str, ...] = ("qpos", "qvel")
+
+    @abstractmethod
+    def model_spec(self) -> mujoco.MjSpec:
+        """Return the model, to be compiled."""
+
+    @cached_property
+    def model(self) -> mujoco.MjModel:
+        """The compiled model. A failing simulation is not restarted by MuJoCo but reported by the engine."""
+        spec = self.model_spec()
+        spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+        # MuJoCo 4 warns of `settotalmass`, which half_cheetah.xml has; scaling afterwards gives the same bits.
+        total_mass, spec.compiler.settotalmass = spec.compiler.settotalmass, -1.0
+        model = spec.compile()
+        if total_mass > 0.0:
+            mujoco.mj_setTotalmass(model, total_mass)
+            mujoco.mj_setConst(model, mujoco.MjData(model))
+        return model
+
+    def apply(self, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
+        """Return the model fields that differ between worlds: `mjModel` name -> [B, ...]. Default: none."""
+        return {}
+
+
+def gymnasium_model(file: str) -> mujoco.MjSpec:
+    """Load one of the robots that ship inside the gymnasium package (MIT licence).
+
+    Args:
+        file: e.g. `half_cheetah.xml`.
+    """
+    path = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / file
+    return mujoco.MjSpec.from_file(str(path))
+
+
+def noisy_start(
+    model: mujoco.MjModel, noise: float, generator: torch.Generator, worlds: int
+) -> dict[str, Float[Tensor, "B D"]]:
+    """Return the model's own pose at rest with the noise of Gymnasium's v5 robots.
+
+    Args:
+        model: the robot.
+        noise: half-width of the uniform noise on qpos and standard deviation of the normal noise on qvel.
+        generator: where the randomness comes from.
+        worlds: B.
+    """
+    pose = torch.from_numpy(model.qpos0.copy())
+    uniform = torch.rand(worlds, model.nq, generator=generator, dtype=torch.float64) * 2.0 - 1.0
+    normal = torch.randn(worlds, model.nv, generator=generator, dtype=torch.float64)
+    return {"qpos": pose + noise * uniform, "qvel": noise * normal}

@@ -1,0 +1,210 @@
+"""B worlds of a family stepped together: the one place where episodes begin and end.
+
+An engine supplies the physics (`Physics`: write, advance); `Worlds` adds tasks, observation, reward, termination
+and the time limit, so that these cannot differ between engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from metarl.envs.family import Family, State, TorchFamily
+from metarl.errors import UserError
+from metarl.types import Step, Tasks
+
+
+class Physics(Protocol):
+    """What an engine must do for B worlds."""
+
+    @property
+    def state(self) -> State:
+        """Current state fields, [B, ...] float64; may be live views, so clone what must be kept."""
+        ...
+
+    def apply(self, tasks: Tasks, worlds: Tensor | None) -> None:
+        """Give the worlds (indices, None: all) the model of their tasks."""
+        ...
+
+    def write(self, state: Mapping[str, Tensor], worlds: Tensor | None) -> None:
+        """Start the worlds from `state`, rows in the order of `worlds`."""
+        ...
+
+    def advance(self, action: Float[Tensor, "B A"], worlds: Tensor | None) -> Bool[Tensor, " B"] | None:
+        """Take one control step; return the worlds whose simulation became invalid, or None."""
+        ...
+
+
+class TorchPhysics:
+    """Physics of a `TorchFamily`."""
+
+    def __init__(self, family: TorchFamily, num_worlds: int) -> None:
+        self.family = family
+        self.state: dict[str, Tensor] = dict(family.reset_state(torch.Generator(), num_worlds))
+
+    def apply(self, tasks: Tasks, worlds: Tensor | None) -> None:
+        """Keep the tasks for `advance`."""
+        self.tasks = tasks
+
+    def write(self, state: Mapping[str, Tensor], worlds: Tensor | None) -> None:
+        """Start the worlds from `state`."""
+        for name, value in state.items():
+            self.state[name] = value if worlds is None else self.state[name].index_copy(0, worlds, value)
+
+    def advance(self, action: Float[Tensor, "B A"], worlds: Tensor | None) -> Bool[Tensor, " B"] | None:
+        """Take one step in the chosen worlds."""
+        after = self.family.advance(self.state, action, self.tasks)
+        if worlds is not None:
+            after = {k: self.state[k].index_copy(0, worlds, v[worlds]) for k, v in after.items()}
+        self.state = after
+        finite = torch.stack([v.flatten(1).isfinite().all(1) for v in after.values()]).all(0)
+        return None if bool(finite.all()) else ~finite
+
+
+class Worlds:
+    """B parallel worlds of one family (see `metarl.types.BatchEnv`).
+
+    Args:
+        family: the family.
+        num_worlds: B.
+        physics: the engine.
+        unit_actions: actions come scaled, -1..1 meaning low..high (agents); else in physical units.
+        dtype: of observations and rewards; physics and reward are computed in float64.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        num_worlds: int,
+        physics: Physics,
+        *,
+        unit_actions: bool = True,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.family = family
+        self.family_name = family.full_name
+        self.num_worlds = num_worlds
+        self.horizon = family.horizon
+        self.observation_size = family.observation_size
+        self.action_size = family.action_size
+        self.failures = 0
+        self.physics = physics
+        self.dtype = dtype
+        self.tasks: Tasks | None = None
+        self._next_tasks: Tasks | None = None
+        self._next_tasks_due = torch.zeros(num_worlds, dtype=torch.bool)
+        self._low = torch.tensor(family.action_low, dtype=torch.float64)
+        self._high = torch.tensor(family.action_high, dtype=torch.float64)
+        unit = torch.ones_like(self._low)
+        self._scale = unit_actions and not (torch.equal(self._low, -unit) and torch.equal(self._high, unit))
+        self._elapsed = torch.zeros(num_worlds, dtype=torch.long)
+        self._active = torch.zeros(num_worlds, dtype=torch.bool)
+        self._all_active = False
+        self._observation = torch.zeros(num_worlds, self.observation_size, dtype=dtype)
+
+    def set_tasks(self, tasks: Tasks) -> None:
+        """Give world i the task i, from its next reset on.
+
+        Raises:
+            UserError: tasks of another family, or not one per world.
+        """
+        if tasks.family != self.family_name:
+            raise UserError(f"got tasks of {tasks.family}, these worlds are {self.family_name}: sample from its space")
+        if len(tasks) != self.num_worlds:
+            raise UserError(f"got {len(tasks)} tasks for {self.num_worlds} worlds: give one per world (Tasks.repeat)")
+        self._next_tasks = tasks
+        self._next_tasks_due[:] = True
+
+    def reset(self, generator: torch.Generator, worlds: Tensor | None = None) -> Float[Tensor, "B O"]:
+        """Start a new episode in every world, or in those of `worlds` (indices, [N])."""
+        tasks = self._start_tasks(worlds)
+        count = self.num_worlds if worlds is None else len(worlds)
+        self.physics.write(self.family.reset_state(generator, count), worlds)
+        rows = slice(None) if worlds is None else worlds
+        self._elapsed[rows] = 0
+        self._active[rows] = True
+        self._all_active = bool(self._active.all())
+        observation = self.family.observe(self.physics.state, tasks)
+        self._observation[rows] = observation[rows].to(self.dtype)
+        return self._observation.clone()
+
+    def _start_tasks(self, worlds: Tensor | None) -> Tasks:
+        """Give the worlds the tasks that are due to them; return everyone's."""
+        if self._next_tasks is None:
+            if self.tasks is None:
+                raise UserError("these worlds have no tasks yet: call set_tasks before reset")
+            return self.tasks
+        rows = torch.arange(self.num_worlds) if worlds is None else worlds
+        rows = rows[self._next_tasks_due[rows]]
+        if self.tasks is None or len(rows) == self.num_worlds:
+            tasks = self._next_tasks
+        else:
+            new = self._next_tasks.values
+            tasks = Tasks(self.family_name, {k: v.index_copy(0, rows, new[k][rows]) for k, v in self.tasks.values.items()})
+        if len(rows) > 0:
+            self.physics.apply(tasks, None if len(rows) == self.num_worlds else rows)
+        self.tasks = tasks
+        self._next_tasks_due[rows] = False
+        if not bool(self._next_tasks_due.any()):
+            self._next_tasks = None
+        return tasks
+
+    def step(self, action: Float[Tensor, "B A"]) -> Step:
+        """Advance every world whose episode has not ended.
+
+        Raises:
+            UserError: an action of the wrong shape or not finite, or no reset yet.
+        """
+        physical = self._physical(action)
+        tasks, state = self.tasks, self.physics.state
+        if tasks is None or not bool(self._active.any()):
+            raise UserError("every episode here has ended (or none began): call reset before step")
+        before = {name: state[name].clone() for name in self.family.remember}
+        worlds = None if self._all_active else self._active.nonzero().squeeze(1)
+        failed = self.physics.advance(physical, worlds)
+        state = self.physics.state
+
+        terms = self.family.reward_terms(before, state, physical, tasks)
+        reward = torch.stack(tuple(terms.values())).sum(0)
+        observation = self.family.observe(state, tasks).to(self.dtype)
+        terminated = self.family.terminated(state, tasks)
+        if terminated is None:
+            terminated = torch.zeros_like(self._active)
+        self._elapsed += self._active
+        truncated = self._elapsed >= self.horizon
+        if failed is not None:
+            failed = failed & self._active
+            self.failures += int(failed.sum())
+            terminated, truncated = terminated & ~failed, truncated | failed
+        if worlds is not None or failed is not None:
+            live = self._active if failed is None else self._active & ~failed
+            zero = torch.zeros_like(reward)
+            terms = {name: torch.where(live, value, zero) for name, value in terms.items()}
+            reward = torch.where(live, reward, zero)
+            observation = torch.where(live[:, None], observation, self._observation)
+        terminated = terminated & self._active
+        truncated = truncated & self._active & ~terminated
+        ended = terminated | truncated
+        if bool(ended.any()):
+            self._active = self._active & ~ended
+            self._all_active = False
+        self._observation = observation
+        return Step(observation, reward.to(self.dtype), terminated, truncated, terms)
+
+    def _physical(self, action: Tensor) -> Tensor:
+        if action.shape != (self.num_worlds, self.action_size):
+            raise UserError(
+                f"got an action of shape {tuple(action.shape)}, {self.family_name} with {self.num_worlds} worlds "
+                f"takes {(self.num_worlds, self.action_size)}"
+            )
+        if not bool(action.isfinite().all()):
+            world = int((~action.isfinite()).any(1).nonzero()[0, 0])
+            raise UserError(f"got an action that is not finite in world {world}: {action[world].tolist()}")
+        action = action.to(torch.float64)
+        if self._scale:
+            action = self._low + (action + 1.0) * 0.5 * (self._high - self._low)
+        return torch.minimum(torch.maximum(action, self._low), self._high)

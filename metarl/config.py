@@ -1,0 +1,201 @@
+"""Configurations: frozen dataclasses <-> YAML text, strictly.
+
+A configuration is a frozen dataclass of plain fields: bool, int, float, str, Path, Literal, tuples, lists,
+dicts, further dataclasses, and unions of those with None. `from_yaml` accepts exactly what `to_yaml` writes:
+every field present, none unknown, every value of its declared type.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Mapping
+from operator import ge, gt, le
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+
+import yaml
+
+from metarl.errors import UserError, nearest
+
+T = TypeVar("T")
+
+
+def to_yaml(config: Any) -> str:
+    """Return a configuration as YAML text, fields in the order of their definition."""
+    return dump(to_plain(config))
+
+
+def dump(plain: Any) -> str:
+    """Return plain data as YAML text in the project's one form."""
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def to_plain(config: Any) -> Any:
+    """Return a configuration as plain data: dicts, lists, numbers, strings and None.
+
+    Raises:
+        TypeError: if a field holds something that YAML cannot give back.
+    """
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: to_plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, tuple | list):
+        return [to_plain(item) for item in config]
+    if isinstance(config, dict):
+        return {key: to_plain(value) for key, value in config.items()}
+    if isinstance(config, Path):
+        return str(config)
+    if config is None or isinstance(config, bool | int | float | str):
+        return config
+    raise TypeError(
+        f"A configuration cannot hold {config!r} ({type(config).__name__}); use plain fields only."
+    )
+
+
+def from_yaml(cls: type[T], text: str) -> T:
+    """Return the configuration of class `cls` that `text` describes.
+
+    Raises:
+        UserError: if the text is no YAML mapping, a field is unknown or missing, or a value is of the wrong
+            type; it names the field.
+    """
+    return from_plain(cls, parse(text))
+
+
+def parse(text: str) -> Any:
+    """Return YAML text as plain data.
+
+    Raises:
+        UserError: if the text is not valid YAML.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        place = " ".join(str(error).split())
+        raise UserError(f"The configuration is not valid YAML ({place}). Correct it there.") from error
+
+
+def from_plain(cls: type[T], plain: Any, where: str = "") -> T:
+    """Return the configuration of class `cls` that plain data describe: the inverse of `to_plain`.
+
+    Args:
+        cls: a dataclass.
+        plain: a dict with exactly the fields of `cls`.
+        where: dotted name of the field that holds it, for error texts.
+
+    Raises:
+        UserError: as in `from_yaml`.
+    """
+    label = f"{cls.__name__} ({where})" if where else cls.__name__
+    if not isinstance(plain, dict):
+        raise UserError(
+            f"{label}: got {plain!r} where a mapping of fields is needed. Write `field: value` lines."
+        )
+    fields = {f.name: f for f in dataclasses.fields(cast(Any, cls)) if f.init}
+    for name in plain:
+        if name not in fields:
+            raise UserError(f"{label}: unknown field '{name}'.{nearest(str(name), fields)}")
+    missing = [name for name in fields if name not in plain]
+    if missing:
+        raise UserError(f"{label}: missing field '{missing[0]}'. Needed are: {', '.join(fields)}.")
+    # Annotations are strings under `from __future__ import annotations`.
+    hints = typing.get_type_hints(cls)
+    values = {n: _convert(hints[n], plain[n], f"{where}.{n}" if where else n) for n in fields}
+    return cls(**values)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Return `value` as the type `hint`, or raise UserError."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _convert_union(args, value, where)
+    if origin is Literal:
+        for choice in args:
+            if value == choice and type(value) is type(choice):
+                return choice
+        raise UserError(f"{where}: got {value!r}.{nearest(str(value), [str(choice) for choice in args])}")
+    if dataclasses.is_dataclass(hint):
+        return from_plain(cast(type, hint), value, where)
+    if origin in (tuple, list):
+        return _convert_sequence(origin, args, value, where)
+    if origin is dict and isinstance(value, dict):
+        return {
+            _convert(args[0], key, where): _convert(args[1], item, f"{where}.{key}")
+            for key, item in value.items()
+        }
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint is float:
+        value = _as_float(value)
+    # bool is a subclass of int, and yes/no are bools in YAML.
+    if hint is Any or (isinstance(hint, type) and type(value) is hint):
+        return value
+    name = "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
+    raise UserError(
+        f"{where}: got {value!r} ({type(value).__name__}) where {name} is needed. Correct the value."
+    )
+
+
+def _as_float(value: Any) -> Any:
+    """Return the float that a person meant, or the value itself."""
+    if type(value) is int:
+        return float(value)
+    # YAML 1.1 takes 1e-5 for a string: it wants 1.0e-5.
+    if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9]+[eE][-+]?[0-9]+", value):
+        return float(value)
+    return value
+
+
+def _convert_union(members: tuple[Any, ...], value: Any, where: str) -> Any:
+    """Return `value` as the first member type that takes it."""
+    problems = []
+    for member in members:
+        try:
+            return _convert(member, value, where)
+        except UserError as problem:
+            problems.append(str(problem))
+    raise UserError(problems[0] if len(members) == 2 and type(None) in members else " or ".join(problems))
+
+
+def _convert_sequence(kind: type, args: tuple[Any, ...], value: Any, where: str) -> Any:
+    """Return `value` as a tuple or a list, item by item."""
+    if not isinstance(value, list | tuple):
+        raise UserError(f"{where}: got {value!r} where a list is needed. Write it as [..., ...].")
+    if kind is list or (len(args) == 2 and args[1] is Ellipsis):
+        hints: list[Any] = [args[0]] * len(value)
+    elif args == ((),):
+        hints = []
+    else:
+        hints = list(args)
+    if len(hints) != len(value):
+        raise UserError(f"{where}: got {len(value)} items in {value!r} where {len(hints)} are needed.")
+    return kind(
+        _convert(hint, item, f"{where}[{i}]") for i, (hint, item) in enumerate(zip(hints, value, strict=True))
+    )
+
+
+def check(
+    config: Any,
+    *,
+    at_least: Mapping[str, float] = MappingProxyType({}),
+    above: Mapping[str, float] = MappingProxyType({}),
+    at_most: Mapping[str, float] = MappingProxyType({}),
+) -> None:
+    """Check numeric fields of a config against their bounds.
+
+    Raises:
+        UserError: naming the first field outside, its value and what is allowed.
+    """
+    for bounds, fits, words in (
+        (at_least, ge, "at least"),
+        (above, gt, "more than"),
+        (at_most, le, "at most"),
+    ):
+        for name, bound in bounds.items():
+            value = getattr(config, name)
+            if not fits(value, bound):
+                option = name.replace("_", "-")
+                raise UserError(f"Got --{option} {value}. It must be {words} {bound}.")

@@ -1,0 +1,32 @@
+"""The one error that a user's input may cause, and help with misspelt names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Says in one line what was got, what is allowed and what to do.
+
+    The command line prints the message without a traceback and exits with code 2.
+    """
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Return the end of an error text about an unknown `name`: the nearest choice, then all of them.
+
+    Args:
+        name: what was asked for.
+        choices: every name that exists, listed in the order given.
+
+    Returns:
+        ` Did you mean 'x'? Choose from: x, y, z.`, without the question where nothing is near.
+    """
+    known = list(choices)
+    if not known:
+        return " There is nothing to choose from."
+    # Variants such as half-cheetah-vel@maml17 are long: a plain typing error in one stays well above .6.
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    question = f" Did you mean '{close[0]}'?" if close else ""
+    return f"{question} Choose from: {', '.join(known)}."

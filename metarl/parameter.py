@@ -1,0 +1,291 @@
+"""Parameters: one thing that varies between tasks, with its range, scale, unit and distribution."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from metarl.errors import UserError, nearest
+
+MARGIN = 1e-9
+"""Kept free at both ends of every range and strip, so that rounding never moves a task into another split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One thing that varies between tasks: a number, or a vector."""
+
+    name: str
+    """Name, as in a task record."""
+    unit: str
+    """Physical unit; "" for none."""
+    description: str
+    """What it is, in a few words."""
+    scale: Literal["uniform", "log-uniform", "choice", "disc", "sphere"]
+    """Distribution in the training range; `disc` is a point uniform over an area, `sphere` a unit vector."""
+    low: float | None = None
+    """Lower end of the training range (uniform, log-uniform); inner radius of a disc, 0 where not given."""
+    high: float | None = None
+    """Upper end of the training range (uniform, log-uniform)."""
+    choices: tuple[float, ...] = ()
+    """The values of a choice."""
+    radius: float | None = None
+    """Outer radius of a disc."""
+    size: int = 1
+    """Components of a uniform or log-uniform vector (each with the same range), or of a sphere's vector."""
+    ood: tuple[tuple[float, float], ...] | tuple[float, ...] = ()
+    """Out-of-distribution part: (low, high) intervals; for a disc the (inner, outer) radii of a ring; for a
+    choice other choices. A single interval may stand without its outer brackets."""
+
+    def __post_init__(self) -> None:
+        self._check_fields()
+        if self.is_choice:
+            values = self.choices + self.ood_choices
+            if len(set(values)) != len(values):
+                raise UserError(f"Parameter {self.name}: a choice appears twice in {values}. Name each once.")
+            return
+        if self.scale == "sphere":
+            if self.size < 2 or self.ood:
+                raise UserError(f"Parameter {self.name}: a sphere takes size 2 or more and no ood range.")
+            return
+        low, high = self.bounds
+        if not (math.isfinite(low) and math.isfinite(high) and low < high) or self.size < 1:
+            raise UserError(
+                f"Parameter {self.name}: got {low} to {high}, size {self.size}; needs low < high."
+            )
+        if (self.scale == "log-uniform" and low <= 0) or (self.scale == "disc" and low < 0):
+            raise UserError(
+                f"Parameter {self.name}: {self.scale} takes no range from {low}. Give a greater one."
+            )
+        for start, end in self.ood_intervals:
+            if not (start < end and (end <= low or start >= high)) or (self.scale != "uniform" and start < 0):
+                raise UserError(
+                    f"Parameter {self.name}: ood interval {start} to {end} must not overlap the training "
+                    f"range {low} to {high}. Move it outside."
+                )
+
+    def _check_fields(self) -> None:
+        """Refuse fields that the scale does not use, and missing ones."""
+        box = ({"low", "high"}, {"size", "ood"})
+        needed, optional = {
+            "uniform": box,
+            "log-uniform": box,
+            "choice": ({"choices"}, {"ood"}),
+            "disc": ({"radius"}, {"low", "ood"}),
+            "sphere": ({"size"}, set()),
+        }.get(self.scale, (None, set()))
+        if needed is None:
+            allowed = nearest(self.scale, ["uniform", "log-uniform", "choice", "disc", "sphere"])
+            raise UserError(f"Parameter {self.name}: unknown scale '{self.scale}'.{allowed}")
+        blank = {"low": None, "high": None, "choices": (), "radius": None, "size": 1, "ood": ()}
+        given = {field for field, empty in blank.items() if getattr(self, field) != empty}
+        if not needed <= given or not given <= needed | optional:
+            raise UserError(
+                f"Parameter {self.name}: got {sorted(given)} for the scale '{self.scale}', which needs "
+                f"{sorted(needed)} and may have {sorted(optional)}."
+            )
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether the values are a finite set."""
+        return self.scale == "choice"
+
+    @property
+    def width(self) -> int:
+        """Numbers in one value: 1 for a scalar."""
+        return 2 if self.scale == "disc" else self.size
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Ends of the training range: of each component, or of a disc's radius. Not for choice and sphere."""
+        if self.scale == "disc":
+            assert self.radius is not None
+            return self.low or 0.0, self.radius
+        assert self.low is not None
+        assert self.high is not None
+        return self.low, self.high
+
+    @property
+    def ood_intervals(self) -> tuple[tuple[float, float], ...]:
+        """The out-of-distribution part: intervals of a component, or of a disc's radius; () for a choice."""
+        if self.is_choice or not self.ood:
+            return ()
+        ends = tuple(end for end in self.ood if not isinstance(end, tuple))
+        intervals = tuple(interval for interval in self.ood if isinstance(interval, tuple))
+        if not ends:
+            return intervals
+        if len(ends) != 2 or intervals:
+            raise UserError(
+                f"Parameter {self.name}: got ood={self.ood}; give (low, high) or several of those."
+            )
+        return (ends,)
+
+    @property
+    def ood_choices(self) -> tuple[float, ...]:
+        """The out-of-distribution values of a choice; () for the other scales."""
+        return tuple(c for c in self.ood if not isinstance(c, tuple)) if self.is_choice else ()
+
+    @property
+    def feature_size(self) -> int:
+        """Numbers in `features`."""
+        return (
+            len(self.choices + self.ood_choices) if self.is_choice and len(self.choices) > 2 else self.width
+        )
+
+    def sample(
+        self, count: int, generator: torch.Generator, coordinate: Float[Tensor, " M"] | None = None
+    ) -> Float[Tensor, "M ..."]:
+        """Draw `count` values of the training range.
+
+        Args:
+            count: M.
+            generator: where the randomness comes from.
+            coordinate: split coordinate of every value in place of a drawn one (not for a choice).
+        """
+        if self.is_choice:
+            return _pick(self.choices, count, generator)
+        u = fractions((count, self.width), generator)
+        if coordinate is not None:
+            u[:, 0] = coordinate
+        if self.scale == "sphere":
+            # The angle in one plane of a Gaussian vector is uniform and independent of all the rest.
+            normal = torch.randn(count, self.width, generator=generator, dtype=torch.float64)
+            normal[:, :2] = _polar(normal[:, :2].norm(dim=1), u[:, 0])
+            return normal / normal.norm(dim=1, keepdim=True)
+        if self.scale == "disc":
+            return _polar(self._interpolate(*self.bounds, u[:, 1]), u[:, 0])
+        return self._shaped(self._interpolate(*self.bounds, u))
+
+    def sample_ood(self, count: int, generator: torch.Generator) -> Float[Tensor, "M ..."]:
+        """Draw `count` values of the out-of-distribution part, every component of a vector from it."""
+        if self.is_choice:
+            return _pick(self.ood_choices, count, generator)
+        ends = torch.tensor(self.ood_intervals, dtype=torch.float64)
+        warped = self._warp(ends)
+        shape = (count, 1 if self.scale == "disc" else self.width)
+        weights = (warped[:, 1] - warped[:, 0]).expand(math.prod(shape), -1)
+        interval = torch.multinomial(weights, 1, generator=generator).reshape(shape)
+        u = fractions(shape, generator)
+        drawn = self._interpolate(ends[interval, 0], ends[interval, 1], u)
+        if self.scale == "disc":
+            return _polar(drawn[:, 0], fractions((count,), generator))
+        return self._shaped(drawn)
+
+    def coordinate(self, values: Float[Tensor, "M ..."]) -> Float[Tensor, " M"]:
+        """Return the split coordinate in [0, 1) of values in the training range."""
+        if self.scale in ("disc", "sphere"):
+            u = torch.atan2(values[:, 1], values[:, 0]) / (2 * math.pi) % 1.0
+        else:
+            u = self._position(values.reshape(len(values), -1)[:, 0])
+        return u.clamp(0.0, 1.0 - MARGIN)
+
+    def in_range(self, values: Float[Tensor, "M ..."]) -> Bool[Tensor, "M W"]:
+        """Tell for every component if it is in the training range.
+
+        There are W components: one for a disc, a sphere or a scalar.
+        """
+        measured = self._measured(values)
+        if self.is_choice:
+            return _among(measured, self.choices)
+        if self.scale == "sphere":
+            return (measured - 1.0).abs() <= MARGIN
+        low, high = self.bounds
+        slack = MARGIN * high if self.scale == "disc" else 0.0
+        return (measured >= low - slack) & (measured <= high + slack)
+
+    def in_ood(self, values: Float[Tensor, "M ..."]) -> Bool[Tensor, "M W"]:
+        """Tell for every component, as in `in_range`, if it is in the out-of-distribution part."""
+        measured = self._measured(values)
+        if self.is_choice:
+            return _among(measured, self.ood_choices)
+        inside = torch.zeros_like(measured, dtype=torch.bool)
+        for low, high in self.ood_intervals:
+            slack = MARGIN * high if self.scale == "disc" else 0.0
+            inside |= (measured >= low - slack) & (measured <= high + slack)
+        # A common end of the two ranges belongs to the training range.
+        return inside & ~self.in_range(values)
+
+    def features(self, values: Float[Tensor, "M ..."]) -> Float[Tensor, "M F"]:
+        """Return the values scaled so that the training range is [-1, 1]; more than two choices one-hot."""
+        if self.scale == "sphere":
+            return values
+        if self.scale == "disc":
+            return values / self.bounds[1]
+        columns = values.reshape(len(values), -1)
+        if not self.is_choice:
+            return 2.0 * self._position(columns) - 1.0
+        if len(self.choices) > 2:
+            return (columns == torch.tensor(self.choices + self.ood_choices, dtype=torch.float64)).double()
+        low, high = min(self.choices), max(self.choices)
+        return 2.0 * (columns - low) / (high - low) - 1.0 if high > low else torch.zeros_like(columns)
+
+    def allowed(self) -> str:
+        """Return the allowed values with their unit, for people to read."""
+        unit = f" {self.unit}" if self.unit else ""
+        if self.scale == "sphere":
+            return f"unit vector of {self.size} numbers"
+        if self.is_choice:
+            text = f"one of {', '.join(f'{c:g}' for c in self.choices)}{unit}"
+            extra = ", ".join(f"{c:g}" for c in self.ood_choices)
+        else:
+            low, high = self.bounds
+            text = f"{low:g} to {high:g}{unit}" + (" from the origin" if self.scale == "disc" else "")
+            extra = ", ".join(f"{a:g} to {b:g}" for a, b in self.ood_intervals)
+        return f"{text} (out of distribution: {extra}{unit})" if extra else text
+
+    def _measured(self, values: Float[Tensor, "M ..."]) -> Float[Tensor, "M W"]:
+        """Return what the ranges are about: components, or the length of a disc's or a sphere's vector."""
+        if self.scale in ("disc", "sphere"):
+            return values.norm(dim=1, keepdim=True)
+        return values.reshape(len(values), -1)
+
+    def _warp(self, values: Tensor) -> Tensor:
+        """Map values (radii for a disc) to where their distribution is uniform."""
+        if self.scale == "log-uniform":
+            return values.log()
+        return values.square() if self.scale == "disc" else values
+
+    def _interpolate(self, low: float | Tensor, high: float | Tensor, u: Tensor) -> Tensor:
+        """Return the quantile `u` of the distribution between `low` and `high`."""
+        start = self._warp(torch.as_tensor(low, dtype=torch.float64))
+        end = self._warp(torch.as_tensor(high, dtype=torch.float64))
+        warped = start + (end - start) * u
+        if self.scale == "log-uniform":
+            return warped.exp()
+        return warped.sqrt() if self.scale == "disc" else warped
+
+    def _position(self, values: Tensor) -> Tensor:
+        """Return the quantile of values in the training range: the inverse of `_interpolate`."""
+        low, high = self._warp(torch.tensor(self.bounds, dtype=torch.float64))
+        return (self._warp(values) - low) / (high - low)
+
+    def _shaped(self, columns: Float[Tensor, "M D"]) -> Float[Tensor, "M ..."]:
+        """Return [M, 1] as [M] for a scalar."""
+        return columns[:, 0] if self.width == 1 else columns
+
+
+def fractions(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw numbers strictly inside of (0, 1), clear of both ends."""
+    return MARGIN + (1.0 - 2.0 * MARGIN) * torch.rand(shape, generator=generator, dtype=torch.float64)
+
+
+def _pick(choices: tuple[float, ...], count: int, generator: torch.Generator) -> Float[Tensor, " M"]:
+    """Draw `count` of the choices."""
+    index = torch.randint(len(choices), (count,), generator=generator)
+    return torch.tensor(choices, dtype=torch.float64)[index]
+
+
+def _polar(radius: Float[Tensor, " M"], turn: Float[Tensor, " M"]) -> Float[Tensor, "M 2"]:
+    """Return the points at the given radii and turns (1 is the full circle)."""
+    angle = 2.0 * math.pi * turn
+    return radius[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+def _among(columns: Float[Tensor, "M W"], choices: tuple[float, ...]) -> Bool[Tensor, "M W"]:
+    """Tell for every number if it is one of the choices."""
+    return torch.isin(columns, torch.tensor(choices, dtype=torch.float64))

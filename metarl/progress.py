@@ -1,0 +1,175 @@
+"""How a run shows itself while it trains: a live line on a terminal, log lines elsewhere, or JSON lines."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from metarl.types import Metrics
+
+SECONDS_BETWEEN_LINES = 5.0
+"""Least time between two log lines where the output is no terminal, in s."""
+
+
+class Display(AbstractContextManager[Any], Protocol):
+    """What the run driver tells about its progress."""
+
+    def update(self, iteration: int, metrics: Metrics) -> None:
+        """Show that `iteration` iterations are done, the last one with `metrics`."""
+        ...
+
+    def message(self, text: str) -> None:
+        """Show one line of text."""
+        ...
+
+
+def open_display(console: Console, *, json_lines: bool, title: str, first: int, iterations: int) -> Display:
+    """Return the display that fits the output.
+
+    Args:
+        console: where to.
+        json_lines: one JSON object per iteration and nothing else, for scripts.
+        title: name of the run.
+        first: iterations already done.
+        iterations: iterations in the end.
+    """
+    if json_lines:
+        return JsonDisplay(console, iterations)
+    if console.is_terminal:
+        return LiveDisplay(console, title, first, iterations)
+    return PlainDisplay(console, title, first, iterations)
+
+
+class LiveDisplay:
+    """One line on a terminal, always current: bar, iterations, time left, the few figures that matter."""
+
+    def __init__(self, console: Console, title: str, first: int, iterations: int) -> None:
+        self._clock = _Clock(first, iterations)
+        self._progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}  {task.fields[figures]}"),
+            console=console,
+        )
+        self._task = self._progress.add_task(title, total=iterations, completed=first, left="", figures="")
+
+    def __enter__(self) -> LiveDisplay:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, iteration: int, metrics: Metrics) -> None:
+        """Show the new figures."""
+        left = self._clock.left(iteration)
+        self._progress.update(self._task, completed=iteration, left=left, figures=figures(metrics))
+
+    def message(self, text: str) -> None:
+        """Show a line above the live one."""
+        self._progress.console.out(text, highlight=False)
+
+
+class PlainDisplay:
+    """Log lines, the first and the last iteration and at most one in a few seconds between them."""
+
+    def __init__(self, console: Console, title: str, first: int, iterations: int) -> None:
+        self._console = console
+        self._title = title
+        self._iterations = iterations
+        self._clock = _Clock(first, iterations)
+        self._last_line = -math.inf
+
+    def __enter__(self) -> PlainDisplay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def update(self, iteration: int, metrics: Metrics) -> None:
+        """Print a line, if it is time for one."""
+        now = time.monotonic()
+        if iteration == self._iterations or now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            done = f"{self._title}  {iteration}/{self._iterations}"
+            self.message("  ".join([done, self._clock.left(iteration), figures(metrics)]).rstrip())
+
+    def message(self, text: str) -> None:
+        """Print one line."""
+        self._console.out(text, highlight=False)
+
+
+class JsonDisplay:
+    """One JSON object a line."""
+
+    def __init__(self, console: Console, iterations: int) -> None:
+        self._console = console
+        self._iterations = iterations
+
+    def __enter__(self) -> JsonDisplay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def update(self, iteration: int, metrics: Metrics) -> None:
+        """Print the figures; those that JSON cannot hold (NaN, infinity) as null."""
+        finite = {tag: value if math.isfinite(value) else None for tag, value in metrics.items()}
+        self._print({"iteration": iteration, "iterations": self._iterations, **finite})
+
+    def message(self, text: str) -> None:
+        """Print the text as an object with the one entry `message`."""
+        self._print({"message": text})
+
+    def _print(self, content: dict[str, Any]) -> None:
+        self._console.out(json.dumps(content), highlight=False)
+
+
+def figures(metrics: Metrics) -> str:
+    """Return the few figures that matter, as far as they are there, in one line."""
+    parts = []
+    if "return/post" in metrics:
+        before = f"{metrics['return/pre']:.1f} -> " if "return/pre" in metrics else ""
+        parts.append(f"return {before}{metrics['return/post']:.1f}")
+    if "update/kl" in metrics:
+        parts.append(f"KL {metrics['update/kl']:.4f}")
+    if "speed/env_steps_per_second" in metrics:
+        parts.append(f"{metrics['speed/env_steps_per_second']:,.0f} env-steps/s")
+    return "  ".join(parts)
+
+
+class _Clock:
+    """Estimates the time left from the iterations done since it was made."""
+
+    def __init__(self, first: int, iterations: int) -> None:
+        self._first = first
+        self._iterations = iterations
+        self._started = time.monotonic()
+
+    def left(self, iteration: int) -> str:
+        """Return the time left in words."""
+        if iteration <= self._first:
+            return ""
+        each = (time.monotonic() - self._started) / (iteration - self._first)
+        return f"{duration(each * (self._iterations - iteration))} left"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as `h:mm:ss`, or `m:ss` below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

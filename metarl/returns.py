@@ -1,0 +1,77 @@
+"""Returns and advantages of padded episodes. Terminated and truncated are told apart by what follows the last step.
+
+Every function takes time on the last axis; leading axes (tasks, episodes, ...) are free.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def discounted_returns(
+    rewards: Float[Tensor, "*batch T"], discount: float, bootstrap: Float[Tensor, "*batch"] | None = None
+) -> Float[Tensor, "*batch T"]:
+    """Compute G_t = r_t + γ G_{t+1}.
+
+    Args:
+        rewards: zero in the padding.
+        discount: γ.
+        bootstrap: value of what follows step T-1; None for 0. For padded episodes of different lengths pass rewards
+            that already contain γ·value at the last real step.
+    """
+    following = torch.zeros_like(rewards[..., 0]) if bootstrap is None else bootstrap
+    result = torch.empty_like(rewards)
+    for t in range(rewards.shape[-1] - 1, -1, -1):
+        following = rewards[..., t] + discount * following
+        result[..., t] = following
+    return result
+
+
+def gae(
+    rewards: Float[Tensor, "*batch T"],
+    values: Float[Tensor, "*batch T"],
+    mask: Float[Tensor, "*batch T"],
+    discount: float,
+    trace: float,
+    final_values: Float[Tensor, "*batch"] | None = None,
+) -> Float[Tensor, "*batch T"]:
+    """Compute generalised advantage estimates (Schulman et al. 2016, eq. 16).
+
+    A_t = Σ_l (γλ)^l δ_{t+l} with δ_t = r_t + γ V(s_{t+1}) - V(s_t).
+
+    Args:
+        rewards: zero in the padding.
+        values: V(s_t).
+        mask: 1 for real steps, 0 for padding (padding only at the end of time).
+        discount: γ.
+        trace: λ; with 1 the result is the discounted return minus the value.
+        final_values: V of the state after the last real step, already zero for terminated episodes. None: 0 for all
+            (terminated episodes, or a finite-horizon objective in which nothing follows the time limit).
+
+    Returns:
+        Advantages, zero in the padding.
+    """
+    last = torch.zeros_like(rewards[..., 0]) if final_values is None else final_values
+    advantage = torch.zeros_like(last)
+    result = torch.empty_like(rewards)
+    following = last
+    for t in range(rewards.shape[-1] - 1, -1, -1):
+        real = mask[..., t]
+        delta = rewards[..., t] + discount * following - values[..., t]
+        advantage = real * (delta + discount * trace * advantage)
+        result[..., t] = advantage
+        following = torch.where(real > 0, values[..., t], last)
+    return result
+
+
+def standardise(
+    values: Float[Tensor, "M K T"], mask: Float[Tensor, "M K T"], epsilon: float = 1e-8
+) -> Float[Tensor, "M K T"]:
+    """Shift and scale to mean 0 and standard deviation 1 per task, over its real steps only; zero in the padding."""
+    count = mask.sum((-2, -1), keepdim=True)
+    mean = (values * mask).sum((-2, -1), keepdim=True) / count
+    centred = (values - mean) * mask
+    deviation = (centred.square().sum((-2, -1), keepdim=True) / count).sqrt()
+    return centred / (deviation + epsilon)

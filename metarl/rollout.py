@@ -1,0 +1,99 @@
+"""The only collection loop: M tasks x K complete episodes in B = M*K worlds.
+
+Every world plays exactly one episode. Worlds that ended early wait, masked, until the last one has ended: refilling
+them would favour short episodes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from metarl.types import BatchEnv, Policy, Tasks, Trajectories
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Keep torch on one thread while the engine's own threads step the worlds."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@torch.no_grad()
+def collect(env: BatchEnv, policy: Policy, tasks: Tasks, episodes: int, generator: torch.Generator) -> Trajectories:
+    """Play `episodes` complete episodes of every task.
+
+    Args:
+        env: M * `episodes` worlds.
+        policy: acts in all worlds, task-major.
+        tasks: M tasks.
+        episodes: K.
+        generator: draws the starts and the policy's noise.
+
+    Returns:
+        The episodes, padded to the longest one seen (T <= horizon).
+    """
+    started = time.perf_counter()
+    in_policy = 0.0
+    count, worlds, horizon = len(tasks), env.num_worlds, env.horizon
+    with one_torch_thread():
+        env.set_tasks(tasks.repeat(episodes))
+        observation = env.reset(generator)
+        device, dtype = observation.device, observation.dtype
+        observations = torch.zeros(horizon, worlds, env.observation_size, device=device, dtype=dtype)
+        actions = torch.zeros(horizon, worlds, env.action_size, device=device, dtype=dtype)
+        rewards = torch.zeros(horizon, worlds, device=device, dtype=dtype)
+        mask = torch.zeros(horizon, worlds, device=device, dtype=dtype)
+        terminated = torch.zeros(worlds, dtype=torch.bool, device=device)
+        active = torch.ones(worlds, dtype=torch.bool, device=device)
+        all_active = True
+        totals: dict[str, torch.Tensor] = {}
+        steps = 0
+        for t in range(horizon):
+            before = time.perf_counter()
+            action = policy.act(observation, generator)
+            in_policy += time.perf_counter() - before
+            if all_active:
+                observations[t], actions[t], mask[t] = observation, action, 1.0
+            else:
+                real = active.to(dtype)
+                observations[t] = observation * real[:, None]
+                actions[t] = action * real[:, None]
+                mask[t] = real
+            step = env.step(action)
+            observation, rewards[t] = step.observation, step.reward
+            for name, value in step.terms.items():
+                totals[name] = totals[name] + value if name in totals else value
+            terminated |= step.terminated
+            steps = t + 1
+            ended = step.terminated | step.truncated
+            if bool(ended.any()):
+                active &= ~ended
+                all_active = False
+                if not bool(active.any()):
+                    break
+
+    def by_task(x: torch.Tensor) -> torch.Tensor:
+        return x[:steps].transpose(0, 1).reshape(count, episodes, steps, *x.shape[2:])
+
+    mask = by_task(mask)
+    real_steps = float(mask.sum())
+    return Trajectories(
+        observations=by_task(observations),
+        actions=by_task(actions),
+        rewards=by_task(rewards),
+        mask=mask,
+        terminated=terminated.reshape(count, episodes),
+        final_observations=observation.reshape(count, episodes, -1),
+        tasks=tasks,
+        terms={name: float(value.sum()) / real_steps for name, value in totals.items()},
+        seconds=time.perf_counter() - started,
+        policy_seconds=in_policy,
+    )

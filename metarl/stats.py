@@ -1,0 +1,144 @@
+"""Statistics of results: mean, interquartile mean, bootstrap intervals and the gap closed.
+
+Values are laid out [M] (tasks) or [S, M] (seeds x tasks). Seeds are strata: the bootstrap draws tasks anew
+within every seed and never mixes seeds up. Intervals are percentile intervals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from metarl.errors import UserError
+
+Statistic = Callable[[Tensor], Tensor]
+"""Reduces the last axis: [..., N] -> [...]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """An estimate with its confidence interval."""
+
+    estimate: float
+    """The statistic of the values as they are."""
+    lower: float
+    """Lower end of the interval."""
+    upper: float
+    """Upper end of the interval."""
+
+
+def mean(values: Float[Tensor, "*batch N"]) -> Float[Tensor, "*batch"]:
+    """Return the mean over the last axis."""
+    return values.mean(-1)
+
+
+def iqm(values: Float[Tensor, "*batch N"]) -> Float[Tensor, "*batch"]:
+    """Return the interquartile mean over the last axis: the mean without the lowest and the highest quarter.
+
+    As in Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice": where
+    N is no multiple of 4, floor(N / 4) values are cut at each end.
+    """
+    cut = values.shape[-1] // 4
+    return values.sort(-1).values[..., cut : values.shape[-1] - cut].mean(-1)
+
+
+def bootstrap_interval(
+    values: Float[Tensor, "*S M"],
+    statistic: Statistic,
+    generator: torch.Generator,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> Interval:
+    """Return a statistic over all seeds and tasks with its stratified bootstrap interval.
+
+    Args:
+        values: one number per task, or per seed and task.
+        statistic: such as `mean` or `iqm`; applied to seeds and tasks together.
+        generator: draws the resamples.
+        confidence: part of the resamples that the interval spans.
+        resamples: R.
+
+    Raises:
+        ValueError: if there are no values, or one is not finite.
+    """
+    rows = _rows(values)
+    drawn = _resample(rows, _independent(rows, resamples, generator))
+    return _interval(float(statistic(rows.flatten())), statistic(drawn), confidence)
+
+
+def ratio_gap(
+    agent: Float[Tensor, "*_S _M"],
+    random0: Float[Tensor, "*_S _M"],
+    oracle: Float[Tensor, "*_S _M"],
+    generator: torch.Generator,
+    *,
+    paired: bool,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> Interval:
+    """Return the gap closed, (agent - random) / (oracle - random) of mean returns, with its interval.
+
+    All three are resampled, so the interval holds the uncertainty of both references as well.
+
+    Args:
+        agent: returns of the agent, per task or per seed and task.
+        random0: returns of the random policy before any adaptation.
+        oracle: returns of a policy that is told the task.
+        generator: draws the resamples.
+        paired: whether all three, and all their seeds, were run on the same M tasks; then the same tasks are
+            drawn for all of them. Otherwise every one is resampled by itself.
+        confidence: part of the resamples that the interval spans.
+        resamples: R.
+
+    Raises:
+        ValueError: if there are no values, one is not finite, or paired values differ in their tasks.
+        UserError: if the oracle is not better than the random policy: there is no gap to close.
+    """
+    rows = [_rows(values) for values in (agent, random0, oracle)]
+    if paired:
+        tasks = {row.shape[1] for row in rows}
+        if len(tasks) > 1:
+            raise ValueError(f"Got paired returns of {sorted(tasks)} tasks; paired runs have the same tasks.")
+        shared = torch.randint(tasks.pop(), (resamples, 1, rows[0].shape[1]), generator=generator)
+        drawn = [_resample(row, shared.expand(-1, len(row), -1)).mean(-1) for row in rows]
+    else:
+        drawn = [_resample(row, _independent(row, resamples, generator)).mean(-1) for row in rows]
+    at_agent, at_random, at_oracle = (float(row.mean()) for row in rows)
+    if at_oracle <= at_random:
+        raise UserError(
+            f"Got an oracle with mean return {at_oracle:.4g}, not above the random policy's {at_random:.4g}: "
+            "the gap closed is not defined. Train the oracle for longer."
+        )
+    estimate = (at_agent - at_random) / (at_oracle - at_random)
+    return _interval(estimate, (drawn[0] - drawn[1]) / (drawn[2] - drawn[1]), confidence)
+
+
+def _rows(values: Float[Tensor, "*S M"]) -> Float[Tensor, "S M"]:
+    """Return the values as float64 [S, M], after a check."""
+    rows = values.detach().to("cpu", torch.float64).reshape(-1, values.shape[-1])
+    if values.ndim not in (1, 2) or rows.numel() == 0 or not rows.isfinite().all():
+        raise ValueError(f"Got values of shape {tuple(values.shape)}; needs finite numbers as [M] or [S, M].")
+    return rows
+
+
+def _independent(
+    rows: Float[Tensor, "S M"], resamples: int, generator: torch.Generator
+) -> Int[Tensor, "R S M"]:
+    """Draw task indices with replacement, for every seed by itself."""
+    return torch.randint(rows.shape[1], (resamples, *rows.shape), generator=generator)
+
+
+def _resample(rows: Float[Tensor, "S M"], index: Int[Tensor, "R S M"]) -> Float[Tensor, "R N"]:
+    """Return the resamples, seeds and tasks flattened: N = S * M."""
+    return rows.expand(len(index), -1, -1).gather(2, index).flatten(1)
+
+
+def _interval(estimate: float, distribution: Float[Tensor, " R"], confidence: float) -> Interval:
+    """Return the percentile interval of a bootstrap distribution."""
+    tail = (1.0 - confidence) / 2.0
+    ends = torch.quantile(distribution, torch.tensor([tail, 1.0 - tail], dtype=distribution.dtype))
+    return Interval(estimate=estimate, lower=float(ends[0]), upper=float(ends[1]))

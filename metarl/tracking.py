@@ -1,0 +1,193 @@
+"""Tracking: the glossary of every logged figure, TensorBoard scalars and progress.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from torch.utils.tensorboard import SummaryWriter
+
+from metarl.checkpoint import write_atomically
+from metarl.errors import nearest
+from metarl.types import Metrics
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a logged figure means.
+
+    Attributes:
+        meaning: in one sentence.
+        unit: "" for a pure number.
+        good: the direction in which it is better; `-` where neither is.
+    """
+
+    meaning: str
+    unit: str
+    good: Literal["higher", "lower", "-"]
+
+
+GLOSSARY: dict[str, Metric] = {
+    "return/pre": Metric(
+        "Mean undiscounted return of the training tasks before adaptation", "reward", "higher"
+    ),
+    "return/post": Metric(
+        "Mean undiscounted return of the training tasks after adaptation", "reward", "higher"
+    ),
+    "return/gain": Metric("What adaptation brings: return/post - return/pre", "reward", "higher"),
+    "update/surrogate_before": Metric("Outer objective at the old parameters", "", "higher"),
+    "update/surrogate_after": Metric("Outer objective at the new parameters", "", "higher"),
+    "update/improvement": Metric(
+        "Gain of the outer objective: surrogate_after - surrogate_before", "", "higher"
+    ),
+    "update/kl": Metric("Mean KL(old || new) of the adapted policies, over visited states", "nat", "-"),
+    "update/line_search_steps": Metric("Candidates that the line search tried", "", "lower"),
+    "update/accepted": Metric("1 if the line search found a step, 0 if the parameters stayed", "", "higher"),
+    "update/gradient_norm": Metric("Euclidean norm of the outer gradient", "", "-"),
+    "update/gradient_snr": Metric(
+        "Norm of the mean gradient over the spread of the tasks' gradients", "", "higher"
+    ),
+    "update/explained_variance": Metric(
+        "Part of the returns' variance that the baseline explains", "", "higher"
+    ),
+    "policy/std": Metric("Mean standard deviation of the actions", "action", "-"),
+    "policy/entropy": Metric("Mean entropy of the policy", "nat", "-"),
+    "inner/rate": Metric("Mean inner step size", "", "-"),
+    "reward/<term>": Metric("Mean per step of one term of the reward, after adaptation", "reward", "higher"),
+    "episode/length": Metric("Mean length of the episodes", "step", "-"),
+    "episode/terminated": Metric("Part of the episodes that the task ended before the time limit", "", "-"),
+    "env/failures": Metric(
+        "Simulations that became invalid so far; each ended its own episode only", "", "lower"
+    ),
+    "env/steps": Metric("Environment steps so far", "step", "-"),
+    "time/collect": Metric("Time in collection, per iteration", "s", "lower"),
+    "time/policy": Metric("Part of time/collect spent in the policy", "s", "lower"),
+    "time/adapt": Metric("Time in inner adaptation for collection, per iteration", "s", "lower"),
+    "time/update": Metric("Time in the outer update, per iteration", "s", "lower"),
+    "time/iteration": Metric("Time of the whole iteration", "s", "lower"),
+    "speed/env_steps_per_second": Metric("Environment steps per second of collection", "step/s", "higher"),
+    "adaptation/mean": Metric("Mean return over held-out tasks after n adaptation steps", "reward", "higher"),
+    "adaptation/lower": Metric("Lower end of the 95% interval of adaptation/mean", "reward", "higher"),
+    "adaptation/upper": Metric("Upper end of the 95% interval of adaptation/mean", "reward", "higher"),
+    "adaptation/iqm": Metric(
+        "Interquartile mean return over held-out tasks after n steps", "reward", "higher"
+    ),
+}
+"""Every tag that may be logged. A part in angle brackets stands for any name."""
+
+
+def look_up(tag: str) -> Metric:
+    """Return the meaning of a tag.
+
+    Raises:
+        ValueError: if the glossary lacks it.
+    """
+    group, _, name = tag.partition("/")
+    for known, metric in GLOSSARY.items():
+        if tag == known or (known.startswith(f"{group}/<") and name and "/" not in name):
+            return metric
+    raise ValueError(f"The metric '{tag}' is not in tracking.GLOSSARY; add it there.{nearest(tag, GLOSSARY)}")
+
+
+class Tracker:
+    """Writes metrics to TensorBoard events and to progress.csv, one row a step, in one folder."""
+
+    def __init__(self, folder: Path, resume_step: int | None = None) -> None:
+        """Open the folder.
+
+        Args:
+            folder: where events and progress.csv are written; made where missing.
+            resume_step: go on after this step: what was logged for later steps is dropped. None: a new run.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._csv = folder / "progress.csv"
+        self._columns: list[str] = []
+        if resume_step is not None:
+            rows = [row for row in read_progress(folder) if row["step"] <= resume_step]
+            self._rewrite(rows)
+        self._events = SummaryWriter(
+            str(folder), purge_step=None if resume_step is None else resume_step + 1, flush_secs=10
+        )
+
+    def log(self, step: int, metrics: Metrics) -> None:
+        """Write the metrics of one step.
+
+        Raises:
+            ValueError: if the glossary lacks a tag; nothing is written then.
+        """
+        for tag in metrics:
+            look_up(tag)
+        for tag, value in metrics.items():
+            self._events.add_scalar(tag, value, step)
+        row = {"step": step, **metrics}
+        if set(row) <= set(self._columns):
+            with self._csv.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns, lineterminator="\n").writerow(row)
+        else:
+            self._rewrite([*(read_progress(self._csv.parent) if self._columns else []), row])
+
+    def layout(self, charts: Mapping[str, Mapping[str, tuple[str, str, str]]]) -> None:
+        """Give TensorBoard's custom scalars page charts with a band.
+
+        Args:
+            charts: page section -> chart title -> tags of (value, lower end, upper end).
+        """
+        for section in charts.values():
+            for tags in section.values():
+                for tag in tags:
+                    look_up(tag)
+        self._events.add_custom_scalars(
+            {
+                section: {title: ["Margin", list(tags)] for title, tags in titles.items()}
+                for section, titles in charts.items()
+            }
+        )
+
+    def flush(self) -> None:
+        """Bring everything logged so far to the disk."""
+        self._events.flush()
+        if self._csv.exists():
+            with self._csv.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.flush()
+        self._events.close()
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _rewrite(self, rows: list[Metrics]) -> None:
+        """Write progress.csv anew, with a column for every tag of `rows`."""
+        self._columns = list(dict.fromkeys(tag for row in rows for tag in row))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self._csv, text.getvalue().encode())
+
+
+def read_progress(folder: Path) -> list[Metrics]:
+    """Return the rows of progress.csv as numbers; `step` is one of the columns.
+
+    A last row that a killed process left unfinished is dropped.
+    """
+    path = folder / "progress.csv"
+    if not path.exists():
+        return []
+    text = path.read_text()
+    whole = text[: text.rfind("\n") + 1]
+    rows = csv.DictReader(io.StringIO(whole, newline=""))
+    return [{tag: float(value) for tag, value in row.items() if value} for row in rows]

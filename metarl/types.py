@@ -1,0 +1,230 @@
+"""Shared types: what flows between environments, agents and evaluation.
+
+One alphabet of shape letters serves the whole project:
+
+    M tasks   K episodes of a task   T steps of an episode   B parallel worlds (B = M*K, task-major)
+    O observation size   A action size   P task-parameter features
+    N ways   S support items   Q query items (few-shot)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from metarl.seeding import Streams
+
+Params = dict[str, Tensor]
+"""Parameters of a functional network: name -> tensor, optionally with a leading task axis M."""
+
+Record = dict[str, float | list[float]]
+"""One task as plain data: parameter name -> number, or list of numbers for a vector parameter."""
+
+Metrics = dict[str, float]
+"""Logged figures: glossary tag -> number."""
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """M tasks of one family.
+
+    Attributes:
+        family: full family name with its variant, e.g. `half-cheetah-vel@maml17`.
+        values: parameter name -> float64 tensor, [M] for a scalar and [M, D] for a vector parameter.
+    """
+
+    family: str
+    values: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return next(iter(self.values.values())).shape[0]
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.values[name]
+
+    def select(self, index: Int[Tensor, " N"] | Sequence[int]) -> Tasks:
+        """Return the tasks at `index`, in that order."""
+        rows = torch.as_tensor(index, dtype=torch.long)
+        return Tasks(self.family, {k: v[rows] for k, v in self.values.items()})
+
+    def repeat(self, episodes: int) -> Tasks:
+        """Return every task `episodes` times in a row: M tasks -> M*K worlds, task-major."""
+        return Tasks(self.family, {k: v.repeat_interleave(episodes, 0) for k, v in self.values.items()})
+
+    def records(self) -> list[Record]:
+        """Return the tasks as plain records, printable and saveable."""
+        columns = {k: v.tolist() for k, v in self.values.items()}
+        return [{k: column[i] for k, column in columns.items()} for i in range(len(self))]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What B worlds return for one action.
+
+    Worlds that had ended before the action do not move: reward 0, their last observation again, and
+    `terminated` / `truncated` false (each is true only in the step in which the episode ends).
+
+    Attributes:
+        observation: observation after the step, the final one included (there is no autoreset).
+        reward: sum of the reward terms.
+        terminated: the task itself ended the episode (a terminal state).
+        truncated: the time limit, or a failed simulation, ended the episode.
+        terms: reward by name.
+    """
+
+    observation: Float[Tensor, "B O"]
+    reward: Float[Tensor, " B"]
+    terminated: Bool[Tensor, " B"]
+    truncated: Bool[Tensor, " B"]
+    terms: Mapping[str, Float[Tensor, " B"]]
+
+
+@runtime_checkable
+class BatchEnv(Protocol):
+    """B parallel worlds of one family, each with its own task. No world ever resets by itself."""
+
+    family_name: str
+    num_worlds: int
+    horizon: int
+    observation_size: int
+    action_size: int
+    failures: int
+    """Simulations that became invalid (NaN or solver error) since construction; each ended its own episode only."""
+
+    def set_tasks(self, tasks: Tasks) -> None:
+        """Give world i the task i; `len(tasks)` must be `num_worlds`. Takes effect at the next reset."""
+        ...
+
+    def reset(self, generator: torch.Generator) -> Float[Tensor, "B O"]:
+        """Start a new episode in every world and return the first observations."""
+        ...
+
+    def step(self, action: Float[Tensor, "B A"]) -> Step:
+        """Advance every world whose episode has not ended. Actions outside the bounds are clipped to them."""
+        ...
+
+
+@runtime_checkable
+class SampleTasks(Protocol):
+    """Draws tasks of one family."""
+
+    def __call__(self, count: int, split: str, generator: torch.Generator) -> Tasks:
+        """Return `count` tasks of the split `train`, `test` or `ood`."""
+        ...
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """What an agent needs to know of a family to build its networks.
+
+    Attributes:
+        family: full family name with its variant.
+        observation_size: O.
+        action_size: A.
+        horizon: T, steps of the longest episode.
+        feature_size: P.
+        features: tasks -> task parameters scaled to [-1, 1], float64 [M, P] (what an oracle is told).
+    """
+
+    family: str
+    observation_size: int
+    action_size: int
+    horizon: int
+    feature_size: int
+    features: Callable[[Tasks], Float[Tensor, "M P"]]
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """What acts in M*K worlds during one collection."""
+
+    def act(self, observation: Float[Tensor, "B O"], generator: torch.Generator) -> Float[Tensor, "B A"]:
+        """Return an action per world, unclipped."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Complete episodes of M tasks, K episodes each, padded to T steps.
+
+    Attributes:
+        observations: observation before each step, zero in the padding.
+        actions: action as the policy gave it (the environment clips), zero in the padding.
+        rewards: zero in the padding.
+        mask: 1.0 for real steps, 0.0 for padding.
+        terminated: whether the episode ended in a terminal state (else it was truncated).
+        final_observations: observation after the last real step.
+        tasks: the M tasks.
+        terms: mean over real steps of every reward term.
+        seconds: wall-clock time of the collection.
+        policy_seconds: the part of it spent in the policy.
+    """
+
+    observations: Float[Tensor, "M K T O"]
+    actions: Float[Tensor, "M K T A"]
+    rewards: Float[Tensor, "M K T"]
+    mask: Float[Tensor, "M K T"]
+    terminated: Bool[Tensor, "M K"]
+    final_observations: Float[Tensor, "M K O"]
+    tasks: Tasks
+    terms: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    policy_seconds: float = 0.0
+
+    def to(self, device: torch.device) -> Trajectories:
+        """Return the trajectories with all tensors on `device`."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Trajectories(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()})
+
+    @property
+    def returns(self) -> Float[Tensor, "M K"]:
+        """Undiscounted return of every episode."""
+        return self.rewards.sum(-1)
+
+    @property
+    def steps(self) -> int:
+        """Real environment steps."""
+        return int(self.mask.sum().item())
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """An agent in the middle of learning M new tasks; a value, never changed in place."""
+
+    @property
+    def policy(self) -> Policy:
+        """The policy at this point of adaptation."""
+        ...
+
+    def learn(self, experience: Trajectories) -> Learner:
+        """Return the learner after one more adaptation step on `experience` of its M tasks."""
+        ...
+
+
+@runtime_checkable
+class MetaAgent(Protocol):
+    """A meta-learner: trained over a family, then adapted to new tasks."""
+
+    name: str
+    config: Any
+
+    def train_iteration(self, env: BatchEnv, sample_tasks: SampleTasks, streams: Streams) -> Metrics:
+        """Run one meta-iteration in place and return its metrics."""
+        ...
+
+    def start(self, tasks: Tasks) -> Learner:
+        """Return a fresh learner for M new tasks."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that training has changed (tensors and plain data)."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict()` exactly; raise ValueError where it does not fit."""
+        ...

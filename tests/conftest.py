@@ -1,0 +1,68 @@
+"""Set-up shared by all tests: shapes checked, one thread a process, no network, GPU tests only with a GPU."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+# Must stand before the first import of metarl: only modules imported later are checked.
+install_import_hook("metarl", "beartype.beartype")
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+
+
+def pytest_configure() -> None:
+    # Tests run in several processes; torch would give every one of them a thread per core.
+    torch.set_num_threads(1)
+    settings.load_profile("repeatable")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of the shared data sets: $METARL_DATA, else `shared/data` beside the repository."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    root = Path(os.environ.get("METARL_DATA") or default)
+    if not root.is_dir():
+        pytest.skip(f"no data sets at {root}; set METARL_DATA to their folder")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse connections that leave this machine: a test that needs one would fail elsewhere."""
+
+    def guarded(connect: Any) -> Any:
+        def checked(self: socket.socket, address: Any) -> Any:
+            if self.family in (socket.AF_INET, socket.AF_INET6) and not is_local(address[0]):
+                raise RuntimeError(f"got a connection to {address!r}: tests may only use this machine")
+            return connect(self, address)
+
+        return checked
+
+    monkeypatch.setattr(socket.socket, "connect", guarded(socket.socket.connect))
+    monkeypatch.setattr(socket.socket, "connect_ex", guarded(socket.socket.connect_ex))
+
+
+def is_local(host: str) -> bool:
+    """Say whether `host` names this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
