@@ -14,8 +14,16 @@ from metarl.seeding import Streams
 from metarl.types import EnvSpec, MetaAgent
 
 AGENTS: dict[str, tuple[type[Any], Any, str]] = {
-    "maml-trpo": (MamlTrpoConfig, MamlTrpo, "meta-learns an initial policy that adapts by policy-gradient steps"),
-    "multitask": (MultitaskConfig, partial(Multitask, name="multitask"), "one policy for all tasks, fine-tuned at test"),
+    "maml-trpo": (
+        MamlTrpoConfig,
+        MamlTrpo,
+        "meta-learns an initial policy that adapts by policy-gradient steps",
+    ),
+    "multitask": (
+        MultitaskConfig,
+        partial(Multitask, name="multitask"),
+        "one policy for all tasks, fine-tuned at test",
+    ),
     "oracle": (MultitaskConfig, partial(Multitask, name="oracle"), "one policy that is told the task"),
     "random": (MultitaskConfig, partial(Multitask, name="random"), "an untrained policy, fine-tuned at test"),
 }

@@ -171,9 +171,7 @@ class MamlTrpo:
                 env, TaskPolicy(self.policy, acting, config.tasks), tasks, config.episodes, streams["rollout"]
             ).to(self.device)
             started = time.perf_counter()
-            batch, explained = prepare(
-                episodes, self.policy, params, discount=config.discount, trace=config.trace
-            )
+            batch, explained = prepare(episodes, self.policy, params, discount=config.discount, trace=config.trace)
             if step < config.inner_steps:
                 with torch.no_grad():
                     params = over_tasks(
@@ -233,9 +231,7 @@ class MamlTrpo:
         @torch.no_grad()
         def evaluate(meta: Params) -> tuple[float, float]:
             with_old = data | {"old": points[-1]}
-            values, kl = over_tasks(
-                measure, stack(meta, config.tasks), with_old, executor=config.executor, chunk=chunk
-            )
+            values, kl = over_tasks(measure, stack(meta, config.tasks), with_old, executor=config.executor, chunk=chunk)
             return float(values.mean()), float(kl.mean())
 
         outcome = trust_region_step(

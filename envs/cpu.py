@@ -5,6 +5,7 @@ Results are bit-identical to a plain `mj_step` loop over one model and data per 
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Mapping
 
@@ -15,11 +16,8 @@ from jaxtyping import Bool, Float
 from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
-from metarl.envs.family import MujocoFamily
+from metarl.envs.family import LARGEST_VALID, MujocoFamily
 from metarl.types import Tasks
-
-LARGEST_VALID = 1e10
-"""Positions (m, rad) and velocities (m/s, rad/s) from here on count as a failed simulation (MuJoCo's mjMAXVAL)."""
 
 
 class MujocoPhysics:
@@ -60,7 +58,9 @@ class MujocoPhysics:
         self.batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
         for name, value in state.items():
             self.state[name][rows] = value
-        self.batch.forward(ids)
+        # A world that fails here keeps its state, so that its first step fails too and reports it.
+        with contextlib.suppress(SimulationError):
+            self.batch.forward(ids)
 
     def advance(self, action: Float[Tensor, "B A"], worlds: Tensor | None) -> Bool[Tensor, " B"] | None:
         """Take `frame_skip` physics steps; a world that becomes invalid is reported, the others run on."""
@@ -70,10 +70,30 @@ class MujocoPhysics:
             self.batch.step(None if worlds is None else worlds.numpy(), nstep=self.family.frame_skip)
         except SimulationError as error:
             broken = error.ids
-        largest = torch.maximum(self.state["qpos"].abs().amax(1), self.state["qvel"].abs().amax(1))
-        if broken is None and bool((largest < LARGEST_VALID).all()):
+        qpos, qvel = self.state["qpos"], self.state["qvel"]
+        if broken is None and _valid(qpos) and _valid(qvel):
             return None
-        failed = ~(largest < LARGEST_VALID)
+        failed = ~((qpos.abs() < LARGEST_VALID).all(1) & (qvel.abs() < LARGEST_VALID).all(1))
         if broken is not None:
             failed[torch.from_numpy(np.asarray(broken, dtype=np.int64))] = True
         return failed
+
+    def snapshot(
+        self, world: int, model: mujoco.MjModel | None = None, data: mujoco.MjData | None = None
+    ) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """Return a world's own model and its data with all fields current, to draw it or to look into it.
+
+        Args:
+            world: index of the world.
+            model: an earlier snapshot's model to write into.
+            data: an earlier snapshot's data to write into.
+        """
+        model, data = self.batch.get_model(world, model), self.batch.get_data(world, data)
+        mujoco.mj_forward(model, data)
+        return model, data
+
+
+def _valid(values: Tensor) -> bool:
+    """Tell whether no value is NaN or too large, in one pass (a NaN makes both ends NaN)."""
+    low, high = values.aminmax()
+    return -LARGEST_VALID < low.item() and high.item() < LARGEST_VALID

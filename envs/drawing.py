@@ -102,9 +102,7 @@ class MujocoPainter:
         # The derived fields (where every body is) describe the state before the last substep.
         mujoco.mj_forward(model, data)
         self._context.make_current()
-        mujoco.mjv_updateScene(
-            model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
-        )
+        mujoco.mjv_updateScene(model, data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene)
         picture = np.empty((self._rectangle.height, self._rectangle.width, 3), dtype=np.uint8)
         mujoco.mjr_render(self._rectangle, self._scene, self._gl)
         mujoco.mjr_readPixels(picture, None, self._rectangle, self._gl)
@@ -162,9 +160,7 @@ class PointPainter:
         disc((goal[0], goal[1]), 3.0 * unit, outline=GOAL, width=round(0.7 * unit) or 1)
         disc((goal[0], goal[1]), max(GOAL_TOLERANCE * scale, 0.7 * unit), fill=GOAL)
         if len(self._trail) > 1:
-            draw.line(
-                [place(point) for point in self._trail], fill=TRAIL, width=round(unit) or 1, joint="curve"
-            )
+            draw.line([place(point) for point in self._trail], fill=TRAIL, width=round(unit) or 1, joint="curve")
         disc((x, y), 1.8 * unit, fill=POINT)
         return np.asarray(picture.resize(self._size, Image.Resampling.LANCZOS))
 

@@ -21,10 +21,15 @@ import gymnasium
 import mujoco
 import torch
 from jaxtyping import Bool, Float
+from PIL import Image
 from torch import Tensor
 
+from metarl.errors import UserError
 from metarl.space import ParameterSpace
 from metarl.types import EnvSpec, Tasks
+
+LARGEST_VALID = 1e10
+"""State values (m, rad, m/s, rad/s) from here on count as a failed simulation, as in MuJoCo (mjMAXVAL)."""
 
 State = Mapping[str, Tensor]
 """Physical state of B worlds: field name -> [B, ...] (for MuJoCo, the fields of `mjData`)."""
@@ -129,6 +134,21 @@ class TorchFamily(Family):
     def advance(self, state: State, action: Float[Tensor, "B A"], tasks: Tasks) -> dict[str, Tensor]:
         """Return the state after one control step."""
 
+    def picture(self, state: State, tasks: Tasks, world: int, width: int, height: int) -> Image.Image:
+        """Return a drawing of one world.
+
+        Args:
+            state: of all worlds.
+            tasks: of all worlds.
+            world: which one to draw.
+            width: pixels.
+            height: pixels.
+
+        Raises:
+            UserError: the family has no drawing.
+        """
+        raise UserError(f"{self.full_name} has no drawing: write its `picture`, or leave render_mode out")
+
 
 class MujocoFamily(Family):
     """A family on a MuJoCo model.
@@ -140,10 +160,12 @@ class MujocoFamily(Family):
     Attributes:
         frame_skip: physics substeps of one control step.
         fields: the `mjData` fields the family reads.
+        camera: the camera of the model that pictures are taken with; where it has none of that name, a free one.
     """
 
     frame_skip: int
     fields: tuple[str, ...] = ("qpos", "qvel")
+    camera: str = "track"
 
     @abstractmethod
     def model_spec(self) -> mujoco.MjSpec:

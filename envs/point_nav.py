@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from metarl.envs.family import Observable, State, Terms, TorchFamily
@@ -25,6 +26,10 @@ LARGEST_MOVE = 0.1
 """Displacement per axis and step, m."""
 GOAL_TOLERANCE = 0.01
 """The episode ends when both axes are this close to the goal, m."""
+
+
+VIEW = 0.8
+"""Half the side of the square that a picture shows, m."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +83,24 @@ class PointNav(TorchFamily):
     def terminated(self, state: State, tasks: Tasks) -> Bool[Tensor, " B"]:
         """Return which points have reached the goal on both axes."""
         return ((state["position"] - tasks["goal"]).abs() < GOAL_TOLERANCE).all(1)
+
+    def picture(self, state: State, tasks: Tasks, world: int, width: int, height: int) -> Image.Image:
+        """Return the plane from above: the goal a green circle, the point a blue disc, the origin a cross."""
+        image = Image.new("RGB", (width, height), "white")
+        canvas = ImageDraw.Draw(image)
+        pixels_per_metre = min(width, height) / (2.0 * VIEW)
+
+        def box(x: float, y: float, radius: float) -> tuple[float, float, float, float]:
+            column, row = width / 2.0 + x * pixels_per_metre, height / 2.0 - y * pixels_per_metre
+            size = radius * pixels_per_metre
+            return column - size, row - size, column + size, row + size
+
+        left, top, right, bottom = box(0.0, 0.0, 0.02)
+        canvas.line((left, height / 2.0, right, height / 2.0), fill="grey")
+        canvas.line((width / 2.0, top, width / 2.0, bottom), fill="grey")
+        canvas.ellipse(box(*tasks["goal"][world].tolist(), 0.03), outline="green", width=max(1, width // 160))
+        canvas.ellipse(box(*state["position"][world].tolist(), 0.02), fill="blue")
+        return image
 
 
 FAMILIES = (PointNav(variant="maml17"),)

@@ -1,7 +1,12 @@
-"""All families by name: `name` (its default variant) or `name@variant`."""
+"""All families by name: `name` (its default variant) or `name@variant`; and each as a Gymnasium id.
+
+Gymnasium has no hook for packages that are installed but not imported, so the ids exist once `metarl.envs` has been
+imported: `import metarl.envs`, or the id with its module, `gymnasium.make("metarl.envs:metarl/AntDir-v0")`.
+"""
 
 from __future__ import annotations
 
+import gymnasium
 import torch
 
 from metarl.envs import ant, half_cheetah, point_nav
@@ -14,7 +19,7 @@ _FAMILIES: dict[str, dict[str, Family]] = {}
 
 
 def register(family: Family) -> None:
-    """Add a family; the first variant registered under a name is its default.
+    """Add a family, here and to Gymnasium; the first variant registered under a name is its default.
 
     Raises:
         UserError: the name and variant are taken.
@@ -23,6 +28,19 @@ def register(family: Family) -> None:
     if family.variant in variants:
         raise UserError(f"got a second family {family.full_name}: each name@variant registers once, pick another")
     variants[family.variant] = family
+    if len(variants) == 1:
+        # No max_episode_steps: the environments truncate by themselves, at their variant's horizon.
+        gymnasium.register(
+            gymnasium_id(family.name),
+            entry_point="metarl.envs.single:FamilyEnv",
+            vector_entry_point="metarl.envs.vector:FamilyVectorEnv",
+            kwargs={"family": family.name},
+        )
+
+
+def gymnasium_id(name: str) -> str:
+    """Return the Gymnasium id of a family: `metarl/HalfCheetahVel-v0` for `half-cheetah-vel`."""
+    return f"metarl/{''.join(part.capitalize() for part in name.split('-'))}-v0"
 
 
 for _module in (point_nav, half_cheetah, ant):
@@ -52,6 +70,22 @@ def get(name: str) -> Family:
     return variants[variant]
 
 
+def resolve(family: Family | str, variant: str | None = None) -> Family:
+    """Return a family by its name, and by its variant where the name does not say it.
+
+    Raises:
+        UserError: it does not exist, or two variants were given.
+    """
+    if isinstance(family, str) and variant is None:
+        return get(family)
+    if isinstance(family, str) and "@" not in family:
+        return get(f"{family}@{variant}")
+    if isinstance(family, Family) and variant is None:
+        return family
+    name = family if isinstance(family, str) else family.full_name
+    raise UserError(f"got variant='{variant}' for {name}, which names its variant: leave one of them out")
+
+
 def make_worlds(
     family: Family | str,
     num_worlds: int,
@@ -69,8 +103,7 @@ def make_worlds(
         unit_actions: actions come scaled to -1..1 (what agents use), else in physical units.
         dtype: of observations and rewards.
     """
-    if isinstance(family, str):
-        family = get(family)
+    family = resolve(family)
     if num_worlds < 1:
         raise UserError(f"got {num_worlds} worlds: at least 1 is needed")
     if isinstance(family, MujocoFamily):

@@ -6,6 +6,7 @@ and the time limit, so that these cannot differ between engines.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -13,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.family import Family, State, TorchFamily
+from metarl.envs.family import LARGEST_VALID, Family, State, TorchFamily
 from metarl.errors import UserError
 from metarl.types import Step, Tasks
 
@@ -61,8 +62,8 @@ class TorchPhysics:
         if worlds is not None:
             after = {k: self.state[k].index_copy(0, worlds, v[worlds]) for k, v in after.items()}
         self.state = after
-        finite = torch.stack([v.flatten(1).isfinite().all(1) for v in after.values()]).all(0)
-        return None if bool(finite.all()) else ~finite
+        valid = torch.stack([(v.flatten(1).abs() < LARGEST_VALID).all(1) for v in after.values()]).all(0)
+        return None if bool(valid.all()) else ~valid
 
 
 class Worlds:
@@ -143,8 +144,8 @@ class Worlds:
         if self.tasks is None or len(rows) == self.num_worlds:
             tasks = self._next_tasks
         else:
-            new = self._next_tasks.values
-            tasks = Tasks(self.family_name, {k: v.index_copy(0, rows, new[k][rows]) for k, v in self.tasks.values.items()})
+            old, new = self.tasks.values, self._next_tasks.values
+            tasks = Tasks(self.family_name, {k: old[k].index_copy(0, rows, new[k][rows]) for k in old})
         if len(rows) > 0:
             self.physics.apply(tasks, None if len(rows) == self.num_worlds else rows)
         self.tasks = tasks
@@ -192,8 +193,9 @@ class Worlds:
         if bool(ended.any()):
             self._active = self._active & ~ended
             self._all_active = False
-        self._observation = observation
-        return Step(observation, reward.to(self.dtype), terminated, truncated, terms)
+        # A copy: the caller may write into what it gets, and a family may observe a live field of the engine.
+        self._observation.copy_(observation)
+        return Step(self._observation.clone(), reward.to(self.dtype), terminated, truncated, terms)
 
     def _physical(self, action: Tensor) -> Tensor:
         if action.shape != (self.num_worlds, self.action_size):
@@ -201,10 +203,11 @@ class Worlds:
                 f"got an action of shape {tuple(action.shape)}, {self.family_name} with {self.num_worlds} worlds "
                 f"takes {(self.num_worlds, self.action_size)}"
             )
-        if not bool(action.isfinite().all()):
+        # The sum is not finite if any action is not (or, harmlessly, where it overflows): one pass, no mask.
+        if not math.isfinite(action.sum().item()) and not bool(action.isfinite().all()):
             world = int((~action.isfinite()).any(1).nonzero()[0, 0])
             raise UserError(f"got an action that is not finite in world {world}: {action[world].tolist()}")
         action = action.to(torch.float64)
         if self._scale:
             action = self._low + (action + 1.0) * 0.5 * (self._high - self._low)
-        return torch.minimum(torch.maximum(action, self._low), self._high)
+        return action.clamp(self._low, self._high)

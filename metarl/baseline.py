@@ -41,7 +41,7 @@ def fit_values(
         regularisation: ridge coefficient; grows tenfold for a task whose system is singular to working precision.
 
     Raises:
-        FloatingPointError: observations or returns are not finite.
+        FloatingPointError: an observation is NaN, or a return is not finite.
     """
     design = (features(observations) * mask.unsqueeze(-1)).flatten(1, 2)
     targets = (returns.double() * mask).flatten(1)
@@ -57,6 +57,8 @@ def fit_values(
     else:
         raise FloatingPointError("the baseline's normal equations are not finite: look for NaN in observations")
     weights = torch.cholesky_solve(moment.unsqueeze(-1), factor)
+    if not bool(weights.isfinite().all()):
+        raise FloatingPointError("the baseline's weights are not finite: look for NaN or infinity in rewards")
     values = (design @ weights).squeeze(-1).reshape(returns.shape)
     return values.to(returns.dtype)
 

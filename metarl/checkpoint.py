@@ -150,9 +150,7 @@ def _encode(payload: dict[str, Any], header: Mapping[str, Any]) -> bytes:
         # Better now than when a day of training has to be read back.
         torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
     except Exception as error:
-        raise ValueError(
-            f"A checkpoint holds tensors and plain data only; this one does not: {error}"
-        ) from error
+        raise ValueError(f"A checkpoint holds tensors and plain data only; this one does not: {error}") from error
     body = json.dumps(header).encode() + b"\n" + buffer.getvalue()
     digest = hashlib.sha256(body).hexdigest().encode()
     return _MAGIC + str(FORMAT).encode() + b"\n" + digest + b"\n" + body
@@ -170,8 +168,7 @@ def _decode(path: Path) -> tuple[dict[str, Any], bytes]:
     if magic != _MAGIC + str(FORMAT).encode():
         found = magic.removeprefix(_MAGIC).decode(errors="replace")
         raise UserError(
-            f"{path} has checkpoint format {found}, this version reads {FORMAT}. Use the version that "
-            "wrote it."
+            f"{path} has checkpoint format {found}, this version reads {FORMAT}. Use the version that wrote it."
         )
     digest, _, body = rest.partition(b"\n")
     if hashlib.sha256(body).hexdigest().encode() != digest:
@@ -188,8 +185,7 @@ def _read(path: Path, expect: Mapping[str, Any]) -> dict[str, Any]:
     if differences:
         more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
         raise UserError(
-            f"{path} does not fit: {'; '.join(differences[:3])}{more}. Use the settings that it was made "
-            "with."
+            f"{path} does not fit: {'; '.join(differences[:3])}{more}. Use the settings that it was made with."
         )
     return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
 

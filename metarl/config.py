@@ -50,9 +50,7 @@ def to_plain(config: Any) -> Any:
         return str(config)
     if config is None or isinstance(config, bool | int | float | str):
         return config
-    raise TypeError(
-        f"A configuration cannot hold {config!r} ({type(config).__name__}); use plain fields only."
-    )
+    raise TypeError(f"A configuration cannot hold {config!r} ({type(config).__name__}); use plain fields only.")
 
 
 def from_yaml(cls: type[T], text: str) -> T:
@@ -91,9 +89,7 @@ def from_plain(cls: type[T], plain: Any, where: str = "") -> T:
     """
     label = f"{cls.__name__} ({where})" if where else cls.__name__
     if not isinstance(plain, dict):
-        raise UserError(
-            f"{label}: got {plain!r} where a mapping of fields is needed. Write `field: value` lines."
-        )
+        raise UserError(f"{label}: got {plain!r} where a mapping of fields is needed. Write `field: value` lines.")
     fields = {f.name: f for f in dataclasses.fields(cast(Any, cls)) if f.init}
     for name in plain:
         if name not in fields:
@@ -122,10 +118,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (tuple, list):
         return _convert_sequence(origin, args, value, where)
     if origin is dict and isinstance(value, dict):
-        return {
-            _convert(args[0], key, where): _convert(args[1], item, f"{where}.{key}")
-            for key, item in value.items()
-        }
+        return {_convert(args[0], key, where): _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint is float:
@@ -134,9 +127,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is Any or (isinstance(hint, type) and type(value) is hint):
         return value
     name = "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
-    raise UserError(
-        f"{where}: got {value!r} ({type(value).__name__}) where {name} is needed. Correct the value."
-    )
+    raise UserError(f"{where}: got {value!r} ({type(value).__name__}) where {name} is needed. Correct the value.")
 
 
 def _as_float(value: Any) -> Any:
@@ -172,9 +163,7 @@ def _convert_sequence(kind: type, args: tuple[Any, ...], value: Any, where: str)
         hints = list(args)
     if len(hints) != len(value):
         raise UserError(f"{where}: got {len(value)} items in {value!r} where {len(hints)} are needed.")
-    return kind(
-        _convert(hint, item, f"{where}[{i}]") for i, (hint, item) in enumerate(zip(hints, value, strict=True))
-    )
+    return kind(_convert(hint, item, f"{where}[{i}]") for i, (hint, item) in enumerate(zip(hints, value, strict=True)))
 
 
 def check(

@@ -15,8 +15,8 @@ from metarl.returns import discounted_returns, gae, standardise
 from metarl.types import Params, Trajectories
 
 Batch = dict[str, Tensor]
-"""`observations` [M, K, T, O], `actions` [M, K, T, A], and [M, K, T]: `advantages`, `weights` (1 / real steps of the task,
-0 in the padding, so that weighted sums are means over real steps) and `old_log_probs`. Without M for one task."""
+"""`observations` [M, K, T, O], `actions` [M, K, T, A], and [M, K, T]: `advantages`, `weights` (1 / real steps of the
+task, 0 in the padding, so that weighted sums are means over real steps) and `old_log_probs`. Without M for one task."""
 StochasticPolicy = GaussianPolicy | CategoricalPolicy
 Distribution = Normal | Categorical
 Estimator = Literal["lvc", "dice", "log-likelihood"]

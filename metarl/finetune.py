@@ -49,7 +49,7 @@ class TaskPolicy:
 def with_features(observations: Float[Tensor, "M *N O"], features: Float[Tensor, "M P"]) -> Float[Tensor, "M *N Q"]:
     """Append the task's features to each of its observations."""
     shaped = features.view(features.shape[0], *([1] * (observations.dim() - 2)), features.shape[1])
-    return torch.cat((observations, shaped.expand(*observations.shape[:-1], -1).to(observations.dtype)), dim=-1)
+    return torch.cat((observations, shaped.expand(*observations.shape[:-1], -1).to(observations)), dim=-1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,9 @@ class GradientLearner:
     def policy(self) -> TaskPolicy:
         """The policy at this point of adaptation."""
         tasks = next(iter(self.params.values())).shape[0]
-        return TaskPolicy(self.network, self.params, tasks, self.features)
+        # Worlds are on the CPU, wherever the learning happens.
+        acting = {name: value.cpu() for name, value in self.params.items()}
+        return TaskPolicy(self.network, acting, tasks, self.features)
 
     def learn(self, experience: Trajectories) -> GradientLearner:
         """Return the learner after one gradient step on the K episodes of each task."""

@@ -67,7 +67,13 @@ class AdaptationJacobian:
     """
 
     def __init__(
-        self, loss: Loss, points: Sequence[Params], data: Sequence[Data], rates: Rates, *, first_order: bool = False
+        self,
+        loss: Loss,
+        points: Sequence[Params],
+        data: Sequence[Data],
+        rates: Rates,
+        *,
+        first_order: bool = False,
     ) -> None:
         self.rates = rates
         self.first_order = first_order
@@ -84,9 +90,7 @@ class AdaptationJacobian:
         """Return J v: how θ_n changes when θ (and the rates) change by the tangents."""
         for leaves, gradient in self.steps:
             curved = self._hessian(leaves, gradient, list(tangent.values()))
-            tangent = {
-                name: v - self.rates[name] * h for (name, v), h in zip(tangent.items(), curved, strict=True)
-            }
+            tangent = {name: v - self.rates[name] * h for (name, v), h in zip(tangent.items(), curved, strict=True)}
             if rate_tangent is not None:
                 tangent = {
                     name: v - rate_tangent[name] * g.detach()
@@ -151,7 +155,12 @@ def _chunk_gradients(objective: Loss, params: Params, data: Data, executor: Exec
 
 
 def over_tasks(
-    function: Callable[[Params, Data], Any], params: Params, data: Data, *, executor: Executor = "folded", chunk: int = 0
+    function: Callable[[Params, Data], Any],
+    params: Params,
+    data: Data,
+    *,
+    executor: Executor = "folded",
+    chunk: int = 0,
 ) -> Any:
     """Evaluate `function` for every task without gradients, e.g. to adapt M tasks or to measure a loss.
 
@@ -159,7 +168,8 @@ def over_tasks(
         function: (params, data) of one task, or of M tasks with both leading -> pytree of tensors (leading M).
         params: with leading axis M.
         data: every tensor [M, ...].
-        executor, chunk: as in `meta_gradients`.
+        executor: as in `meta_gradients`.
+        chunk: as in `meta_gradients`.
     """
     tasks = _leading(data)
     if executor == "loop":

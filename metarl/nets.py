@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from metarl.types import Params
@@ -140,9 +140,9 @@ class Categorical(NamedTuple):
 
     logits: Tensor
 
-    def log_prob(self, action: Int[Tensor, "*batch N"]) -> Float[Tensor, "*batch N"]:
-        """Compute log-probabilities."""
-        return torch.log_softmax(self.logits, -1).gather(-1, action.unsqueeze(-1)).squeeze(-1)
+    def log_prob(self, action: Float[Tensor, "*batch N A"]) -> Float[Tensor, "*batch N"]:
+        """Compute log-probabilities of one-hot actions (so that all actions of the project have A components)."""
+        return (torch.log_softmax(self.logits, -1) * action).sum(-1)
 
     def kl(self, other: Categorical) -> Float[Tensor, "*batch N"]:
         """Compute KL(self ‖ other) at every observation."""

@@ -55,13 +55,9 @@ class Parameter:
             return
         low, high = self.bounds
         if not (math.isfinite(low) and math.isfinite(high) and low < high) or self.size < 1:
-            raise UserError(
-                f"Parameter {self.name}: got {low} to {high}, size {self.size}; needs low < high."
-            )
+            raise UserError(f"Parameter {self.name}: got {low} to {high}, size {self.size}; needs low < high.")
         if (self.scale == "log-uniform" and low <= 0) or (self.scale == "disc" and low < 0):
-            raise UserError(
-                f"Parameter {self.name}: {self.scale} takes no range from {low}. Give a greater one."
-            )
+            raise UserError(f"Parameter {self.name}: {self.scale} takes no range from {low}. Give a greater one.")
         for start, end in self.ood_intervals:
             if not (start < end and (end <= low or start >= high)) or (self.scale != "uniform" and start < 0):
                 raise UserError(
@@ -120,9 +116,7 @@ class Parameter:
         if not ends:
             return intervals
         if len(ends) != 2 or intervals:
-            raise UserError(
-                f"Parameter {self.name}: got ood={self.ood}; give (low, high) or several of those."
-            )
+            raise UserError(f"Parameter {self.name}: got ood={self.ood}; give (low, high) or several of those.")
         return (ends,)
 
     @property
@@ -133,9 +127,7 @@ class Parameter:
     @property
     def feature_size(self) -> int:
         """Numbers in `features`."""
-        return (
-            len(self.choices + self.ood_choices) if self.is_choice and len(self.choices) > 2 else self.width
-        )
+        return len(self.choices + self.ood_choices) if self.is_choice and len(self.choices) > 2 else self.width
 
     def sample(
         self, count: int, generator: torch.Generator, coordinate: Float[Tensor, " M"] | None = None

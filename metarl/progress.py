@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -16,35 +15,6 @@ from metarl.types import Metrics
 
 SECONDS_BETWEEN_LINES = 5.0
 """Least time between two log lines where the output is no terminal, in s."""
-
-
-class Display(AbstractContextManager[Any], Protocol):
-    """What the run driver tells about its progress."""
-
-    def update(self, iteration: int, metrics: Metrics) -> None:
-        """Show that `iteration` iterations are done, the last one with `metrics`."""
-        ...
-
-    def message(self, text: str) -> None:
-        """Show one line of text."""
-        ...
-
-
-def open_display(console: Console, *, json_lines: bool, title: str, first: int, iterations: int) -> Display:
-    """Return the display that fits the output.
-
-    Args:
-        console: where to.
-        json_lines: one JSON object per iteration and nothing else, for scripts.
-        title: name of the run.
-        first: iterations already done.
-        iterations: iterations in the end.
-    """
-    if json_lines:
-        return JsonDisplay(console, iterations)
-    if console.is_terminal:
-        return LiveDisplay(console, title, first, iterations)
-    return PlainDisplay(console, title, first, iterations)
 
 
 class LiveDisplay:
@@ -137,6 +107,27 @@ class JsonDisplay:
 
     def _print(self, content: dict[str, Any]) -> None:
         self._console.out(json.dumps(content), highlight=False)
+
+
+Display = LiveDisplay | PlainDisplay | JsonDisplay
+"""What the run driver tells about its progress: `update(iteration, metrics)` and `message(text)`."""
+
+
+def open_display(console: Console, *, json_lines: bool, title: str, first: int, iterations: int) -> Display:
+    """Return the display that fits the output.
+
+    Args:
+        console: where to.
+        json_lines: one JSON object per iteration and nothing else, for scripts.
+        title: name of the run.
+        first: iterations already done.
+        iterations: iterations in the end.
+    """
+    if json_lines:
+        return JsonDisplay(console, iterations)
+    if console.is_terminal:
+        return LiveDisplay(console, title, first, iterations)
+    return PlainDisplay(console, title, first, iterations)
 
 
 def figures(metrics: Metrics) -> str:

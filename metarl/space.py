@@ -179,15 +179,11 @@ class ParameterSpace:
                 outside of the range.
         """
         if not records:
-            raise UserError(
-                f"{self.family}: got no task record. Give at least one, such as {self._example()}."
-            )
+            raise UserError(f"{self.family}: got no task record. Give at least one, such as {self._example()}.")
         names = [parameter.name for parameter in self.parameters]
         for record in records:
             if not isinstance(record, dict):
-                raise UserError(
-                    f"{self.family}: got the task {record!r}. Give a record such as {self._example()}."
-                )
+                raise UserError(f"{self.family}: got the task {record!r}. Give a record such as {self._example()}.")
             for name in record:
                 if name not in names:
                     raise UserError(f"{self.family}: unknown task field '{name}'.{nearest(str(name), names)}")
@@ -206,9 +202,7 @@ class ParameterSpace:
         try:
             array = np.asarray(value)
         except ValueError as ragged:
-            raise UserError(
-                f"{self.family}: {parameter.name} got {value!r}, no plain list. {hint}"
-            ) from ragged
+            raise UserError(f"{self.family}: {parameter.name} got {value!r}, no plain list. {hint}") from ragged
         if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
             raise UserError(f"{self.family}: {parameter.name} got {value!r}, not finite numbers. {hint}")
         if array.shape != (() if parameter.width == 1 else (parameter.width,)):
@@ -229,9 +223,7 @@ class ParameterSpace:
             vector = f", {p.size} components" if p.size > 1 and p.scale != "sphere" else ""
             lines.append(f"{p.name}: {p.allowed()}, {p.scale}{vector}; {p.description}")
         if self.fixed is not None:
-            lines.append(
-                f"{self.fixed.train} train and {self.fixed.test} test tasks, fixed by seed {self.fixed.seed}"
-            )
+            lines.append(f"{self.fixed.train} train and {self.fixed.test} test tasks, fixed by seed {self.fixed.seed}")
         if self.coincide:
             lines.append("train and test tasks coincide (the space is a few choices)")
         return lines
@@ -246,8 +238,7 @@ class ParameterSpace:
             raise UserError(f"{self.family}: unknown split '{split}'.{nearest(split, SPLITS)}")
         if split == "ood" and not self.has_ood:
             raise UserError(
-                f"{self.family} has no out-of-distribution part. Use the split 'train' or 'test', or another "
-                "variant."
+                f"{self.family} has no out-of-distribution part. Use the split 'train' or 'test', or another variant."
             )
 
     def _check_tasks(self, tasks: Tasks) -> None:

@@ -119,15 +119,12 @@ def ratio_gap(
 
 def _rows(values: Float[Tensor, "*S M"]) -> Float[Tensor, "S M"]:
     """Return the values as float64 [S, M], after a check."""
-    rows = values.detach().to("cpu", torch.float64).reshape(-1, values.shape[-1])
-    if values.ndim not in (1, 2) or rows.numel() == 0 or not rows.isfinite().all():
+    if values.ndim not in (1, 2) or values.numel() == 0 or not values.isfinite().all():
         raise ValueError(f"Got values of shape {tuple(values.shape)}; needs finite numbers as [M] or [S, M].")
-    return rows
+    return values.detach().to("cpu", torch.float64).reshape(-1, values.shape[-1])
 
 
-def _independent(
-    rows: Float[Tensor, "S M"], resamples: int, generator: torch.Generator
-) -> Int[Tensor, "R S M"]:
+def _independent(rows: Float[Tensor, "S M"], resamples: int, generator: torch.Generator) -> Int[Tensor, "R S M"]:
     """Draw task indices with replacement, for every seed by itself."""
     return torch.randint(rows.shape[1], (resamples, *rows.shape), generator=generator)
 

@@ -34,37 +34,25 @@ class Metric:
 
 
 GLOSSARY: dict[str, Metric] = {
-    "return/pre": Metric(
-        "Mean undiscounted return of the training tasks before adaptation", "reward", "higher"
-    ),
-    "return/post": Metric(
-        "Mean undiscounted return of the training tasks after adaptation", "reward", "higher"
-    ),
+    "return/pre": Metric("Mean undiscounted return of the training tasks before adaptation", "reward", "higher"),
+    "return/post": Metric("Mean undiscounted return of the training tasks after adaptation", "reward", "higher"),
     "return/gain": Metric("What adaptation brings: return/post - return/pre", "reward", "higher"),
     "update/surrogate_before": Metric("Outer objective at the old parameters", "", "higher"),
     "update/surrogate_after": Metric("Outer objective at the new parameters", "", "higher"),
-    "update/improvement": Metric(
-        "Gain of the outer objective: surrogate_after - surrogate_before", "", "higher"
-    ),
+    "update/improvement": Metric("Gain of the outer objective: surrogate_after - surrogate_before", "", "higher"),
     "update/kl": Metric("Mean KL(old || new) of the adapted policies, over visited states", "nat", "-"),
     "update/line_search_steps": Metric("Candidates that the line search tried", "", "lower"),
     "update/accepted": Metric("1 if the line search found a step, 0 if the parameters stayed", "", "higher"),
     "update/gradient_norm": Metric("Euclidean norm of the outer gradient", "", "-"),
-    "update/gradient_snr": Metric(
-        "Norm of the mean gradient over the spread of the tasks' gradients", "", "higher"
-    ),
-    "update/explained_variance": Metric(
-        "Part of the returns' variance that the baseline explains", "", "higher"
-    ),
+    "update/gradient_snr": Metric("‖mean gradient‖² over the variance of that mean, from the tasks", "", "higher"),
+    "update/explained_variance": Metric("Part of the returns' variance that the baseline explains", "", "higher"),
     "policy/std": Metric("Mean standard deviation of the actions", "action", "-"),
     "policy/entropy": Metric("Mean entropy of the policy", "nat", "-"),
     "inner/rate": Metric("Mean inner step size", "", "-"),
     "reward/<term>": Metric("Mean per step of one term of the reward, after adaptation", "reward", "higher"),
     "episode/length": Metric("Mean length of the episodes", "step", "-"),
     "episode/terminated": Metric("Part of the episodes that the task ended before the time limit", "", "-"),
-    "env/failures": Metric(
-        "Simulations that became invalid so far; each ended its own episode only", "", "lower"
-    ),
+    "env/failures": Metric("Simulations that became invalid so far; each ended its own episode only", "", "lower"),
     "env/steps": Metric("Environment steps so far", "step", "-"),
     "time/collect": Metric("Time in collection, per iteration", "s", "lower"),
     "time/policy": Metric("Part of time/collect spent in the policy", "s", "lower"),
@@ -75,9 +63,7 @@ GLOSSARY: dict[str, Metric] = {
     "adaptation/mean": Metric("Mean return over held-out tasks after n adaptation steps", "reward", "higher"),
     "adaptation/lower": Metric("Lower end of the 95% interval of adaptation/mean", "reward", "higher"),
     "adaptation/upper": Metric("Upper end of the 95% interval of adaptation/mean", "reward", "higher"),
-    "adaptation/iqm": Metric(
-        "Interquartile mean return over held-out tasks after n steps", "reward", "higher"
-    ),
+    "adaptation/iqm": Metric("Interquartile mean return over held-out tasks after n steps", "reward", "higher"),
 }
 """Every tag that may be logged. A part in angle brackets stands for any name."""
 
@@ -125,10 +111,10 @@ class Tracker:
             look_up(tag)
         for tag, value in metrics.items():
             self._events.add_scalar(tag, value, step)
-        row = {"step": step, **metrics}
+        row = {"step": float(step), **metrics}
         if set(row) <= set(self._columns):
             with self._csv.open("a", newline="") as file:
-                csv.DictWriter(file, self._columns, lineterminator="\n").writerow(row)
+                csv.DictWriter(file, self._columns, lineterminator="\n").writerow(_cells(row))
         else:
             self._rewrite([*(read_progress(self._csv.parent) if self._columns else []), row])
 
@@ -175,8 +161,13 @@ class Tracker:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self._columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(_cells(row) for row in rows)
         write_atomically(self._csv, text.getvalue().encode())
+
+
+def _cells(row: Metrics) -> dict[str, float | int]:
+    """Return a row as it is written: with a whole number as its step."""
+    return {**row, "step": int(row["step"])}
 
 
 def read_progress(folder: Path) -> list[Metrics]:

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -36,8 +36,8 @@ from metarl.seeding import Streams
 from metarl.tracking import Tracker
 from metarl.types import BatchEnv, MetaAgent, SampleTasks
 
-Which = Literal["last", "best", "previous"]
-"""One of the checkpoints of a run."""
+CHECKPOINTS = ("last", "best", "previous")
+"""Names of the checkpoints of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +100,7 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "Got the device 'cuda', but torch finds no CUDA device here. Use --device cpu or auto."
-        )
+        raise UserError("Got the device 'cuda', but torch finds no CUDA device here. Use --device cpu or auto.")
     return torch.device(name)
 
 
@@ -124,7 +122,7 @@ def train(
     iterations: int,
     *,
     resume: bool = False,
-    checkpoint: Which = "last",
+    checkpoint: str = "last",
     console: Console | None = None,
     json: bool = False,
 ) -> TrainResult:
@@ -142,15 +140,15 @@ def train(
         streams: freshly made from `run.seed`.
         iterations: meta-iterations in the end, those already done included.
         resume: go on with the run in `run_dir`.
-        checkpoint: which checkpoint to go on from.
+        checkpoint: which one to go on from: `last`, `previous` or `best`.
         console: where progress is shown; standard output if None.
         json: show progress as JSON lines.
 
     Raises:
         UserError: if the folder is taken, or does not hold what is to be resumed; nothing is overwritten.
     """
-    if iterations < 1:
-        raise UserError(f"Got {iterations} iterations. Ask for at least 1.")
+    if iterations < 0:
+        raise UserError(f"Got {iterations} iterations. Ask for 0 (an untrained agent) or more.")
     resolve_device(run.device)
     header = _header(run, to_plain(agent.config))
     if resume:
@@ -177,10 +175,10 @@ def train(
         _stop_requests() as stop,
     ):
         clock = time.monotonic()
-        if started >= iterations:
-            display.message(
-                f"{run_dir} has {started} of {iterations} iterations: give more --iterations to go on."
-            )
+        if iterations == 0 and not resume:
+            _save(folder, header, state, agent, streams, scored=False)
+        elif started >= iterations:
+            display.message(f"{run_dir} has {started} of {iterations} iterations: give more --iterations to go on.")
         stopping = False
         while state.iteration < iterations and not stopping:
             before = time.perf_counter()
@@ -213,12 +211,8 @@ def train(
             )
         elif state.iteration > started:
             took = duration(time.monotonic() - clock)
-            display.message(
-                f"Trained {state.iteration} iterations ({took} for the last {state.iteration - started})."
-            )
-    return TrainResult(
-        iteration=state.iteration, env_steps=state.env_steps, interrupted=state.iteration < iterations
-    )
+            display.message(f"Trained {state.iteration} iterations ({took} for the last {state.iteration - started}).")
+    return TrainResult(iteration=state.iteration, env_steps=state.env_steps, interrupted=state.iteration < iterations)
 
 
 def load_run(run_dir: Path) -> tuple[RunConfig, dict[str, Any]]:
@@ -236,7 +230,7 @@ def stored_iterations(run_dir: Path) -> int:
     return int(_read_config(run_dir)["iterations"])
 
 
-def restore(run_dir: Path, which: Which, agent: MetaAgent) -> int:
+def restore(run_dir: Path, which: str, agent: MetaAgent) -> int:
     """Load a checkpoint of a run into an agent that was made from its settings.
 
     Returns:
@@ -277,11 +271,13 @@ def _claim(run_dir: Path) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
 
 
-def _resume(
-    run_dir: Path, which: Which, header: dict[str, Any], agent: MetaAgent, streams: Streams
-) -> _Progress:
+def _resume(run_dir: Path, which: str, header: dict[str, Any], agent: MetaAgent, streams: Streams) -> _Progress:
     """Bring agent and streams to a checkpoint and return where the run stands."""
-    _read_config(run_dir)
+    stored, config = load_run(run_dir)
+    if _header(stored, config) != header:
+        raise UserError(
+            f"Got other settings than {run_dir / 'config.yaml'} has. Resume with those, or start a new run with --out."
+        )
     path = _checkpoint_path(run_dir, which)
     if which == "last" and not path.exists() and not path.with_name("previous.pt").exists():
         # Killed before its first checkpoint: the run starts again, and comes to the same results.
@@ -336,27 +332,22 @@ def _read_config(run_dir: Path) -> dict[str, Any]:
     """Return the content of config.yaml, with all its four entries."""
     path = run_dir / "config.yaml"
     if not path.is_file():
-        raise UserError(
-            f"There is no run in {run_dir}: it has no config.yaml. Give a folder of `metarl train`."
-        )
+        raise UserError(f"There is no run in {run_dir}: it has no config.yaml. Give a folder of `metarl train`.")
     content = parse(path.read_text())
     expected = {"version", "iterations", "run", "config"}
     if not isinstance(content, dict) or set(content) != expected:
-        raise UserError(
-            f"{path} is not a run's: it needs the entries {', '.join(sorted(expected))}. Correct it."
-        )
+        raise UserError(f"{path} is not a run's: it needs the entries {', '.join(sorted(expected))}. Correct it.")
     if content["version"] != __version__:
         raise UserError(
-            f"{path} is of version {content['version']}, this is {__version__}. Use the version that "
-            "wrote it."
+            f"{path} is of version {content['version']}, this is {__version__}. Use the version that wrote it."
         )
     return content
 
 
-def _checkpoint_path(run_dir: Path, which: Which) -> Path:
+def _checkpoint_path(run_dir: Path, which: str) -> Path:
     """Return the file of one of a run's checkpoints."""
-    if which not in get_args(Which):
-        raise UserError(f"Unknown checkpoint '{which}'.{nearest(which, get_args(Which))}")
+    if which not in CHECKPOINTS:
+        raise UserError(f"Unknown checkpoint '{which}'.{nearest(which, CHECKPOINTS)}")
     return run_dir / "checkpoints" / f"{which}.pt"
 
 
@@ -379,9 +370,7 @@ def _stop_requests() -> Iterator[list[str]]:
         # Python delivers signals to the main thread only, and only there may handlers be set.
         yield received
         return
-    before = {
-        number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(signal.Signals(number).name)

@@ -88,7 +88,11 @@ class PolicyFisher:
         self.probes = [torch.zeros_like(output, requires_grad=True) for output in self.outputs]
         # Jᵀ u is linear in the probe u, so its derivative with respect to u, applied to v, is J v.
         self.transposed = torch.autograd.grad(
-            list(self.outputs), list(self.leaves.values()), self.probes, create_graph=True, materialize_grads=True
+            list(self.outputs),
+            list(self.leaves.values()),
+            self.probes,
+            create_graph=True,
+            materialize_grads=True,
         )
 
     def __len__(self) -> int:
@@ -100,9 +104,16 @@ class PolicyFisher:
             self.transposed, self.probes, list(vector.values()), retain_graph=True, materialize_grads=True
         )
         with torch.no_grad():
-            weighted = self.outputs.fisher(type(self.outputs)(*pushed), self.weights)
+            if isinstance(self.outputs, Normal):
+                weighted = self.outputs.fisher(Normal(*pushed), self.weights)
+            else:
+                weighted = self.outputs.fisher(Categorical(*pushed), self.weights)
         pulled = torch.autograd.grad(
-            list(self.outputs), list(self.leaves.values()), list(weighted), retain_graph=True, materialize_grads=True
+            list(self.outputs),
+            list(self.leaves.values()),
+            list(weighted),
+            retain_graph=True,
+            materialize_grads=True,
         )
         return dict(zip(self.leaves, pulled, strict=True))
 

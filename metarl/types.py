@@ -10,7 +10,7 @@ One alphabet of shape letters serves the whole project:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -178,8 +178,15 @@ class Trajectories:
 
     def to(self, device: torch.device) -> Trajectories:
         """Return the trajectories with all tensors on `device`."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Trajectories(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()})
+        return replace(
+            self,
+            observations=self.observations.to(device),
+            actions=self.actions.to(device),
+            rewards=self.rewards.to(device),
+            mask=self.mask.to(device),
+            terminated=self.terminated.to(device),
+            final_observations=self.final_observations.to(device),
+        )
 
     @property
     def returns(self) -> Float[Tensor, "M K"]:

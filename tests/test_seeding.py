@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,10 +35,10 @@ def test_streams_differ_by_seed_rank_and_name() -> None:
 
 def test_streams_are_the_same_in_another_process() -> None:
     code = (
-        "import torch; from metarl.seeding import Streams; "
-        "print(torch.rand(4, generator=Streams(3)['tasks']).tolist())"
+        "import torch; from metarl.seeding import Streams; print(torch.rand(4, generator=Streams(3)['tasks']).tolist())"
     )
-    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    root = Path(__file__).parents[1]
+    output = subprocess.check_output([sys.executable, "-c", code], cwd=root, text=True)
     assert output.strip() == str(draw(Streams(3), "tasks"))
 
 

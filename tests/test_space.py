@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -247,7 +248,7 @@ def test_features_by_hand() -> None:
 def test_bad_records_are_refused(record: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         # A list annotation would be refused by the shape checker before it reaches the shipped check.
-        ParameterSpace.from_records.__wrapped__(ParameterSpace("test", (VELOCITY, GOAL)), [record])
+        inspect.unwrap(ParameterSpace.from_records)(ParameterSpace("test", (VELOCITY, GOAL)), [record])
 
 
 def test_a_rounded_direction_becomes_a_unit_vector_and_a_wrong_one_is_refused() -> None:

@@ -1,0 +1,147 @@
+"""Pictures of one world, off-screen: MuJoCo's renderer for robots, the family's own drawing for the others."""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+from typing import Protocol
+
+import mujoco
+import numpy as np
+from jaxtyping import UInt8
+
+from metarl.envs.cpu import MujocoPhysics
+from metarl.envs.family import TorchFamily
+from metarl.envs.worlds import Worlds
+from metarl.errors import UserError
+
+Picture = UInt8[np.ndarray, "H W 3"]
+"""Height x width x red, green, blue."""
+
+LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
+"""Value of $MUJOCO_GL -> system library, the preferred first."""
+
+NO_GL = (
+    "no off-screen OpenGL for pictures of MuJoCo worlds ({reason}). Install libegl1 (Debian, Ubuntu: "
+    "apt-get install libegl1 libgl1) and set MUJOCO_GL=egl, or libosmesa6 and MUJOCO_GL=osmesa (no GPU needed)"
+)
+
+
+class Painter(Protocol):
+    """Draws the worlds of one `Worlds` as they are now."""
+
+    def __call__(self, world: int) -> Picture:
+        """Return the picture of a world."""
+        ...
+
+    def close(self) -> None:
+        """Free what the drawing took."""
+        ...
+
+
+def make_painter(worlds: Worlds, width: int = 480, height: int = 480) -> Painter:
+    """Return what draws these worlds.
+
+    Args:
+        worlds: worlds on the CPU engine.
+        width: of the pictures, pixels.
+        height: of the pictures, pixels.
+
+    Raises:
+        UserError: there is no off-screen OpenGL here, or the family has no drawing.
+    """
+    if isinstance(worlds.physics, MujocoPhysics):
+        return MujocoPainter(worlds.physics, width, height)
+    if isinstance(worlds.family, TorchFamily):
+        return TorchPainter(worlds, width, height)
+    raise UserError(f"{worlds.family_name} runs on an engine that cannot draw: use the CPU engine")
+
+
+class TorchPainter:
+    """Draws with the family's own `picture`."""
+
+    def __init__(self, worlds: Worlds, width: int, height: int) -> None:
+        self.worlds = worlds
+        self.width = width
+        self.height = height
+
+    def __call__(self, world: int) -> Picture:
+        """Return the picture of a world."""
+        tasks = self.worlds.tasks
+        if tasks is None:
+            raise UserError("these worlds have no tasks yet: reset before drawing")
+        family = self.worlds.family
+        assert isinstance(family, TorchFamily)
+        return np.asarray(family.picture(self.worlds.physics.state, tasks, world, self.width, self.height))
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class MujocoPainter:
+    """Draws with MuJoCo's own renderer, from the family's camera."""
+
+    def __init__(self, physics: MujocoPhysics, width: int, height: int) -> None:
+        self.physics = physics
+        self.model, self.data = physics.snapshot(0)
+        self.model.vis.global_.offwidth, self.model.vis.global_.offheight = width, height
+        self._camera = mujoco.MjvCamera()
+        mujoco.mjv_defaultFreeCamera(self.model, self._camera)
+        number = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_CAMERA, physics.family.camera)
+        if number >= 0:
+            self._camera.type, self._camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, number
+        self._option = mujoco.MjvOption()
+        self._scene = mujoco.MjvScene(self.model, maxgeom=1000)
+        self._view = mujoco.MjrRect(0, 0, width, height)
+        self._gl, self._context = _contexts(self.model, width, height)
+
+    def __call__(self, world: int) -> Picture:
+        """Return the picture of a world."""
+        self.physics.snapshot(world, self.model, self.data)
+        self._gl.make_current()
+        mujoco.mjv_updateScene(
+            self.model, self.data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
+        )
+        mujoco.mjr_render(self._view, self._scene, self._context)
+        pixels = np.empty((self._view.height, self._view.width, 3), dtype=np.uint8)
+        mujoco.mjr_readPixels(pixels, None, self._view, self._context)
+        return np.flipud(pixels).copy()
+
+    def close(self) -> None:
+        """Free the OpenGL context."""
+        self._gl.make_current()
+        self._context.free()
+        self._gl.free()
+
+
+class _GLContext(Protocol):
+    def make_current(self) -> None: ...
+
+    def free(self) -> None: ...
+
+
+def _contexts(model: mujoco.MjModel, width: int, height: int) -> tuple[_GLContext, mujoco.MjrContext]:
+    """Return an off-screen OpenGL context and MuJoCo's in it: of $MUJOCO_GL, else of what is installed.
+
+    MuJoCo itself would need $MUJOCO_GL at its import, and takes a window system's otherwise.
+    """
+    wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
+    installed = [name for name, library in LIBRARIES.items() if ctypes.util.find_library(library)]
+    if not wanted and not installed:
+        raise UserError(NO_GL.format(reason="neither EGL nor OSMesa is installed"))
+    backend = wanted or installed[0]
+    try:
+        if backend == "egl":
+            from mujoco.egl import GLContext
+        elif backend == "osmesa":
+            from mujoco.osmesa import GLContext
+        else:
+            from mujoco.gl_context import GLContext
+        gl = GLContext(width, height)
+        gl.make_current()
+        context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+    # The backends fail with ImportError, AttributeError, OSError, RuntimeError and classes of their own.
+    except Exception as error:
+        raise UserError(NO_GL.format(reason=" ".join(f"{backend}: {error}".split()))) from error
+    mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
+    return gl, context
