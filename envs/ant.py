@@ -8,7 +8,7 @@ simulator: absolute returns of its tables do not carry over, gaps closed do.)
 
 | variant | control cost | contact cost | survival | steps | observation |
 |---|---|---|---|---|---|
-| v5 (default) | 0.5 ‖a‖² | 5e-4 ‖clip(cfrc_ext)‖² | 1 a step, 0 once fallen | 200 | Ant-v5's 27, without contact forces |
+| v5 (default) | 0.5 ‖a‖² | 5e-4 ‖clip(cfrc_ext)‖² | 1 a step, 0 once fallen | 200 | Ant-v5's 27 without forces |
 | maml17 | 0.005 ‖a‖² | 5e-4 ‖clip(cfrc_ext)‖² | 0.05 a step | 200 | the 27 and the torso's x and y |
 
 Actions are fractions of a motor's full torque (150 N m), which is what the 2017 code divides by before it squares them.

@@ -12,6 +12,9 @@ from metarl.envs.family import Family
 from metarl.errors import UserError, nearest
 from metarl.types import Record, Tasks
 
+Task = Mapping[str, float | list[float]]
+"""A task record, as callers may give it."""
+
 SAMPLE = "sample"
 """Value of the reset option `task` that asks for a fresh draw."""
 
@@ -29,7 +32,7 @@ class TaskChoice:
         UserError: both given, or either not valid for the family.
     """
 
-    def __init__(self, family: Family, count: int, task: Record | None, split: str | None) -> None:
+    def __init__(self, family: Family, count: int, task: Task | None, split: str | None) -> None:
         if task is not None and split is not None:
             raise UserError(f"got task={task} and split='{split}': give one of them")
         self.family = family
@@ -63,7 +66,13 @@ class TaskChoice:
     def _given(self, records: Any) -> Tasks:
         if isinstance(records, str) or not isinstance(records, list | tuple) or len(records) != self.count:
             raise UserError(f"got tasks={records!r}: give a list of {self.count} task records, one per world")
-        return self.family.space.from_records(records)
+        for record in records:
+            if not isinstance(record, Mapping):
+                raise UserError(f"got the task {record!r}: give a record such as {self._example()}, or '{SAMPLE}'")
+        return self.family.space.from_records([dict(record) for record in records])
+
+    def _example(self) -> Record:
+        return self.family.space.sample(1, "train", torch.Generator().manual_seed(0)).records()[0]
 
 
 def check_options(options: Mapping[str, Any] | None, allowed: tuple[str, ...]) -> Mapping[str, Any]:

@@ -96,4 +96,4 @@ class MujocoPhysics:
 def _valid(values: Tensor) -> bool:
     """Tell whether no value is NaN or too large, in one pass (a NaN makes both ends NaN)."""
     low, high = values.aminmax()
-    return -LARGEST_VALID < low.item() and high.item() < LARGEST_VALID
+    return low.item() > -LARGEST_VALID and high.item() < LARGEST_VALID

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes.util
 import os
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import mujoco
 import numpy as np
@@ -27,6 +27,7 @@ NO_GL = (
 )
 
 
+@runtime_checkable
 class Painter(Protocol):
     """Draws the worlds of one `Worlds` as they are now."""
 
@@ -114,6 +115,7 @@ class MujocoPainter:
         self._gl.free()
 
 
+@runtime_checkable
 class _GLContext(Protocol):
     def make_current(self) -> None: ...
 

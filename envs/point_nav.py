@@ -95,11 +95,12 @@ class PointNav(TorchFamily):
             size = radius * pixels_per_metre
             return column - size, row - size, column + size, row + size
 
+        (goal_x, goal_y), (x, y) = tasks["goal"][world].tolist(), state["position"][world].tolist()
         left, top, right, bottom = box(0.0, 0.0, 0.02)
         canvas.line((left, height / 2.0, right, height / 2.0), fill="grey")
         canvas.line((width / 2.0, top, width / 2.0, bottom), fill="grey")
-        canvas.ellipse(box(*tasks["goal"][world].tolist(), 0.03), outline="green", width=max(1, width // 160))
-        canvas.ellipse(box(*state["position"][world].tolist(), 0.02), fill="blue")
+        canvas.ellipse(box(goal_x, goal_y, 0.03), outline="green", width=max(1, width // 160))
+        canvas.ellipse(box(x, y, 0.02), fill="blue")
         return image
 
 

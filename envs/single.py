@@ -20,7 +20,7 @@ import torch
 from gymnasium.spaces import Box
 from jaxtyping import Float
 
-from metarl.envs.choice import TaskChoice, check_options, generators
+from metarl.envs.choice import Task, TaskChoice, check_options, generators
 from metarl.envs.draw import Painter, Picture, make_painter
 from metarl.envs.family import LARGEST_VALID, Family
 from metarl.envs.registry import make_worlds, resolve
@@ -61,7 +61,7 @@ class FamilyEnv(gymnasium.Env[Observation, np.ndarray]):
         family: Family | str,
         *,
         variant: str | None = None,
-        task: Record | None = None,
+        task: Task | None = None,
         split: str | None = None,
         render_mode: str | None = None,
         width: int = 480,

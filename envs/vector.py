@@ -22,13 +22,13 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float
 
-from metarl.envs.choice import TaskChoice, check_options, generators
+from metarl.envs.choice import Task, TaskChoice, check_options, generators
 from metarl.envs.draw import Painter, Picture, make_painter
 from metarl.envs.family import Family
 from metarl.envs.registry import make_worlds, resolve
 from metarl.envs.single import RENDER_MODES, check_render_mode, frames_per_second, make_spaces, to_tensor
 from metarl.errors import UserError
-from metarl.types import Record, Tasks
+from metarl.types import Tasks
 
 Observations = Float[np.ndarray, "B O"]
 Flags = Bool[np.ndarray, " B"]
@@ -74,7 +74,7 @@ class FamilyVectorEnv(gymnasium.vector.VectorEnv[Observations, np.ndarray, np.nd
         family: Family | str,
         *,
         variant: str | None = None,
-        task: Record | None = None,
+        task: Task | None = None,
         split: str | None = None,
         threads: int = 0,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,6 +19,7 @@ from metarl.errors import UserError
 from metarl.types import Step, Tasks
 
 
+@runtime_checkable
 class Physics(Protocol):
     """What an engine must do for B worlds."""
 

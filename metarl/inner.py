@@ -76,7 +76,6 @@ class AdaptationJacobian:
         first_order: bool = False,
     ) -> None:
         self.rates = rates
-        self.first_order = first_order
         self.steps: list[tuple[list[Tensor], Sequence[Tensor]]] = []
         for params, batch in zip(points, data, strict=True):
             leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
@@ -112,8 +111,11 @@ class AdaptationJacobian:
     def _hessian(
         self, leaves: list[Tensor], gradient: Sequence[Tensor], vector: list[Tensor]
     ) -> Sequence[Tensor | float]:
-        if self.first_order:
+        # A constant gradient (first order, or a loss that is linear in a parameter) has no graph and no curvature.
+        curved = [(g, v) for g, v in zip(gradient, vector, strict=True) if g.requires_grad]
+        if not curved:
             return [0.0] * len(leaves)
+        gradient, vector = (list(column) for column in zip(*curved, strict=True))
         return torch.autograd.grad(gradient, leaves, vector, retain_graph=True, materialize_grads=True)
 
 

@@ -6,6 +6,7 @@ the true objective agree to it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -177,7 +178,7 @@ def trust_region_step(
         max_backtracks: candidates at most.
 
     Raises:
-        FloatingPointError: the gradient is not finite.
+        FloatingPointError: the gradient or a Fisher product is not finite.
     """
     flat = flatten(gradient)
     if not bool(flat.isfinite().all()):
@@ -188,6 +189,8 @@ def trust_region_step(
 
     direction = conjugate_gradient(product, flat, iterations)
     curvature = float(direction.dot(product(direction)))
+    if not math.isfinite(curvature):
+        raise FloatingPointError("a Fisher product is not finite: the policy's parameters have grown out of bounds")
     if curvature <= 0.0:
         return Outcome(params, before, before, 0.0, 0, False)
     full = direction * (2.0 * max_kl / curvature) ** 0.5

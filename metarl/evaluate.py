@@ -1,0 +1,311 @@
+"""Evaluation: one protocol for every agent, on one axis, the episodes of experience with a new task.
+
+Every task is met afresh. At each point of the curve K episodes of every task are played, their mean return is the
+task's score there, and the same episodes are what the agent learns from before the next point: the point at n
+episodes says how well the agent does after having learned from n episodes. All tasks are adapted in parallel.
+
+All agents meet the same tasks and, as far as their actions allow, the same starts. Intervals are 95% bootstrap
+intervals over tasks (within every training seed where there are several; see metarl/stats.py), and
+
+    gap closed = (agent - random@0) / (oracle - random@0)
+
+is drawn with the same tasks for all three.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from rich.table import Table
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from metarl import __version__
+from metarl.checkpoint import write_atomically
+from metarl.errors import UserError
+from metarl.plot import plot
+from metarl.rollout import collect
+from metarl.seeding import Streams
+from metarl.stats import bootstrap_interval, iqm, mean, ratio_gap
+from metarl.tracking import look_up
+from metarl.types import BatchEnv, MetaAgent, Tasks
+
+EVENTS_SUFFIX = ".adaptation"
+"""End of the name of the events file, which the next evaluation into the same folder replaces."""
+VERSIONS = ("torch", "mujoco", "gymnasium", "numpy")
+"""Packages whose version a result is told with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """How one trained agent adapts to M tasks, at X = steps + 1 points."""
+
+    episodes: tuple[int, ...]
+    """Episodes of experience with each task before every point: 0, K, 2K, ..."""
+    returns: Float[Tensor, "X M"]
+    """Undiscounted return, mean over the K episodes of the point, float64."""
+    tasks: Tasks
+    """The tasks."""
+    failures: int
+    """Simulations that became invalid; each ended its own episode only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of an evaluation: an agent, with a curve for every training seed."""
+
+    agent: str
+    """Name."""
+    curves: tuple[Curve, ...]
+    """At least one, all on the same tasks."""
+    runs: tuple[str, ...]
+    """Where each was trained; empty for an untrained agent."""
+    seeds: tuple[int, ...]
+    """Seed that each was trained with."""
+
+    @property
+    def episodes(self) -> tuple[int, ...]:
+        """Episodes of experience before every point."""
+        return self.curves[0].episodes
+
+    @property
+    def returns(self) -> Float[Tensor, "X S M"]:
+        """Returns of all S training seeds."""
+        return torch.stack([curve.returns for curve in self.curves], dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Everything that one evaluation measured."""
+
+    family: str
+    """Full family name."""
+    split: str
+    """Where the tasks are from: train, test or ood."""
+    seed: int
+    """Seed of tasks, starts, policy noise and bootstrap."""
+    entries: tuple[Entry, ...]
+    """The agent itself first, then those it is compared with."""
+    oracle: Entry | None = None
+    """A policy that is told the task; only its first point counts."""
+    random: Entry | None = None
+    """An untrained policy; only its first point counts."""
+
+    def __post_init__(self) -> None:
+        known = self.entries[0].curves[0].tasks.records()
+        for entry in self.everyone:
+            if any(curve.tasks.records() != known for curve in entry.curves):
+                raise ValueError(f"Got other tasks for {entry.agent}; evaluate all agents on the same tasks.")
+
+    @property
+    def everyone(self) -> tuple[Entry, ...]:
+        """All entries, the references last."""
+        return (*self.entries, *(entry for entry in (self.oracle, self.random) if entry is not None))
+
+
+def adaptation_curve(
+    agent: MetaAgent, env: BatchEnv, tasks: Tasks, *, steps: int, episodes: int, generator: torch.Generator
+) -> Curve:
+    """Adapt an agent to new tasks, all in parallel, and measure it on the way.
+
+    Args:
+        agent: a trained agent; it is not changed.
+        env: M * `episodes` worlds.
+        tasks: M tasks.
+        steps: adaptation steps; the curve has one point more.
+        episodes: K, episodes of each task at every point.
+        generator: draws starts and policy noise.
+
+    Raises:
+        UserError: if there are no episodes, or fewer than 0 steps.
+    """
+    if steps < 0 or episodes < 1:
+        raise UserError(f"Got {steps} steps of {episodes} episodes. Ask for 0 or more steps of 1 or more episodes.")
+    failures = env.failures
+    learner = agent.start(tasks)
+    returns = []
+    for step in range(steps + 1):
+        experience = collect(env, learner.policy, tasks, episodes, generator)
+        returns.append(experience.returns.double().mean(1))
+        if step < steps:
+            learner = learner.learn(experience)
+    return Curve(
+        episodes=tuple(step * episodes for step in range(steps + 1)),
+        returns=torch.stack(returns),
+        tasks=tasks,
+        failures=env.failures - failures,
+    )
+
+
+def summarise(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the result as plain data: what adaptation.json holds.
+
+    The gap closed is None where a reference is missing, and where the oracle is not better than the random policy;
+    `gap_note` then says so.
+    """
+    generator = Streams(evaluation.seed)["bootstrap"]
+    first = evaluation.entries[0]
+    summary: dict[str, Any] = {
+        "version": __version__,
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in VERSIONS},
+        "family": evaluation.family,
+        "split": evaluation.split,
+        "seed": evaluation.seed,
+        "tasks": len(first.curves[0].tasks),
+        "gap_note": None,
+        "agents": [],
+        "oracle": None,
+        "random": None,
+        "task_records": first.curves[0].tasks.records(),
+    }
+    for entry in evaluation.entries:
+        described = _describe(entry, range(len(entry.episodes)), generator)
+        if evaluation.oracle is not None and evaluation.random is not None:
+            try:
+                gaps = _gaps(entry, evaluation.random, evaluation.oracle, generator)
+            except UserError as undefined:
+                summary["gap_note"] = str(undefined)
+            else:
+                for point, gap in zip(described["points"], gaps, strict=True):
+                    point.update(gap)
+        summary["agents"].append(described)
+    if evaluation.oracle is not None:
+        summary["oracle"] = _describe(evaluation.oracle, range(1), generator)
+    if evaluation.random is not None:
+        summary["random"] = _describe(evaluation.random, range(1), generator)
+    return summary
+
+
+def _describe(entry: Entry, steps: Sequence[int], generator: torch.Generator) -> dict[str, Any]:
+    """Return an entry with the statistics of its points."""
+    points = []
+    for step in steps:
+        average = bootstrap_interval(entry.returns[step], mean, generator)
+        middle = bootstrap_interval(entry.returns[step], iqm, generator)
+        points.append(
+            {
+                "step": step,
+                "episodes": entry.episodes[step],
+                "mean": average.estimate,
+                "lower": average.lower,
+                "upper": average.upper,
+                "iqm": middle.estimate,
+                "iqm_lower": middle.lower,
+                "iqm_upper": middle.upper,
+                "gap_closed": None,
+                "gap_lower": None,
+                "gap_upper": None,
+            }
+        )
+    return {
+        "agent": entry.agent,
+        "runs": list(entry.runs),
+        "training_seeds": list(entry.seeds),
+        "failures": sum(curve.failures for curve in entry.curves),
+        "points": points,
+    }
+
+
+def _gaps(entry: Entry, random: Entry, oracle: Entry, generator: torch.Generator) -> list[dict[str, float]]:
+    """Return the gap closed at every point, with its interval."""
+    gaps = []
+    for returns in entry.returns:
+        gap = ratio_gap(returns, random.returns[0], oracle.returns[0], generator, paired=True)
+        gaps.append({"gap_closed": gap.estimate, "gap_lower": gap.lower, "gap_upper": gap.upper})
+    return gaps
+
+
+def table(summary: dict[str, Any]) -> Table:
+    """Return a summary as a table for the terminal."""
+    result = Table(
+        title=f"{summary['family']}, {summary['tasks']} {summary['split']} tasks: return after adaptation",
+        title_justify="left",
+    )
+    result.add_column("agent")
+    result.add_column("step", justify="right")
+    result.add_column("episodes", justify="right")
+    result.add_column("mean \\[95% interval]", justify="right")
+    result.add_column("IQM", justify="right")
+    has_gap = any(point["gap_closed"] is not None for agent in summary["agents"] for point in agent["points"])
+    if has_gap:
+        result.add_column("gap closed \\[95% interval]", justify="right")
+    rows = [(agent, agent["agent"]) for agent in summary["agents"]]
+    rows += [(summary[name], name) for name in ("oracle", "random") if summary[name] is not None]
+    for agent, label in rows:
+        for number, point in enumerate(agent["points"]):
+            cells = [
+                label if number == 0 else "",
+                str(point["step"]),
+                str(point["episodes"]),
+                f"{point['mean']:.1f} \\[{point['lower']:.1f}, {point['upper']:.1f}]",
+                f"{point['iqm']:.1f}",
+            ]
+            if has_gap and point["gap_closed"] is not None:
+                cells.append(
+                    f"{point['gap_closed']:.1%} \\[{point['gap_lower']:.1%}, {point['gap_upper']:.1%}]"
+                )
+            result.add_row(*cells, end_section=number == len(agent["points"]) - 1)
+    return result
+
+
+def write(evaluation: Evaluation, summary: dict[str, Any], folder: Path) -> None:
+    """Write adaptation.csv, adaptation.json, adaptation.png and TensorBoard events, in place of earlier ones.
+
+    Args:
+        evaluation: what was measured.
+        summary: `summarise(evaluation)`.
+        folder: where to; made where missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "adaptation.csv", _csv(evaluation).encode())
+    write_atomically(folder / "adaptation.json", (json.dumps(summary, indent=2) + "\n").encode())
+    write_atomically(folder / "adaptation.png", plot(summary))
+    _write_events(summary, folder)
+
+
+def _csv(evaluation: Evaluation) -> str:
+    """Return one row per agent, training seed, task and point; vector parameters as `goal[0]`, `goal[1]`."""
+    text = io.StringIO(newline="")
+    tasks = evaluation.entries[0].curves[0].tasks
+    parameters: dict[str, list[float]] = {}
+    for name, values in tasks.values.items():
+        columns = values.reshape(len(tasks), -1)
+        for i in range(columns.shape[1]):
+            label = name if values.ndim == 1 else f"{name}[{i}]"
+            parameters[label] = columns[:, i].tolist()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["agent", "training_seed", "task", *parameters, "step", "episodes", "return"])
+    for entry in evaluation.everyone:
+        for seed, curve in zip(entry.seeds, entry.curves, strict=True):
+            for task in range(len(tasks)):
+                values = [column[task] for column in parameters.values()]
+                for step, episodes in enumerate(curve.episodes):
+                    score = curve.returns[step, task].item()
+                    writer.writerow([entry.agent, seed, task, *values, step, episodes, score])
+    return text.getvalue()
+
+
+def _write_events(summary: dict[str, Any], folder: Path) -> None:
+    """Write the agent's own curve for TensorBoard: step is the episodes of experience, the interval a margin chart."""
+    for earlier in folder.glob(f"events.out.tfevents.*{EVENTS_SUFFIX}"):
+        earlier.unlink()
+    tags = {key: f"adaptation/{key}" for key in ("mean", "lower", "upper", "iqm")}
+    with SummaryWriter(str(folder), filename_suffix=EVENTS_SUFFIX) as events:
+        for key, tag in tags.items():
+            look_up(tag)
+            for point in summary["agents"][0]["points"]:
+                events.add_scalar(tag, point[key], point["episodes"])
+        chart = ["Margin", [tags["mean"], tags["lower"], tags["upper"]]]
+        events.add_custom_scalars(
+            {"adaptation": {"return over episodes of experience, mean and 95% interval": chart}}
+        )
