@@ -82,6 +82,8 @@ class MamlTrpoConfig:
     """Normalise the hidden layers."""
     initial_std: float = 1.0
     """Initial standard deviation of the actions, in units of half the action range."""
+    output_gain: float = 1.0
+    """Scale of the last layer's initial weights; a small one starts near zero actions."""
     max_kl: float = 0.01
     """Trust region δ, nats."""
     cg_iterations: int = 10
@@ -97,7 +99,7 @@ class MamlTrpoConfig:
 
     def __post_init__(self) -> None:
         check(self, at_least={"iterations": 0, "tasks": 1, "episodes": 1, "inner_steps": 0, "cg_iterations": 1})
-        check(self, at_least={"inner_rate": 0.0, "later_rate": 0.0, "damping": 0.0, "chunk_steps": 1})
+        check(self, at_least={"inner_rate": 0.0, "later_rate": 0.0, "damping": 0.0, "output_gain": 0.0, "chunk_steps": 1})
         check(self, above={"max_kl": 0.0, "initial_std": 0.0, "fisher_fraction": 0.0})
         check(self, at_most={"discount": 1.0, "trace": 1.0, "fisher_fraction": 1.0})
         check(self, at_least={"discount": 0.0, "trace": 0.0})
@@ -126,6 +128,7 @@ class MamlTrpo:
             outputs=spec.action_size,
             activation=config.activation,
             layer_norm=config.layer_norm,
+            output_gain=config.output_gain,
         )
         self.policy = GaussianPolicy(network=network, initial_std=config.initial_std)
         self.meta = self.policy.init(streams["init"])

@@ -55,6 +55,8 @@ class MultitaskConfig:
     """Normalise the hidden layers."""
     initial_std: float = 1.0
     """Initial standard deviation of the actions, in units of half the action range."""
+    output_gain: float = 1.0
+    """Scale of the last layer's initial weights; a small one starts near zero actions."""
     max_kl: float = 0.01
     """Trust region δ, nats."""
     cg_iterations: int = 10
@@ -68,7 +70,7 @@ class MultitaskConfig:
 
     def __post_init__(self) -> None:
         check(self, at_least={"iterations": 0, "tasks": 1, "episodes": 1, "cg_iterations": 1, "chunk_steps": 1})
-        check(self, at_least={"inner_rate": 0.0, "later_rate": 0.0, "damping": 0.0})
+        check(self, at_least={"inner_rate": 0.0, "later_rate": 0.0, "damping": 0.0, "output_gain": 0.0})
         check(self, above={"max_kl": 0.0, "initial_std": 0.0, "fisher_fraction": 0.0})
         check(self, at_most={"discount": 1.0, "trace": 1.0, "fisher_fraction": 1.0})
         check(self, at_least={"discount": 0.0, "trace": 0.0})
@@ -98,6 +100,7 @@ class Multitask:
             outputs=spec.action_size,
             activation=config.activation,
             layer_norm=config.layer_norm,
+            output_gain=config.output_gain,
         )
         self.policy = GaussianPolicy(network=network, initial_std=config.initial_std)
         self.params = {name: value.to(device) for name, value in self.policy.init(streams["init"]).items()}
@@ -192,11 +195,12 @@ class Multitask:
         return max(1, self.config.chunk_steps // (episodes * steps))
 
     def start(self, tasks: Tasks) -> GradientLearner:
-        """Return the learner that fine-tunes on M new tasks."""
+        """Return the learner that fine-tunes on M new tasks; the oracle knows its tasks and stays as it is."""
+        rate = 0.0 if self.name == "oracle" else self.config.inner_rate
         return GradientLearner(
             network=self.policy,
             params=stack(self.params, len(tasks)),
-            rates=dict.fromkeys(self.params, self.config.inner_rate),
+            rates=dict.fromkeys(self.params, rate),
             later=self.config.later_rate,
             estimator="lvc",
             discount=self.config.discount,

@@ -26,7 +26,7 @@ def describe_family(family: Family) -> dict[str, Any]:
         "default": families()[family.name][0] is family,
         "summary": family.summary,
         "source": family.source,
-        "gymnasium_id": gymnasium_id(family.full_name),
+        "gymnasium_id": gymnasium_id(family.name),
         "parameters": [
             {
                 "name": parameter.name,

@@ -169,9 +169,9 @@ def _convert_sequence(kind: type, args: tuple[Any, ...], value: Any, where: str)
 def check(
     config: Any,
     *,
-    at_least: Mapping[str, float] = MappingProxyType({}),
-    above: Mapping[str, float] = MappingProxyType({}),
-    at_most: Mapping[str, float] = MappingProxyType({}),
+    at_least: Mapping[str, float | int] = MappingProxyType({}),
+    above: Mapping[str, float | int] = MappingProxyType({}),
+    at_most: Mapping[str, float | int] = MappingProxyType({}),
 ) -> None:
     """Check numeric fields of a config against their bounds.
 

@@ -251,9 +251,7 @@ def table(summary: dict[str, Any]) -> Table:
                 f"{point['iqm']:.1f}",
             ]
             if has_gap and point["gap_closed"] is not None:
-                cells.append(
-                    f"{point['gap_closed']:.1%} \\[{point['gap_lower']:.1%}, {point['gap_upper']:.1%}]"
-                )
+                cells.append(f"{point['gap_closed']:.1%} \\[{point['gap_lower']:.1%}, {point['gap_upper']:.1%}]")
             result.add_row(*cells, end_section=number == len(agent["points"]) - 1)
     return result
 
@@ -306,6 +304,4 @@ def _write_events(summary: dict[str, Any], folder: Path) -> None:
             for point in summary["agents"][0]["points"]:
                 events.add_scalar(tag, point[key], point["episodes"])
         chart = ["Margin", [tags["mean"], tags["lower"], tags["upper"]]]
-        events.add_custom_scalars(
-            {"adaptation": {"return over episodes of experience, mean and 95% interval": chart}}
-        )
+        events.add_custom_scalars({"adaptation": {"return over episodes of experience, mean and 95% interval": chart}})

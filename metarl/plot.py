@@ -37,9 +37,7 @@ def plot(summary: dict[str, Any]) -> bytes:
     # The evaluated agent is drawn last, on top of all others.
     for order, agent in reversed(list(enumerate(summary["agents"]))):
         colour = COLOURS[order % len(COLOURS)]
-        x, mean, lower, upper = (
-            [p[key] for p in agent["points"]] for key in ("episodes", "mean", "lower", "upper")
-        )
+        x, mean, lower, upper = ([p[key] for p in agent["points"]] for key in ("episodes", "mean", "lower", "upper"))
         axes.fill_between(x, lower, upper, color=colour, alpha=0.2, linewidth=0, zorder=3)
         axes.plot(x, mean, color=colour, linewidth=2.2, marker="o", markersize=5, zorder=4, clip_on=False)
         labels.append((mean[-1], agent["agent"], colour))

@@ -8,8 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from toys import DOUBLE, assert_params_close, categorical, gaussian, init, near, normal, random_batch, task
 from torch import Tensor
+from toys import (
+    DOUBLE,
+    assert_params_close,
+    categorical,
+    gaussian,
+    init,
+    near,
+    normal,
+    plain_adapt,
+    random_batch,
+    task,
+)
 
 from metarl.experience import StochasticPolicy, inner_loss, surrogate
 from metarl.inner import AdaptationJacobian, Executor, Loss, Rates, adapt, meta_gradients, over_tasks
@@ -19,16 +30,6 @@ from metarl.types import Params
 
 TASKS = 5
 RATE = "rate/"
-
-
-def plain_adapt(loss: Loss, theta: Params, batches: list[Any], rates: Rates, *, first_order: bool = False) -> Params:
-    """Adapt one task as one would on paper."""
-    for batch in batches:
-        gradients = torch.autograd.grad(loss(theta, batch), list(theta.values()), create_graph=True)
-        if first_order:
-            gradients = [gradient.detach() for gradient in gradients]
-        theta = {name: value - rates[name] * g for (name, value), g in zip(theta.items(), gradients, strict=True)}
-    return theta
 
 
 @dataclass

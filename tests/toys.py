@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from metarl.experience import Batch, StochasticPolicy
+from metarl.inner import Loss, Rates
 from metarl.nets import MLP, Activation, CategoricalPolicy, GaussianPolicy
 from metarl.types import Params
 
@@ -75,6 +78,16 @@ def random_batch(tasks: int, episodes: int = 3, steps: int = 6, *, discrete: boo
 def task(values: Params, index: int) -> Params:
     """Return one task's part of a dict of tensors, without the task axis."""
     return {name: value[index] for name, value in values.items()}
+
+
+def plain_adapt(loss: Loss, theta: Params, batches: list[Any], rates: Rates, *, first_order: bool = False) -> Params:
+    """Adapt one task as one would on paper, sharing nothing with the project but the loss."""
+    for batch in batches:
+        gradients = torch.autograd.grad(loss(theta, batch), list(theta.values()), create_graph=True)
+        if first_order:
+            gradients = [gradient.detach() for gradient in gradients]
+        theta = {name: value - rates[name] * g for (name, value), g in zip(theta.items(), gradients, strict=True)}
+    return theta
 
 
 def assert_params_close(first: Params, second: Params, atol: float = 1e-12) -> None:

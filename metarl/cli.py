@@ -1,0 +1,329 @@
+"""The `metarl` command: train, evaluate, list, render, bench.
+
+Whatever is wrong with what the user gave ends in one line on standard error and exit code 2. torch and mujoco are
+imported by the commands, after their options have been read, so that a question for help is answered at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+from rich.console import Console
+
+from metarl import __version__
+from metarl.cli_evaluate import evaluate_command
+from metarl.cli_options import BAD_INPUT, Device, Which, parse
+from metarl.cli_render import render_command
+from metarl.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from metarl.training import RunConfig
+
+DEFAULT_FAMILY = "half-cheetah-vel"
+INTERRUPTED = 130
+"""Exit code of a training that a signal ended early."""
+
+USAGE = """\
+usage: metarl COMMAND [OPTIONS]
+
+Train agents that adapt to new tasks in a few episodes, and measure how well they do.
+
+commands:
+  train      meta-train an agent on a family of tasks, or go on with a run
+  evaluate   adapt trained agents to held-out tasks: table, picture, CSV, TensorBoard
+  list       families, variants and agents that exist; what every metric means
+  render     a GIF of one task before and after adaptation
+  bench      speed of the engines and of a meta-iteration, on this machine
+
+options:
+  -h, --help    show this text; `metarl COMMAND --help` explains a command
+  --version     show the version
+
+examples:
+  metarl train maml-trpo --family half-cheetah-vel --seed 1
+  metarl evaluate runs/half-cheetah-vel@v5-maml-trpo-seed1 --random
+  tensorboard --logdir runs
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: arguments after the command's name; those of the process if None.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except UserError as error:
+        print(f"metarl: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("metarl: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has enough (`metarl list | head`). Python flushes once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERRUPTED
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if arguments else BAD_INPUT
+    if arguments[0] == "--version":
+        print(f"metarl {__version__}")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        raise UserError(f"Unknown command '{command}'.{nearest(command, COMMANDS)}")
+    return COMMANDS[command](rest)
+
+
+# -- train ------------------------------------------------------------------------------------------------------------
+
+TRAIN = """\
+Meta-train an agent on a family of tasks.
+
+usage: metarl train AGENT [OPTIONS]
+       metarl train --resume RUN [--iterations N] [--checkpoint WHICH]
+
+The run folder holds config.yaml, checkpoints, progress.csv and TensorBoard events. A run that was stopped or killed
+goes on, bit for bit, with --resume.
+
+examples:
+  metarl train maml-trpo --family half-cheetah-vel --seed 1
+  metarl train maml-trpo --family point-nav --inner-rate 0.5 --iterations 100 --out runs/point
+  metarl train --resume runs/point --iterations 200"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """What is trained on, and where the run is kept."""
+
+    family: str = DEFAULT_FAMILY
+    """Task family, as NAME or NAME@VARIANT (see `metarl list`)."""
+    seed: int = 0
+    """Where all randomness comes from."""
+    out: Path | None = None
+    """Run folder, which must not exist yet; runs/FAMILY-AGENT-seedSEED if not given."""
+    device: Device = "cpu"
+    """Where the networks live; auto is cuda where there is one."""
+    threads: int = 0
+    """CPU threads; 0 for all cores."""
+    checkpoint_every: int = 10
+    """Iterations from one checkpoint to the next."""
+    json: bool = False
+    """Show progress as JSON lines, for scripts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeOptions:
+    """Go on with a run. All other settings are those it was started with."""
+
+    resume: Path
+    """Run folder."""
+    iterations: int | None = None
+    """Iterations in the end; as many as it was last asked for if not given."""
+    checkpoint: Which = "last"
+    """Which checkpoint to go on from."""
+    json: bool = False
+    """Show progress as JSON lines, for scripts."""
+
+
+def train_command(arguments: list[str]) -> int:
+    """Run `metarl train`."""
+    if any(argument.partition("=")[0] == "--resume" for argument in arguments):
+        return _resume(parse(ResumeOptions, arguments, "metarl train", TRAIN))
+
+    from metarl.agents import AGENTS, config_class
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        names = "\n".join(f"  {name:<10} {AGENTS[name][2]}" for name in _trainable())
+        print(f"{TRAIN}\n\nagents (metarl train AGENT --help lists the options):\n{names}")
+        return 0 if arguments else BAD_INPUT
+    name = arguments[0]
+    if name.startswith("-"):
+        raise UserError(f"Got '{name}' where an agent is needed first.{nearest(name, _trainable())}")
+    if name not in _trainable() and name in AGENTS:
+        raise UserError(f"The agent '{name}' is never trained.{nearest(name, _trainable())}")
+    combined = dataclasses.make_dataclass(
+        "Options",
+        [
+            ("run", tyro.conf.OmitArgPrefixes[TrainOptions]),
+            ("agent", tyro.conf.OmitArgPrefixes[config_class(name)]),
+        ],
+    )
+    options: Any = parse(combined, arguments[1:], f"metarl train {name}", f"{name}: {AGENTS[name][2]}.\n\n{TRAIN}")
+    return _train(name, options.run, options.agent)
+
+
+def _trainable() -> list[str]:
+    """Return the agents that learn from training tasks."""
+    from metarl.agents import AGENTS
+
+    return [name for name in AGENTS if name != "random"]
+
+
+def _train(name: str, options: TrainOptions, config: Any) -> int:
+    from metarl.envs import get
+    from metarl.training import RunConfig
+
+    family = get(options.family)
+    run = RunConfig(
+        family=family.full_name,
+        agent=name,
+        seed=options.seed,
+        device=options.device,
+        threads=options.threads,
+        checkpoint_every=options.checkpoint_every,
+    )
+    folder = options.out or Path("runs") / f"{family.full_name}-{name}-seed{options.seed}"
+    return _run(folder, run, config, config.iterations, json_lines=options.json)
+
+
+def _resume(options: ResumeOptions) -> int:
+    from metarl.agents import config_class
+    from metarl.config import from_plain
+    from metarl.training import load_run, stored_iterations
+
+    run, plain = load_run(options.resume)
+    config = from_plain(config_class(run.agent), plain)
+    iterations = stored_iterations(options.resume) if options.iterations is None else options.iterations
+    return _run(options.resume, run, config, iterations, checkpoint=options.checkpoint, json_lines=options.json)
+
+
+def _run(
+    folder: Path, run: RunConfig, config: Any, iterations: int, *, checkpoint: Which | None = None, json_lines: bool
+) -> int:
+    """Train in a run folder, from a checkpoint where one is named."""
+    from metarl.agents import make
+    from metarl.envs import get, make_worlds
+    from metarl.seeding import Streams
+    from metarl.training import resolve_device, train
+
+    family = get(run.family)
+    streams = Streams(run.seed)
+    agent = make(run.agent, config, family.spec(), streams, resolve_device(run.device))
+    result = train(
+        folder,
+        run,
+        agent,
+        make_worlds(family, config.tasks * config.episodes, threads=run.threads),
+        family.space.sample,
+        streams,
+        iterations,
+        resume=checkpoint is not None,
+        checkpoint=checkpoint or "last",
+        json=json_lines,
+    )
+    if json_lines:
+        print(json.dumps({"run": str(folder), **dataclasses.asdict(result)}))
+    elif not result.interrupted:
+        print(
+            f"Run folder   {folder}\n"
+            f"Evaluate     metarl evaluate {folder} --random\n"
+            f"TensorBoard  tensorboard --logdir {folder}"
+        )
+    return INTERRUPTED if result.interrupted else 0
+
+
+# -- list -------------------------------------------------------------------------------------------------------------
+
+LIST = """\
+List task families with their variants, and agents; or everything about one of them.
+
+examples:
+  metarl list
+  metarl list half-cheetah-vel@maml17
+  metarl list --metrics
+  metarl list --json"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions:
+    """What is listed."""
+
+    name: tyro.conf.Positional[str | None] = None
+    """A family (NAME or NAME@VARIANT) or an agent, to be shown in detail."""
+    metrics: bool = False
+    """List what every logged figure means."""
+    json: bool = False
+    """Print JSON in place of tables."""
+
+
+def list_command(arguments: list[str]) -> int:
+    """Run `metarl list`."""
+    options = parse(ListOptions, arguments, "metarl list", LIST)
+
+    from metarl import catalogue
+
+    if options.metrics and options.name is not None:
+        raise UserError(f"Got both '{options.name}' and --metrics. Give one of them.")
+    found = catalogue.find(options.name) if options.name is not None else None
+    console = Console()
+    if options.json:
+        print(json.dumps(catalogue.metrics() if options.metrics else found or catalogue.everything()))
+    elif options.metrics:
+        catalogue.print_metrics(console)
+    elif found is not None:
+        catalogue.print_one(found, console)
+    else:
+        catalogue.print_everything(console)
+    return 0
+
+
+# -- bench ------------------------------------------------------------------------------------------------------------
+
+BENCH = """\
+Measure speed on this machine, contenders interleaved in one run: medians and ratios.
+
+usage: metarl bench {engines,maml} [OPTIONS]
+
+  engines   env-steps/s of the CPU engine, its open-loop ceiling, Gymnasium's vector environments and EnvPool
+  maml      one meta-iteration by part, the task-batched forms against a loop over tasks
+
+examples:
+  metarl bench engines --family half-cheetah-vel --worlds 256
+  metarl bench maml --tasks 40 --episodes 20 --json"""
+
+
+def bench_command(arguments: list[str]) -> int:
+    """Run `metarl bench`."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(BENCH)
+        return 0 if arguments else BAD_INPUT
+    kinds = ("engines", "maml")
+    kind = arguments[0]
+    if kind not in kinds:
+        raise UserError(f"Unknown benchmark '{kind}'.{nearest(kind, kinds)}")
+
+    from metarl import bench
+
+    prog = f"metarl bench {kind}"
+    if kind == "engines":
+        engines = parse(bench.EnginesConfig, arguments[1:], prog, BENCH)
+        wants_json, report = engines.json, bench.run_engines(engines)
+    else:
+        maml = parse(bench.MamlConfig, arguments[1:], prog, BENCH)
+        wants_json, report = maml.json, bench.run_maml(maml)
+    if wants_json:
+        print(json.dumps(report))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train_command,
+    "evaluate": evaluate_command,
+    "list": list_command,
+    "render": render_command,
+    "bench": bench_command,
+}

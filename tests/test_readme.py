@@ -1,0 +1,49 @@
+"""The README's Python examples run as they are written."""
+
+import re
+from pathlib import Path
+
+import gymnasium
+import pytest
+import torch
+
+from metarl.agents import make
+from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.envs import get, make_worlds
+from metarl.seeding import Streams
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def block(words: str) -> str:
+    found = [code for code in BLOCKS if words in code]
+    assert len(found) == 1, f"the README has {len(found)} Python examples with {words!r}"
+    return found[0]
+
+
+def test_gymnasium_example():
+    names: dict = {}
+    exec(compile(block("gymnasium.make_vec"), "README.md", "exec"), names)
+    assert names["info"]["task"] == {"velocity": 0.5}
+    assert names["worlds"].num_envs == 64
+    names["env"].close()
+    names["worlds"].close()
+
+
+def test_own_family_example_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # A dataclass looks its module up by name, so the example is run as a module.
+    (tmp_path / "heavy_hopper_example.py").write_text(block("class HeavyHopper"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    __import__("heavy_hopper_example")
+    family = get("heavy-hopper")
+    assert family.observation_size == gymnasium.make("Hopper-v5").observation_space.shape[0]  # type: ignore[index]
+    config = MamlTrpoConfig(tasks=2, episodes=2, hidden=(8,))
+    agent = make("maml-trpo", config, family.spec(), Streams(0), torch.device("cpu"))
+    env = make_worlds(family, 4)
+    metrics = agent.train_iteration(env, family.space.sample, Streams(0))
+    assert metrics["env/steps"] > 0
+    physics = env.physics
+    masses = physics.batch.expanded("body_mass")  # type: ignore[attr-defined]
+    assert (masses[0] == masses[1]).all()
+    assert (masses[0, 1:] != masses[2, 1:]).all()

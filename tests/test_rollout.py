@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from toys import DOUBLE, seeded
+
+from metarl.envs.point_nav import PointNav
+from metarl.envs.registry import make_worlds
+from metarl.errors import UserError
+from metarl.rollout import collect
+from metarl.types import Tasks
+
+POINT = PointNav(variant="short", horizon=5)
+
+GOALS = Tasks(POINT.full_name, {"goal": torch.tensor([[0.3, 0.0], [0.0, -0.2]], dtype=DOUBLE)})
+
+# One direction per world, in units of the largest move (.1 m): task 0 reached in three steps, then half as fast and
+# never; task 1 reached in two steps, then not moving.
+MOVES = torch.tensor([[1.0, 0.0], [0.5, 0.0], [0.0, -3.0], [0.0, 0.0]], dtype=DOUBLE)
+
+
+class Scripted:
+    """Always the same action in a world; remembers what it was asked."""
+
+    def __init__(self, moves: Tensor) -> None:
+        self.moves = moves
+        self.seen: list[Tensor] = []
+        self.threads: set[int] = set()
+
+    def act(self, observation: Tensor, generator: torch.Generator) -> Tensor:
+        self.seen.append(observation.clone())
+        self.threads.add(torch.get_num_threads())
+        return self.moves
+
+
+class Noisy:
+    """Random actions."""
+
+    def act(self, observation: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.randn(len(observation), 2, generator=generator, dtype=DOUBLE)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_two_episodes_of_two_tasks_by_hand() -> None:
+    policy = Scripted(MOVES)
+    episodes = collect(make_worlds(POINT, 4, dtype=DOUBLE), policy, GOALS, 2, seeded(0))
+
+    mask = torch.tensor([[[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], [[1, 1, 0, 0, 0], [1, 1, 1, 1, 1]]], dtype=DOUBLE)
+    assert torch.equal(episodes.mask, mask)
+    rewards = [
+        [[-0.2, -0.1, 0.0, 0.0, 0.0], [-0.25, -0.2, -0.15, -0.1, -0.05]],
+        [[-0.1, 0.0, 0.0, 0.0, 0.0], [-0.2] * 5],
+    ]
+    torch.testing.assert_close(episodes.rewards, torch.tensor(rewards, dtype=DOUBLE), rtol=0.0, atol=1e-15)
+    assert episodes.terminated.tolist() == [[True, False], [True, False]]
+    final = [[[0.3, 0.0], [0.25, 0.0]], [[0.0, -0.2], [0.0, 0.0]]]
+    torch.testing.assert_close(episodes.final_observations, torch.tensor(final, dtype=DOUBLE), rtol=0.0, atol=1e-15)
+
+    # Before step t a world has moved t times; actions are kept as given, also those that the worlds clip.
+    moved = MOVES.clamp(-1.0, 1.0).reshape(2, 2, 1, 2) * torch.arange(5.0, dtype=DOUBLE).unsqueeze(-1) * 0.1
+    torch.testing.assert_close(episodes.observations, moved * mask.unsqueeze(-1), rtol=0.0, atol=1e-15)
+    assert torch.equal(episodes.actions, MOVES.reshape(2, 2, 1, 2) * mask.unsqueeze(-1))
+
+    assert episodes.steps == 15
+    torch.testing.assert_close(episodes.returns, torch.tensor([[-0.3, -0.75], [-0.1, -1.0]], dtype=DOUBLE))
+    assert episodes.terms == {"distance": pytest.approx(-2.15 / 15)}
+    assert episodes.tasks is GOALS
+    assert 0.0 <= episodes.policy_seconds <= episodes.seconds
+
+
+def test_worlds_that_have_ended_wait() -> None:
+    policy = Scripted(MOVES)
+    collect(make_worlds(POINT, 4, dtype=DOUBLE), policy, GOALS, 2, seeded(0))
+    assert len(policy.seen) == 5
+    # World 0 stays where it ended: no new episode begins in it.
+    positions = torch.stack([observation[0] for observation in policy.seen])
+    expected = torch.tensor([[0.0, 0.0], [0.1, 0.0], [0.2, 0.0], [0.3, 0.0], [0.3, 0.0]], dtype=DOUBLE)
+    torch.testing.assert_close(positions, expected, rtol=0.0, atol=1e-15)
+
+
+def test_every_world_is_reset_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = make_worlds(POINT, 4)
+    resets = []
+    original = env.reset
+    monkeypatch.setattr(env, "reset", lambda generator: resets.append(1) or original(generator))
+    for _ in range(3):
+        episodes = collect(env, Scripted(MOVES), GOALS, 2, seeded(0))
+        assert episodes.mask.shape == (2, 2, 5)
+    assert len(resets) == 3
+    assert env.tasks is not None
+    assert torch.equal(env.tasks["goal"], GOALS["goal"].repeat_interleave(2, 0))
+
+
+def test_collection_ends_with_the_last_episode() -> None:
+    moves = MOVES[[0, 0, 2, 2]]
+    policy = Scripted(moves)
+    episodes = collect(make_worlds(POINT, 4, dtype=DOUBLE), policy, GOALS, 2, seeded(0))
+    assert len(policy.seen) == 3
+    assert episodes.rewards.shape == (2, 2, 3)
+    assert episodes.mask.tolist() == [[[1, 1, 1], [1, 1, 1]], [[1, 1, 0], [1, 1, 0]]]
+    assert bool(episodes.terminated.all())
+
+
+def test_reaching_the_goal_with_the_last_step_terminates() -> None:
+    point = PointNav(variant="short", horizon=3)
+    goals = Tasks(point.full_name, GOALS.values)
+    episodes = collect(make_worlds(point, 4), Scripted(MOVES), goals, 2, seeded(0))
+    assert episodes.mask.sum(2).tolist() == [[3, 3], [2, 3]]
+    assert episodes.terminated.tolist() == [[True, False], [True, False]]
+
+
+def test_the_generator_decides_everything() -> None:
+    env = make_worlds(POINT, 4, dtype=DOUBLE)
+    first, second, third = (collect(env, Noisy(), GOALS, 2, seeded(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first.actions, second.actions)
+    assert torch.equal(first.rewards, second.rewards)
+    assert not torch.equal(first.actions, third.actions)
+
+
+def test_torch_has_one_thread_meanwhile(two_threads: None) -> None:
+    policy = Scripted(MOVES)
+    collect(make_worlds(POINT, 4), policy, GOALS, 2, seeded(0))
+    assert policy.threads == {1}
+    assert torch.get_num_threads() == 2
+
+
+def test_the_threads_come_back_after_an_error(two_threads: None) -> None:
+    with pytest.raises(UserError, match="not finite"):
+        collect(make_worlds(POINT, 4), Scripted(MOVES * torch.nan), GOALS, 2, seeded(0))
+    assert torch.get_num_threads() == 2
+
+
+def test_worlds_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(UserError, match="6 tasks for 4 worlds"):
+        collect(make_worlds(POINT, 4), Scripted(MOVES), GOALS, 3, seeded(0))
