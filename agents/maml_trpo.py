@@ -99,7 +99,9 @@ class MamlTrpoConfig:
 
     def __post_init__(self) -> None:
         check(self, at_least={"iterations": 0, "tasks": 1, "episodes": 1, "inner_steps": 0, "cg_iterations": 1})
-        check(self, at_least={"inner_rate": 0.0, "later_rate": 0.0, "damping": 0.0, "output_gain": 0.0, "chunk_steps": 1})
+        check(
+            self, at_least={"inner_rate": 0.0, "later_rate": 0.0, "damping": 0.0, "output_gain": 0.0, "chunk_steps": 1}
+        )
         check(self, above={"max_kl": 0.0, "initial_std": 0.0, "fisher_fraction": 0.0})
         check(self, at_most={"discount": 1.0, "trace": 1.0, "fisher_fraction": 1.0})
         check(self, at_least={"discount": 0.0, "trace": 0.0})

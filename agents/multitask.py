@@ -12,7 +12,7 @@ Advantages come from a baseline fitted per task, as for MAML-TRPO, so that the t
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from metarl.config import check
 from metarl.experience import Batch, first_episodes, mean_kl, prepare, surrogate
-from metarl.finetune import GradientLearner, TaskPolicy, with_features
+from metarl.finetune import GradientLearner, TaskPolicy, tell
 from metarl.inner import meta_gradients, over_tasks
 from metarl.nets import MLP, Activation, GaussianPolicy, load_params, stack
 from metarl.rollout import collect
@@ -117,9 +117,7 @@ class Multitask:
         episodes = collect(env, actor, tasks, config.episodes, streams["rollout"]).to(self.device)
 
         started = time.perf_counter()
-        seen = episodes
-        if told is not None:
-            seen = replace(episodes, observations=with_features(episodes.observations, told.to(self.device)))
+        seen = episodes if told is None else tell(episodes, told)
         batch, explained = prepare(seen, self.policy, params, discount=config.discount, trace=config.trace)
         update = self._update(batch)
         mean_return = float(episodes.returns.mean())

@@ -108,7 +108,7 @@ class HalfCheetahDir(HalfCheetah):
     def make_space(self) -> ParameterSpace:
         """Return the direction."""
         direction = Parameter(
-            name="direction", unit="1", description="forward or backward", scale="choice", choices=(-1.0, 1.0)
+            name="direction", unit="", description="forward or backward", scale="choice", choices=(-1.0, 1.0)
         )
         return ParameterSpace(self.full_name, (direction,))
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 
 from metarl.agents import AGENTS
@@ -81,33 +83,26 @@ def find(name: str) -> dict[str, Any]:
 
 
 def print_everything(console: Console) -> None:
-    """Print a table of all families and one of all agents."""
-    table = _table("Task families (O: observation size, A: action size, T: steps of an episode)")
-    for column in ("family", "task", "O", "A", "T", "splits", "source"):
-        table.add_column(column, justify="right" if len(column) == 1 else "left")
+    """Print all families with their variants, and all agents."""
+    console.print("Task families", style="bold underline")
     for variants in families().values():
+        first = describe_family(variants[0])
+        console.print(f"\n[bold]{variants[0].name}[/]  {escape(first['summary'])}", highlight=False)
         for family in variants:
             found = describe_family(family)
-            mark = " [green](default)[/]" if found["default"] and len(variants) > 1 else ""
-            table.add_row(
-                f"[bold]{found['name']}[/]{mark}\n[dim]{escape(found['summary'])}[/]",
-                escape("\n".join(found["parameter_lines"])),
-                str(found["observation_size"]),
-                str(found["action_size"]),
-                str(found["horizon"]),
-                ", ".join(found["splits"]),
-                escape(found["source"]),
-                end_section=True,
-            )
-    console.print(table)
-    agents = _table("Agents")
-    agents.add_column("agent", style="bold")
-    agents.add_column("what it does")
+            default = " [green](default)[/]" if found["default"] else ""
+            console.print(f"  [bold]@{family.variant}[/]{default}  [dim]{escape(found['source'])}[/]", highlight=False)
+            for line in (*found["parameter_lines"], _sizes(found)):
+                console.print(Padding(escape(line), (0, 0, 0, 6)), highlight=False)
+    console.print("\nAgents", style="bold underline")
+    table = _table()
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
     for name, (_, _, summary) in AGENTS.items():
-        agents.add_row(name, escape(summary))
-    console.print(agents)
+        table.add_row(name, escape(summary))
+    console.print(table)
     console.print(
-        "A family's name alone means its default variant. More: metarl list FAMILY, metarl list AGENT, metarl list "
+        "\nA family's name alone means its default variant. More: metarl list FAMILY, metarl list AGENT, metarl list "
         "--metrics",
         style="dim",
         highlight=False,
@@ -116,42 +111,49 @@ def print_everything(console: Console) -> None:
 
 def print_one(found: dict[str, Any], console: Console) -> None:
     """Print what `find` found."""
-    console.print(f"[bold]{found['name']}[/]: {escape(found['summary'])}")
+    console.print(f"[bold]{found['name']}[/]: {escape(found['summary'])}", highlight=False)
     if "options" in found:
-        table = _table(f"Options (metarl train {found['name']} --help explains them)")
-        table.add_column("option")
-        table.add_column("default")
+        console.print(f"Options, explained by `metarl train {found['name']} --help`:", highlight=False)
+        table = _table("option", "default")
         for option, value in found["options"].items():
             table.add_row(f"--{option.replace('_', '-')}", escape(str(value)))
         console.print(table)
         return
-    lines = [
-        ("source", found["source"]),
-        ("gymnasium", found["gymnasium_id"]),
-        *(("task", line) for line in found["parameter_lines"]),
-        ("splits", ", ".join(found["splits"])),
-        ("action", f"{found['action_size']} numbers, {found['action_unit']}"),
-        ("episode", f"{found['horizon']} steps of {found['step_seconds']:g} s"),
-    ]
-    for label, text in lines:
-        console.print(f"  [dim]{label:<10}[/] {escape(text)}", highlight=False)
-    table = _table("Observation")
-    for column in ("index", "meaning", "name in the model", "unit"):
-        table.add_column(column, justify="right" if column == "index" else "left")
+    facts = _table()
+    facts.add_column(style="dim", no_wrap=True)
+    facts.add_column()
+    facts.add_row("source", escape(found["source"]))
+    facts.add_row("gymnasium", found["gymnasium_id"])
+    for line in found["parameter_lines"]:
+        facts.add_row("task", escape(line))
+    facts.add_row("splits", ", ".join(found["splits"]))
+    facts.add_row("action", escape(f"{found['action_size']} numbers, {found['action_unit']}"))
+    facts.add_row("episode", f"{found['horizon']} steps of {found['step_seconds']:g} s")
+    console.print(facts, highlight=False)
+    console.print("Observation:")
+    table = _table("index", "meaning", "name in the model", "unit")
     for index, row in enumerate(found["observation"]):
         table.add_row(str(index), escape(row["meaning"]), escape(row["name"]), escape(row["unit"]))
-    console.print(table)
+    console.print(table, highlight=False)
 
 
 def print_metrics(console: Console) -> None:
     """Print the glossary."""
-    table = _table("Logged figures (TensorBoard tags, columns of progress.csv)")
-    for column in ("tag", "meaning", "unit", "better"):
-        table.add_column(column)
+    console.print("Logged figures: TensorBoard tags and columns of progress.csv", style="bold")
+    table = _table("tag", "meaning", "unit", "better")
     for row in metrics():
         table.add_row(escape(row["tag"]), escape(row["meaning"]), escape(row["unit"]), row["good"])
-    console.print(table)
+    console.print(table, highlight=False)
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold")
+def _sizes(found: dict[str, Any]) -> str:
+    """Return sizes, length and splits of a family in one line."""
+    return (
+        f"{found['observation_size']} observations, {found['action_size']} actions, episodes of {found['horizon']} "
+        f"steps; splits {', '.join(found['splits'])}"
+    )
+
+
+def _table(*headers: str) -> Table:
+    """Return an empty table, without lines but under the headers."""
+    return Table(*headers, box=SIMPLE_HEAD if headers else None, show_header=bool(headers), padding=(0, 2, 0, 0))

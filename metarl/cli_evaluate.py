@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from metarl.training import RunConfig
     from metarl.types import MetaAgent, Tasks
 
+RANDOM_NETWORKS = 5
+"""Untrained networks behind `--random`."""
+
 EVALUATE = """\
 Adapt trained agents to tasks they were not trained on, and draw the adaptation curve.
 
@@ -107,7 +110,8 @@ def evaluate_command(arguments: list[str]) -> int:
         console.print(f"{failures} simulations became invalid; each ended its own episode only.", style="yellow")
     print(
         f"Picture      {folder / 'adaptation.png'}\n"
-        f"Numbers      {folder / 'adaptation.csv'}, {folder / 'adaptation.json'}\n"
+        f"Numbers      {folder / 'adaptation.csv'}\n"
+        f"Summary      {folder / 'adaptation.json'}\n"
         f"TensorBoard  tensorboard --logdir {options.runs[0]}"
     )
     return 0
@@ -164,14 +168,15 @@ class _Meeting:
         return self.entry(runs, steps=0)
 
     def random(self) -> Entry:
-        """Evaluate an untrained policy, without adaptation."""
+        """Evaluate untrained policies, without adaptation; several, since they differ from one another."""
         from metarl.agents import config_class, make
         from metarl.evaluate import Entry
         from metarl.seeding import Streams
 
-        streams = Streams(self.options.seed)
-        agent = make("random", config_class("random")(), self.family.spec(), streams, self.device)
-        return Entry(agent="random", curves=(self._curve(agent, 0),), runs=(), seeds=(self.options.seed,))
+        seeds = tuple(range(self.options.seed, self.options.seed + RANDOM_NETWORKS))
+        spec, config = self.family.spec(), config_class("random")()
+        agents = [make("random", config, spec, Streams(seed), self.device) for seed in seeds]
+        return Entry(agent="random", curves=tuple(self._curve(agent, 0) for agent in agents), runs=(), seeds=seeds)
 
     def _curve(self, agent: MetaAgent, steps: int | None) -> Curve:
         from metarl.evaluate import adaptation_curve

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,8 +116,7 @@ def render_command(arguments: list[str]) -> int:
         caption = f"after {options.steps} step{plural} on {options.steps * episodes} episodes"
         clips.append(film(learner.policy, caption))
     painter.close()
-    values = ", ".join(f"{name} {_short(value)}" for name, value in task.records()[0].items())
-    save_gif(out, clips, f"{agent.name}, {family.full_name}, {values}")
+    save_gif(out, clips, f"{agent.name}, {family.full_name}, {_in_words(family, task)}")
     for clip in clips:
         print(f"{clip.caption}: return {clip.returns[-1]:.1f}")
     print(out)
@@ -125,19 +125,23 @@ def render_command(arguments: list[str]) -> int:
 
 def _one_task(family: Family, options: RenderOptions) -> Tasks:
     """Return the task that `--task` names."""
-    try:
-        wanted = json.loads(options.task)
-    except json.JSONDecodeError:
-        wanted = None
-    if isinstance(wanted, dict):
-        return family.space.from_records([wanted])
-    if not isinstance(wanted, int) or not 0 <= wanted < options.tasks:
-        raise UserError(
-            f"Got --task {options.task}. Give a number from 0 to {options.tasks - 1}, or a task as JSON such as "
-            f"'{json.dumps(draw_tasks(family, 1, 'train', 0).records()[0])}'."
-        )
-    return draw_tasks(family, options.tasks, options.split, options.seed).select([wanted])
+    if options.task.isdecimal() and int(options.task) < options.tasks:
+        return draw_tasks(family, options.tasks, options.split, options.seed).select([int(options.task)])
+    with contextlib.suppress(json.JSONDecodeError):
+        wanted = json.loads(options.task, parse_int=float)
+        if isinstance(wanted, dict):
+            return family.space.from_records([wanted])
+    raise UserError(
+        f"Got --task {options.task}. Give a number from 0 to {options.tasks - 1}, or a task as JSON such as "
+        f"'{json.dumps(draw_tasks(family, 1, 'train', 0).records()[0])}'."
+    )
 
 
-def _short(value: float | list[float]) -> str:
-    return f"({', '.join(f'{x:.2f}' for x in value)})" if isinstance(value, list) else f"{value:.2f}"
+def _in_words(family: Family, task: Tasks) -> str:
+    """Return one task as text: names, values, units."""
+    parts = []
+    for parameter in family.space.parameters:
+        values = task[parameter.name].reshape(-1).tolist()
+        text = ", ".join(f"{value:.2f}" for value in values)
+        parts.append(f"{parameter.name} {f'({text})' if len(values) > 1 else text} {parameter.unit}".rstrip())
+    return ", ".join(parts)

@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -226,32 +227,31 @@ def _gaps(entry: Entry, random: Entry, oracle: Entry, generator: torch.Generator
 
 
 def table(summary: dict[str, Any]) -> Table:
-    """Return a summary as a table for the terminal."""
+    """Return a summary as a table for the terminal, within 80 columns."""
     result = Table(
         title=f"{summary['family']}, {summary['tasks']} {summary['split']} tasks: return after adaptation",
         title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
-    result.add_column("agent")
-    result.add_column("step", justify="right")
-    result.add_column("episodes", justify="right")
-    result.add_column("mean \\[95% interval]", justify="right")
-    result.add_column("IQM", justify="right")
+    result.add_column("agent", no_wrap=True)
     has_gap = any(point["gap_closed"] is not None for agent in summary["agents"] for point in agent["points"])
-    if has_gap:
-        result.add_column("gap closed \\[95% interval]", justify="right")
-    rows = [(agent, agent["agent"]) for agent in summary["agents"]]
-    rows += [(summary[name], name) for name in ("oracle", "random") if summary[name] is not None]
-    for agent, label in rows:
+    for header in ("step", "episodes", "mean \\[95%]", "IQM", *(["gap closed \\[95%]"] if has_gap else [])):
+        result.add_column(header, justify="right", no_wrap=True)
+    references = [summary[name] for name in ("oracle", "random") if summary[name] is not None]
+    for agent in (*summary["agents"], *references):
         for number, point in enumerate(agent["points"]):
             cells = [
-                label if number == 0 else "",
+                agent["agent"] if number == 0 else "",
                 str(point["step"]),
                 str(point["episodes"]),
                 f"{point['mean']:.1f} \\[{point['lower']:.1f}, {point['upper']:.1f}]",
                 f"{point['iqm']:.1f}",
             ]
-            if has_gap and point["gap_closed"] is not None:
-                cells.append(f"{point['gap_closed']:.1%} \\[{point['gap_lower']:.1%}, {point['gap_upper']:.1%}]")
+            if point["gap_closed"] is not None:
+                gap, low, high = (100.0 * point[key] for key in ("gap_closed", "gap_lower", "gap_upper"))
+                cells.append(f"{gap:.1f}% \\[{low:.1f}, {high:.1f}]")
             result.add_row(*cells, end_section=number == len(agent["points"]) - 1)
     return result
 

@@ -52,6 +52,24 @@ def with_features(observations: Float[Tensor, "M *N O"], features: Float[Tensor,
     return torch.cat((observations, shaped.expand(*observations.shape[:-1], -1).to(observations)), dim=-1)
 
 
+def tell(experience: Trajectories, features: Float[Tensor, "M P"]) -> Trajectories:
+    """Append the task's features to every observation of the episodes."""
+    return replace(
+        experience,
+        observations=with_features(experience.observations, features),
+        final_observations=with_features(experience.final_observations, features),
+    )
+
+
+def seen_with_features(experience: Trajectories, features: Float[Tensor, "M P"]) -> Trajectories:
+    """Return the trajectories as a policy saw them that is told its tasks' features."""
+    return replace(
+        experience,
+        observations=with_features(experience.observations, features),
+        final_observations=with_features(experience.final_observations, features),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class GradientLearner:
     """M copies of a policy, each adapting to its task by policy-gradient steps.
@@ -92,7 +110,7 @@ class GradientLearner:
         device = next(iter(self.params.values())).device
         experience = experience.to(device)
         if self.features is not None:
-            experience = replace(experience, observations=with_features(experience.observations, self.features))
+            experience = tell(experience, self.features)
         batch, _ = prepare(experience, self.network, self.params, discount=self.discount, trace=self.trace)
         loss = inner_loss(self.network, self.estimator)
         factor = 1.0 if self.steps == 0 else self.later

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl.errors import UserError
 from metarl.types import Params
 
 Activation = Literal["relu", "tanh", "elu"]
@@ -46,6 +47,10 @@ class MLP:
     activation: Activation = "tanh"
     layer_norm: bool = False
     output_gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        if any(size < 1 for size in self.hidden):
+            raise UserError(f"Got hidden layers of {self.hidden}. Give each of them at least 1 unit.")
 
     @property
     def sizes(self) -> tuple[int, ...]:

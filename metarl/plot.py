@@ -54,7 +54,7 @@ def plot(summary: dict[str, Any]) -> bytes:
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color("#888888")
     axes.tick_params(colors="#444444", length=3, labelsize=9)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, pad=8)
     axes.set_xlabel("episodes of experience on the new task", color=INK, fontsize=10)
     axes.set_ylabel("return", color=INK, fontsize=10)
     axes.set_title(_title(summary), loc="left", color=INK, fontsize=12, fontweight="bold", pad=24)
@@ -82,10 +82,14 @@ def _subtitle(summary: dict[str, Any]) -> str:
 def _label_ends(axes: Axes, labels: list[tuple[float, str, str]]) -> None:
     """Write names beside the right ends of their lines, moved apart where they would overlap."""
     low, high = axes.get_ylim()
-    placed: list[float] = []
-    for value, text, colour in sorted(labels):
-        at = (value - low) / (high - low)
-        if placed:
-            at = max(at, placed[-1] + LABEL_SPACING)
-        placed.append(at)
-        axes.text(1.02, at, text, transform=axes.transAxes, color=colour, fontsize=10, va="center")
+    ordered = sorted(labels)
+    heights = [(value - low) / (high - low) for value, _, _ in ordered]
+    # Each pass moves neighbours apart by half of what they lack, which may push them onto the next ones.
+    for _ in range(100):
+        for i in range(len(heights) - 1):
+            lack = LABEL_SPACING - (heights[i + 1] - heights[i])
+            if lack > 0.0:
+                heights[i] -= lack / 2.0
+                heights[i + 1] += lack / 2.0
+    for height, (_, text, colour) in zip(heights, ordered, strict=True):
+        axes.text(1.02, height, text, transform=axes.transAxes, color=colour, fontsize=10, va="center")

@@ -29,7 +29,7 @@ GAP = 6
 """Between two pictures, pixels."""
 COLOURS = 128
 """Colours of the film's palette."""
-PAPER, INK, FAINT = (255, 255, 255), (30, 30, 30), (110, 110, 110)
+PAPER, INK, FAINT, RULE = (255, 255, 255), (30, 30, 30), (110, 110, 110), (210, 210, 210)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,4 +122,6 @@ def _compose(clips: Sequence[Clip], title: str, index: int) -> Image.Image:
         canvas.text((left + 8, top), clip.caption, fill=INK, font=large)
         canvas.text((left + 8, top + 21), f"return so far {clip.returns[now]:.1f}", fill=FAINT, font=small)
         image.paste(Image.fromarray(clip.frames[now]), (left, top + CAPTION_HEIGHT))
+        if number:
+            canvas.line((left - GAP // 2, top, left - GAP // 2, image.height), fill=RULE)
     return image

@@ -30,7 +30,6 @@ SMALL = MamlTrpoConfig(
     tasks=3, episodes=4, hidden=(4,), activation="tanh", inner_rate=0.5, cg_iterations=8, fisher_fraction=0.5
 )
 CPU = torch.device("cpu")
-GRADIENT_ESTIMATORS = ("lvc", "dice", "log-likelihood")
 
 
 def make(config: MamlTrpoConfig, seed: int = 0) -> MamlTrpo:
@@ -206,7 +205,8 @@ def test_fisher_products_are_the_explicit_gauss_newton_matrix(
     agent.meta = seen.meta
     vector = {name: normal(*value.shape, seed=9) for name, value in seen.meta.items()}
     product = agent._fisher_product(seen.points, seen.batches)(vector)
-    torch.testing.assert_close(flatten(product), matrix @ flatten(vector), rtol=0.0, atol=1e-11)
+    expected = matrix @ flatten(vector)
+    torch.testing.assert_close(flatten(product), expected, rtol=0.0, atol=1e-14 * float(expected.abs().max()))
 
 
 def test_on_all_episodes_the_fisher_matrix_is_the_hessian_of_the_divergence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -238,12 +238,13 @@ def test_on_all_episodes_the_fisher_matrix_is_the_hessian_of_the_divergence(monk
     ],
 )
 def test_executors_and_chunks_give_the_same_update(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replace(SMALL, layer_norm=True, learn_rates=True)
+    # Few products: each next one multiplies the rounding of those before, by up to the condition number.
+    config = replace(SMALL, layer_norm=True, learn_rates=True, cg_iterations=2)
     expected = iterate(config, monkeypatch)
     monkeypatch.undo()
     other = iterate(replace(config, **options), monkeypatch)
-    assert float((flatten(other.agent.meta) - flatten(other.meta)).norm()) > 1e-2
-    assert_params_close(other.agent.meta, expected.agent.meta, atol=1e-8)
+    assert float((flatten(other.agent.meta) - flatten(other.meta)).norm()) > 1e-4
+    assert_params_close(other.agent.meta, expected.agent.meta)
 
 
 def test_rates_are_learned_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,11 +356,15 @@ def evaluate(agent: MamlTrpo, tasks: Tasks, steps: int) -> list[float]:
 
 def test_it_learns_to_adapt() -> None:
     config = MamlTrpoConfig(tasks=10, episodes=10, hidden=(32, 32), inner_rate=0.5, max_kl=0.02)
-    tasks = POINT.space.sample(20, "test", seeded(0))
-    untrained = evaluate(train(config, 0)[0], tasks, 1)
-    trained = evaluate(train(config, 20)[0], tasks, 1)
-    print(untrained, trained)
-    assert trained[1] > 0.0
+    tasks = POINT.space.sample(40, "test", seeded(0))
+    # What can be had without adaptation is about what a point gets that stays at the origin.
+    blind = -8.0 * float(tasks["goal"].norm(dim=1).mean())
+    untrained = evaluate(train(config, 0)[0], tasks, 2)
+    trained = evaluate(train(config, 20)[0], tasks, 2)
+    assert trained[0] < 0.9 * blind
+    assert trained[1] > 0.62 * blind
+    assert trained[2] > 0.52 * blind
+    assert untrained[2] < 0.68 * blind
 
 
 @pytest.mark.parametrize(
@@ -379,9 +384,14 @@ def test_it_learns_to_adapt() -> None:
         ({"chunk_steps": 0}, "--chunk-steps 0.* at least 1"),
         ({"initial_std": 0.0}, "--initial-std 0.0.* more than 0"),
         ({"learn_rates": True, "inner_steps": 0}, "no inner rate to learn"),
-        ({"hidden": (0,)}, "hidden"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         MamlTrpoConfig(**options)
+
+
+def test_hidden_layers_need_units() -> None:
+    for hidden in ((0,), (8, -1)):
+        with pytest.raises(UserError, match=r"hidden layers of .* at least 1 unit"):
+            make(replace(SMALL, hidden=hidden))

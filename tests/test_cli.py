@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from PIL import Image
+
+from metarl import __version__, cli, cli_options, training
+from metarl.agents import AGENTS
+from metarl.cli import main
+from metarl.envs import families
+from metarl.tracking import GLOSSARY, read_progress
+
+SMALL = ["--tasks", "2", "--episodes", "2", "--threads", "1"]
+TINY = [*SMALL, "--family", "point-nav", "--iterations", "2", "--hidden", "8"]
+
+
+def train(folder: Path, agent: str = "maml-trpo", *more: str) -> Path:
+    assert main(["train", agent, *TINY, "--out", str(folder), *more]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One tiny run of every agent that is trained; tests write only to their evaluation folders."""
+    root = tmp_path_factory.mktemp("runs")
+    trained = {agent: train(root / agent, agent) for agent in ("maml-trpo", "multitask", "oracle")}
+    trained["other-seed"] = train(root / "other-seed", "maml-trpo", "--seed", "1")
+    return trained
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one line on standard error that `arguments` end with."""
+    capsys.readouterr()
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("metarl: error: ")
+    return captured.err
+
+
+# -- bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("trian", ["'trian'", "Did you mean 'train'?", "evaluate", "bench"]),
+        ("train maml", ["'maml'", "Did you mean 'maml-trpo'?", "multitask"]),
+        ("train random", ["never trained", "maml-trpo"]),
+        ("train --family point-nav", ["agent is needed first", "maml-trpo"]),
+        ("train maml-trpo --family point-nva", ["Did you mean 'point-nav'?", "half-cheetah-vel"]),
+        ("train maml-trpo --family point-nav@maml18", ["Did you mean 'maml17'?"]),
+        ("train maml-trpo --inner-rat 1", ["'--inner-rat'", "Did you mean '--inner-rate'?", "--family", "--hidden"]),
+        ("train maml-trpo --inner-rate fast", ["--inner-rate", "'fast'"]),
+        ("train maml-trpo --inner-rate", ["--inner-rate", "Missing value"]),
+        ("train maml-trpo --tasks 0", ["Got --tasks 0. It must be at least 1."]),
+        ("train maml-trpo --estimator dicee", ["'dicee'", "'dice'", "'lvc'"]),
+        ("train maml-trpo --device tpu", ["'tpu'", "'cpu'", "'cuda'"]),
+        ("train maml-trpo --seed -1", ["seed -1", "from 0"]),
+        ("train maml-trpo 5", ["does not take '5'"]),
+        ("train --resume nowhere", ["no run in nowhere"]),
+        ("train --resume nowhere --seed 3", ["'--seed'", "--iterations", "--checkpoint"]),
+        ("evaluate", ["no run"]),
+        ("evaluate nowhere", ["no run in nowhere", "metarl train"]),
+        ("evaluate nowhere --split tset", ["'tset'", "'test'", "'ood'"]),
+        ("evaluate nowhere --tasks 2.5", ["--tasks", "'2.5'"]),
+        ("list point", ["Did you mean 'point-nav'?", "maml-trpo"]),
+        ("list point-nav@v9", ["no variant 'v9'", "maml17"]),
+        ("list point-nav --metrics", ["both"]),
+        ("render nowhere", ["neither a run folder nor a family", "half-cheetah-dir"]),
+        ("render point-nav --task 40 --out x.gif", ["--task 40", "0 to 39", '"goal"']),
+        ('render point-nav --task {"gaol":[0,0]} --out x.gif', ["'gaol'", "Did you mean 'goal'?"]),
+        ('render point-nav --task {"goal":[0,9]} --out x.gif', ["goal got [0.0, 9.0]", "-0.5 to 0.5 m"]),
+        ("render point-nav --steps 0 --out x.gif", ["--steps 0", "at least 1"]),
+        ("bench engine", ["Did you mean 'engines'?"]),
+        ("bench maml --famly x", ["Did you mean '--family'?"]),
+    ],
+)
+def test_bad_input_is_one_line(
+    line: str, says: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = refused(line.split(), capsys)
+    for text in says:
+        assert text in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_that_is_not_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    message = refused(["train", "maml-trpo", *TINY, "--device", "cuda", "--out", str(tmp_path / "run")], capsys)
+    assert "--device cpu" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_taken_run_folder_is_refused_and_left_alone(
+    runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = runs["maml-trpo"]
+    before = contents(run)
+    message = refused(["train", "maml-trpo", *TINY, "--out", str(run)], capsys)
+    assert f"{run} exists already" in message
+    assert "--resume" in message
+    assert contents(run) == before
+
+
+def test_a_checkpoint_from_another_family_is_refused(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs["maml-trpo"], run)
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("point-nav@maml17", "half-cheetah-vel@v5"))
+    before = contents(run)
+    for arguments in (["evaluate", str(run)], ["train", "--resume", str(run)]):
+        message = refused(arguments, capsys)
+        assert "family is 'point-nav@maml17' there and 'half-cheetah-vel@v5' here" in message
+    assert contents(run) == before
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_previous_one_offered(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs["maml-trpo"], run)
+    assert main(["train", "--resume", str(run), "--iterations", "3"]) == 0
+    last = run / "checkpoints" / "last.pt"
+    last.write_bytes(last.read_bytes()[:-100])
+    assert "--checkpoint previous" in refused(["evaluate", str(run), *SMALL], capsys)
+    assert main(["evaluate", str(run), *SMALL, "--checkpoint", "previous"]) == 0
+
+
+def test_runs_that_do_not_compare_are_refused(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maml, multitask = str(runs["maml-trpo"]), str(runs["multitask"])
+    assert "--against" in refused(["evaluate", maml, multitask, *SMALL], capsys)
+    assert "run of 'multitask'" in refused(["evaluate", maml, "--oracle", multitask, *SMALL], capsys)
+    other = tmp_path / "other"
+    assert main(["train", "multitask", *TINY, "--family", "half-cheetah-dir", "--out", str(other)]) == 0
+    message = refused(["evaluate", maml, "--against", str(other), *SMALL], capsys)
+    assert "half-cheetah-dir@v5" in message
+    assert "point-nav@maml17" in message
+
+
+# -- help -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("--help", ["train", "evaluate", "list", "render", "bench", "examples:"]),
+        ("train --help", [name for name in AGENTS if name != "random"]),
+        ("train maml-trpo --help", ["--family", "--inner-rate", "Adaptation steps in training", "--out"]),
+        ("train --resume x --help", ["--iterations", "--checkpoint"]),
+        ("evaluate --help", ["--oracle", "gap closed", "examples:"]),
+        ("list --help", ["--metrics", "--json"]),
+        ("render --help", ["libegl1", "--task"]),
+        ("bench --help", ["engines", "maml"]),
+        ("bench engines --help", ["--worlds"]),
+    ],
+)
+def test_help_explains(line: str, says: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    # tyro ends the process after its help, as argparse does.
+    with contextlib.suppress(SystemExit):
+        assert main(line.split()) == 0
+    shown = capsys.readouterr().out
+    for text in says:
+        assert text in shown
+
+
+def test_help_needs_neither_torch_nor_mujoco() -> None:
+    program = (
+        "import sys; from metarl.cli import main\n"
+        "try: main(['evaluate', '--help'])\n"
+        "except SystemExit: print(sorted({'torch', 'mujoco'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("[]\n")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"metarl {__version__}\n"
+
+
+def test_module_runs_as_the_command() -> None:
+    result = subprocess.run([sys.executable, "-m", "metarl", "evaluat"], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "Did you mean 'evaluate'?" in result.stderr
+
+
+def test_options_are_those_of_the_run() -> None:
+    options = {field.name: field.default for field in dataclasses.fields(cli.TrainOptions)}
+    settings = {field.name: field.default for field in dataclasses.fields(training.RunConfig)}
+    assert set(options) - set(settings) == {"out", "json"}
+    assert set(settings) - set(options) == {"agent"}
+    assert {name: options[name] for name in settings if name != "agent"} == {
+        name: default for name, default in settings.items() if name != "agent"
+    }
+    assert get_args(cli_options.Which) == training.CHECKPOINTS
+
+
+# -- what the commands do ---------------------------------------------------------------------------------------------
+
+
+def test_train_tells_what_to_do_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "maml-trpo", *TINY, "--seed", "3"]) == 0
+    run = Path("runs/point-nav@maml17-maml-trpo-seed3")
+    assert (run / "config.yaml").is_file()
+    shown = capsys.readouterr().out
+    assert f"metarl evaluate {run}" in shown
+    assert f"tensorboard --logdir {run}" in shown
+
+
+def test_train_in_json_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = train(tmp_path / "run", "multitask", "--json")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["iteration"] for line in lines if "return/post" in line] == [1, 2]
+    assert lines[-1]["run"] == str(run)
+    assert lines[-1]["interrupted"] is False
+
+
+def test_resume_goes_on_as_an_uninterrupted_run(runs: dict[str, Path], tmp_path: Path) -> None:
+    straight = train(tmp_path / "straight", "maml-trpo", "--iterations", "4")
+    resumed = tmp_path / "resumed"
+    shutil.copytree(runs["maml-trpo"], resumed)
+    assert main(["train", "--resume", str(resumed), "--iterations", "4"]) == 0
+    expected, found = read_progress(straight), read_progress(resumed)
+    assert [row["step"] for row in found] == [1, 2, 3, 4]
+    assert [row["return/post"] for row in found] == [row["return/post"] for row in expected]
+
+
+def test_evaluate_writes_everything(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    run = runs["maml-trpo"]
+    references = ["--oracle", str(runs["oracle"]), "--against", str(runs["multitask"])]
+    arguments = ["evaluate", str(run), str(runs["other-seed"]), *references, *SMALL, "--tasks", "3", "--json"]
+    capsys.readouterr()
+    assert main(arguments) == 0
+    summary = json.loads(capsys.readouterr().out)
+    folder = run / "evaluation" / "test"
+    names = {"adaptation.csv", "adaptation.json", "adaptation.png"}
+    assert names < {path.name for path in folder.iterdir()}
+    assert json.loads((folder / "adaptation.json").read_text()) == summary
+
+    assert [agent["agent"] for agent in summary["agents"]] == ["maml-trpo", "multitask"]
+    assert summary["agents"][0]["training_seeds"] == [0, 1]
+    assert [point["episodes"] for point in summary["agents"][0]["points"]] == [0, 2, 4, 6]
+    assert len(summary["task_records"]) == 3
+    at = {name: summary[name]["points"][0]["mean"] for name in ("oracle", "random")}
+    point = summary["agents"][0]["points"][2]
+    if at["oracle"] > at["random"]:
+        gap = (point["mean"] - at["random"]) / (at["oracle"] - at["random"])
+        assert point["gap_closed"] == pytest.approx(gap)
+    else:
+        assert summary["gap_note"] is not None
+
+
+def test_evaluate_gives_the_same_numbers_again(runs: dict[str, Path], tmp_path: Path) -> None:
+    written: list[dict[str, Any]] = []
+    for name in ("a", "b"):
+        out = tmp_path / name
+        assert main(["evaluate", str(runs["multitask"]), *SMALL, "--split", "ood", "--out", str(out)]) == 0
+        written.append(json.loads((out / "adaptation.json").read_text()))
+    assert written[0] == written[1]
+    assert all(max(map(abs, record["goal"])) > 0.5 for record in written[0]["task_records"])
+
+
+def test_evaluate_prints_the_table(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["evaluate", str(runs["maml-trpo"]), *SMALL, "--random", "--out", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    for text in ("maml-trpo", "random", "mean [95%]", "IQM", str(tmp_path / "adaptation.png"), "tensorboard --logdir"):
+        assert text in shown
+
+
+def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    everything = [family.full_name for variants in families().values() for family in variants]
+    assert [family["name"] for family in found["families"]] == everything
+    assert [agent["name"] for agent in found["agents"]] == list(AGENTS)
+
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out
+    for name in (*families(), *AGENTS):
+        assert name in shown
+
+
+def test_list_explains_a_family_an_agent_and_the_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "point-nav@maml17"]) == 0
+    shown = capsys.readouterr().out
+    for text in ("Finn et al. 2017", "-0.5 to 0.5 m", "y of the point", "metarl/PointNav-v0"):
+        assert text in shown
+    assert main(["list", "oracle"]) == 0
+    assert "--inner-rate" in capsys.readouterr().out
+    assert main(["list", "--metrics", "--json"]) == 0
+    assert [row["tag"] for row in json.loads(capsys.readouterr().out)] == list(GLOSSARY)
+    assert main(["list", "--metrics"]) == 0
+    assert "adaptation/mean" in capsys.readouterr().out
+
+
+def test_render_shows_before_and_after(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "film.gif"
+    size = ["--width", "100", "--height", "80"]
+    arguments = ["render", str(runs["maml-trpo"]), *size, "--task", '{"goal":[0.3,-0.2]}', "--out", str(out)]
+    assert main(arguments) == 0
+    assert "before adaptation" in capsys.readouterr().out
+    with Image.open(out) as film:
+        assert film.width > 200
+        film.seek(1)
+    before = out.read_bytes()
+    assert "exists already" in refused(arguments, capsys)
+    assert out.read_bytes() == before
+
+
+def test_render_says_how_to_get_opengl(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
+    # PyOpenGL then refuses both off-screen kinds, as it does where their libraries are missing.
+    environment["PYOPENGL_PLATFORM"] = "glx"
+    command = [sys.executable, "-m", "metarl", "render", "half-cheetah-vel", "--out", str(tmp_path / "x.gif")]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "apt-get install libegl1" in result.stderr
+    assert list(tmp_path.iterdir()) == []
