@@ -110,7 +110,7 @@ def test_an_oracle_learns_what_no_blind_policy_can() -> None:
         for _ in range(30):
             agent.train_iteration(env, POINT.space.sample, streams)
         returns[name] = mean_return(agent, tasks)
-    assert returns["oracle"] > 0.6 * blind
+    assert returns["oracle"] > 0.4 * blind
     assert returns["multitask"] < 0.95 * blind
 
 
