@@ -356,7 +356,7 @@ def _print_maml(report: dict[str, Any], reference: str) -> None:
     console = Console()
     console.print(table)
     console.print(
-        f"policy: its share of the collection; speed-up: adapt and update; peak memory "
+        f"policy: its share of the collection; speed-up: of adapt and update, on {reference}; peak memory "
         f"{report['peak_memory_mb']:,.0f} MB"
     )
 

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments after the command's name; those of the process if None.
     """
     # While the engine's threads step the worlds, torch's idle threads must sleep, not spin: on busy cores an update
-    # takes many times as long otherwise. OpenMP reads this once, when torch is imported, which only the commands below do.
+    # takes many times as long otherwise. OpenMP reads this once, when torch is imported: by the commands, below.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
