@@ -82,8 +82,8 @@ class MamlTrpoConfig:
     """Normalise the hidden layers."""
     initial_std: float = 1.0
     """Initial standard deviation of the actions, in units of half the action range."""
-    output_gain: float = 1.0
-    """Scale of the last layer's initial weights; a small one starts near zero actions."""
+    output_gain: float = 0.1
+    """Scale of the last layer's initial weights: small, so that training starts near zero actions."""
     max_kl: float = 0.01
     """Trust region δ, nats."""
     cg_iterations: int = 10
