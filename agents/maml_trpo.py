@@ -205,6 +205,7 @@ class MamlTrpo:
             **update,
             "update/explained_variance": explained,
             "policy/std": float(log_std.exp().mean()),
+            **self._rate_metrics(),
             "episode/length": float(lengths.mean()),
             "episode/terminated": float(last.terminated.float().mean()),
             "env/steps": float(sum(episodes.steps for episodes in played)),
@@ -215,6 +216,10 @@ class MamlTrpo:
             "time/adapt": adapt_seconds,
             "time/update": update_seconds,
         }
+
+    def _rate_metrics(self) -> Metrics:
+        learned = [value.flatten() for name, value in self.meta.items() if name.startswith(RATE)]
+        return {"inner/rate": float(torch.cat(learned).mean())} if learned else {}
 
     def _chunk(self, batch: Batch) -> int:
         """Return how many tasks make `chunk_steps` environment steps."""

@@ -18,6 +18,9 @@ from metarl.errors import UserError
 Picture = UInt8[np.ndarray, "H W 3"]
 """Height x width x red, green, blue."""
 
+SMALLEST, LARGEST = 16, 4096
+"""Width and height that a picture may have, pixels."""
+
 LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
 """Value of $MUJOCO_GL -> system library, the preferred first."""
 
@@ -49,8 +52,10 @@ def make_painter(worlds: Worlds, width: int = 480, height: int = 480) -> Painter
         height: of the pictures, pixels.
 
     Raises:
-        UserError: there is no off-screen OpenGL here, or the family has no drawing.
+        UserError: the size is not allowed, there is no off-screen OpenGL here, or the family has no drawing.
     """
+    if not (SMALLEST <= width <= LARGEST and SMALLEST <= height <= LARGEST):
+        raise UserError(f"got pictures of {width} x {height} pixels: give {SMALLEST} to {LARGEST} for either")
     if isinstance(worlds.physics, MujocoPhysics):
         return MujocoPainter(worlds.physics, width, height)
     if isinstance(worlds.family, TorchFamily):

@@ -15,6 +15,9 @@ from metarl.envs.family import Family, MujocoFamily, TorchFamily
 from metarl.envs.worlds import TorchPhysics, Worlds
 from metarl.errors import UserError, nearest
 
+MOST_THREADS = 1024
+"""More than this is a typing error, and the system would refuse to start them in the middle of it."""
+
 _FAMILIES: dict[str, dict[str, Family]] = {}
 
 
@@ -106,6 +109,8 @@ def make_worlds(
     family = resolve(family)
     if num_worlds < 1:
         raise UserError(f"got {num_worlds} worlds: at least 1 is needed")
+    if not 0 <= threads <= MOST_THREADS:
+        raise UserError(f"got threads={threads}: give 0 for every core, or 1 to {MOST_THREADS}")
     if isinstance(family, MujocoFamily):
         physics = MujocoPhysics(family, num_worlds, threads)
     elif isinstance(family, TorchFamily):

@@ -64,6 +64,8 @@ class EnginesConfig:
 
     def __post_init__(self) -> None:
         check(self, at_least={"rounds": 1, "env_steps": 1, "threads": 0})
+        if not self.family or min(self.worlds, default=0) < 1:
+            raise UserError(f"Got --family {self.family} --worlds {self.worlds}. Name families, and worlds from 1.")
 
 
 @dataclass(frozen=True, kw_only=True)

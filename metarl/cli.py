@@ -76,6 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read the output has enough (`metarl list | head`). Python flushes once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED
+    except OSError as error:
+        # Folders that may not be written to, files that may not be read, full disks.
+        print(f"metarl: error: {error}. Check the path, its permissions and the free space.", file=sys.stderr)
+        return BAD_INPUT
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -156,8 +160,9 @@ def train_command(arguments: list[str]) -> int:
     name = arguments[0]
     if name.startswith("-"):
         raise UserError(f"Got '{name}' where an agent is needed first.{nearest(name, _trainable())}")
-    if name not in _trainable() and name in AGENTS:
-        raise UserError(f"The agent '{name}' is never trained.{nearest(name, _trainable())}")
+    if name not in _trainable():
+        problem = f"The agent '{name}' is never trained." if name in AGENTS else f"Unknown agent '{name}'."
+        raise UserError(f"{problem}{nearest(name, _trainable())}")
     combined = dataclasses.make_dataclass(
         "Options",
         [

@@ -82,11 +82,12 @@ def evaluate_command(arguments: list[str]) -> int:
     from metarl.evaluate import Evaluation, summarise, table, write
 
     meeting = _Meeting(options)
+    folder = options.out or options.runs[0] / "evaluation" / options.split
+    # Better refused now than when everything has been computed.
+    folder.mkdir(parents=True, exist_ok=True)
     entries = [meeting.entry(options.runs)]
-    if len({agent for agent, _ in meeting.grouped(options.runs)}) > 1:
-        raise UserError("Got runs of different agents. Give those of one agent, and the others with --against.")
     entries += [meeting.entry(runs) for _, runs in meeting.grouped(options.against)]
-    oracle = meeting.oracle(options.oracle) if options.oracle else None
+    oracle = meeting.entry(options.oracle, steps=0) if options.oracle else None
     evaluation = Evaluation(
         family=meeting.family.full_name,
         split=options.split,
@@ -96,7 +97,6 @@ def evaluate_command(arguments: list[str]) -> int:
         random=meeting.random() if options.random or oracle else None,
     )
     summary = summarise(evaluation)
-    folder = options.out or options.runs[0] / "evaluation" / options.split
     write(evaluation, summary, folder)
     if options.json:
         print(json.dumps(summary))
@@ -127,12 +127,30 @@ class _Meeting:
         self.options = options
         self.device = resolve_device(options.device)
         self.family, agent, _ = load_agent(options.runs[0], options.checkpoint, self.device)
-        self.config = agent.config
         self.episodes = agent.config.episodes if options.episodes is None else options.episodes
         if self.episodes < 1 or options.steps < 0:
             raise UserError(f"Got --episodes {self.episodes} --steps {options.steps}. Allowed: from 1, and from 0.")
         self.tasks = draw_tasks(self.family, options.tasks, options.split, options.seed)
         self.env = make_worlds(self.family, options.tasks * self.episodes, threads=options.threads)
+        self._check()
+
+    def _check(self) -> None:
+        """Refuse runs that cannot be compared, before any of them is evaluated."""
+        options = self.options
+        if len({run.resolve() for run in options.runs}) < len(options.runs):
+            raise UserError("Got a run twice, which would count as two training seeds. Give each run once.")
+        for run in (*options.runs, *options.against, *options.oracle):
+            family, _, _ = load_agent(run, options.checkpoint, self.device)
+            if family is not self.family:
+                raise UserError(
+                    f"Got {run} trained on {family.full_name}, and {options.runs[0]} trained on "
+                    f"{self.family.full_name}. Compare runs of one family."
+                )
+        if len(self.grouped(options.runs)) > 1:
+            raise UserError("Got runs of different agents. Give those of one agent, and the others with --against.")
+        for name, group in self.grouped(options.oracle):
+            if name != "oracle":
+                raise UserError(f"Got {group[0]} for --oracle, which is a run of '{name}'. Give one of 'oracle'.")
 
     def grouped(self, runs: Sequence[Path]) -> list[tuple[str, list[Path]]]:
         """Return the runs by agent."""
@@ -144,28 +162,16 @@ class _Meeting:
         return list(groups.items())
 
     def entry(self, runs: Sequence[Path], steps: int | None = None) -> Entry:
-        """Evaluate the runs of one agent."""
+        """Evaluate the runs of one agent, with so many adaptation steps; as many as asked for if None."""
         from metarl.evaluate import Entry
 
         name, curves, seeds = "", [], []
         for run in runs:
-            family, agent, settings = load_agent(run, self.options.checkpoint, self.device)
-            if family is not self.family:
-                raise UserError(
-                    f"Got {run} trained on {family.full_name}, and {self.options.runs[0]} trained on "
-                    f"{self.family.full_name}. Compare runs of one family."
-                )
+            _, agent, settings = load_agent(run, self.options.checkpoint, self.device)
             name = settings.agent
             curves.append(self._curve(agent, steps))
             seeds.append(settings.seed)
         return Entry(agent=name, curves=tuple(curves), runs=tuple(map(str, runs)), seeds=tuple(seeds))
-
-    def oracle(self, runs: Sequence[Path]) -> Entry:
-        """Evaluate runs of the oracle, without adaptation."""
-        for name, group in self.grouped(runs):
-            if name != "oracle":
-                raise UserError(f"Got {group[0]} for --oracle, which is a run of '{name}'. Give one of 'oracle'.")
-        return self.entry(runs, steps=0)
 
     def random(self) -> Entry:
         """Evaluate untrained policies, without adaptation; several, since they differ from one another."""

@@ -78,9 +78,11 @@ def _headline(box: str) -> str:
     lines = []
     for line in box.splitlines()[1:]:
         text = line.strip("│╰╯ ")
-        if not text.strip("─"):
+        if text.strip("─-"):
+            lines.append(text)
+        # Where the terminal has no box characters, a rule stands above the text too.
+        elif lines:
             break
-        lines.append(text.strip())
     # A check in a dataclass already says all there is to say; tyro puts the dataclass's name before it.
-    text = re.sub(r"^Error parsing [a-z]\w*: ", "", " ".join(lines))
+    text = re.sub(r"^Error parsing [A-Za-z]\w*: ", "", " ".join(lines))
     return f"{text[:1].upper()}{text[1:]}".removesuffix(".") + "."

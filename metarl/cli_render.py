@@ -66,6 +66,8 @@ def render_command(arguments: list[str]) -> int:
     out = options.out or (run / "render.gif" if is_run else Path(f"{options.source}.gif"))
     if out.exists():
         raise UserError(f"{out} exists already. Remove it, or choose another name with --out.")
+    if out.suffix != ".gif":
+        raise UserError(f"Got --out {out}. What is written is a GIF: choose a name that ends in .gif.")
 
     import torch
 
@@ -86,8 +88,9 @@ def render_command(arguments: list[str]) -> int:
         choices = nearest(options.source, families())
         raise UserError(f"'{options.source}' is neither a run folder nor a family.{choices}")
     episodes = agent.config.episodes if options.episodes is None else options.episodes
-    if options.steps < 1 or episodes < 1:
-        raise UserError(f"Got --steps {options.steps} --episodes {episodes}. Both must be at least 1.")
+    if min(options.steps, episodes, options.tasks) < 1:
+        got = f"--steps {options.steps} --episodes {episodes} --tasks {options.tasks}"
+        raise UserError(f"Got {got}. All must be at least 1.")
     task = _one_task(family, options)
 
     worlds = make_worlds(family, 1)

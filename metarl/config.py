@@ -12,6 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping
+from math import inf
 from operator import ge, gt, le
 from pathlib import Path
 from types import MappingProxyType
@@ -173,7 +174,7 @@ def check(
     above: Mapping[str, float | int] = MappingProxyType({}),
     at_most: Mapping[str, float | int] = MappingProxyType({}),
 ) -> None:
-    """Check numeric fields of a config against their bounds.
+    """Check that numeric fields of a config are finite and within their bounds.
 
     Raises:
         UserError: naming the first field outside, its value and what is allowed.
@@ -185,6 +186,7 @@ def check(
     ):
         for name, bound in bounds.items():
             value = getattr(config, name)
-            if not fits(value, bound):
+            if not fits(value, bound) or value == inf:
                 option = name.replace("_", "-")
-                raise UserError(f"Got --{option} {value}. It must be {words} {bound}.")
+                finite = " and finite" if value == inf else ""
+                raise UserError(f"Got --{option} {value}. It must be {words} {bound}{finite}.")

@@ -61,15 +61,6 @@ def tell(experience: Trajectories, features: Float[Tensor, "M P"]) -> Trajectori
     )
 
 
-def seen_with_features(experience: Trajectories, features: Float[Tensor, "M P"]) -> Trajectories:
-    """Return the trajectories as a policy saw them that is told its tasks' features."""
-    return replace(
-        experience,
-        observations=with_features(experience.observations, features),
-        final_observations=with_features(experience.final_observations, features),
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class GradientLearner:
     """M copies of a policy, each adapting to its task by policy-gradient steps.

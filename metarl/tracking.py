@@ -14,7 +14,7 @@ from typing import Literal
 from torch.utils.tensorboard import SummaryWriter
 
 from metarl.checkpoint import write_atomically
-from metarl.errors import nearest
+from metarl.errors import UserError, nearest
 from metarl.types import Metrics
 
 
@@ -44,11 +44,14 @@ GLOSSARY: dict[str, Metric] = {
     "update/line_search_steps": Metric("Candidates that the line search tried", "", "lower"),
     "update/accepted": Metric("1 if the line search found a step, 0 if the parameters stayed", "", "higher"),
     "update/gradient_norm": Metric("Euclidean norm of the outer gradient", "", "-"),
-    "update/gradient_snr": Metric("‖mean gradient‖² over the variance of that mean, from the tasks", "", "higher"),
+    "update/gradient_snr": Metric(
+        "Squared norm of the outer gradient over the variance of that mean over tasks; 1 is what noise alone gives",
+        "",
+        "higher",
+    ),
     "update/explained_variance": Metric("Part of the returns' variance that the baseline explains", "", "higher"),
     "policy/std": Metric("Mean standard deviation of the actions", "action", "-"),
-    "policy/entropy": Metric("Mean entropy of the policy", "nat", "-"),
-    "inner/rate": Metric("Mean inner step size", "", "-"),
+    "inner/rate": Metric("Mean inner rate α over all parameters, where the rates are learned", "", "-"),
     "reward/<term>": Metric("Mean per step of one term of the reward, after adaptation", "reward", "higher"),
     "episode/length": Metric("Mean length of the episodes", "step", "-"),
     "episode/terminated": Metric("Part of the episodes that the task ended before the time limit", "", "-"),
@@ -174,11 +177,23 @@ def read_progress(folder: Path) -> list[Metrics]:
     """Return the rows of progress.csv as numbers; `step` is one of the columns.
 
     A last row that a killed process left unfinished is dropped.
+
+    Raises:
+        UserError: if the file is damaged.
     """
     path = folder / "progress.csv"
     if not path.exists():
         return []
-    text = path.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    rows = csv.DictReader(io.StringIO(whole, newline=""))
-    return [{tag: float(value) for tag, value in row.items() if value} for row in rows]
+    try:
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        reader = csv.DictReader(io.StringIO(whole, newline=""))
+        rows = [{tag: float(value) for tag, value in row.items() if value} for row in reader]
+        if not all("step" in row for row in rows):
+            raise ValueError("a row without step")
+    # A surplus value stands in a list, which is no number.
+    except (ValueError, TypeError, csv.Error) as error:
+        raise UserError(
+            f"{path} is damaged ({error}). Correct or remove it; the checkpoints do not need it."
+        ) from error
+    return rows

@@ -13,6 +13,7 @@ is in the checkpoint, and what was logged after it is dropped and logged again.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import threading
@@ -33,7 +34,7 @@ from metarl.config import dump, from_plain, parse, to_plain
 from metarl.errors import UserError, nearest
 from metarl.progress import duration, open_display
 from metarl.seeding import Streams
-from metarl.tracking import Tracker
+from metarl.tracking import Tracker, read_progress
 from metarl.types import BatchEnv, MetaAgent, SampleTasks
 
 CHECKPOINTS = ("last", "best", "previous")
@@ -145,73 +146,82 @@ def train(
         json: show progress as JSON lines.
 
     Raises:
-        UserError: if the folder is taken, or does not hold what is to be resumed; nothing is overwritten.
+        UserError: if the folder is taken or in use, or does not hold what is to be resumed; nothing is overwritten.
     """
     if iterations < 0:
         raise UserError(f"Got {iterations} iterations. Ask for 0 (an untrained agent) or more.")
     resolve_device(run.device)
     header = _header(run, to_plain(agent.config))
     if resume:
-        state = _resume(run_dir, checkpoint, header, agent, streams)
+        load_run(run_dir)
     else:
         _claim(run_dir)
-        state = _Progress()
-    _write_config(run_dir, run, agent.config, max(iterations, state.iteration))
+    with _alone(run_dir):
+        state = _resume(run_dir, checkpoint, header, agent, streams) if resume else _Progress()
+        _write_config(run_dir, run, agent.config, max(iterations, state.iteration))
 
-    folder = CheckpointFolder(run_dir / "checkpoints")
-    started = state.iteration
-    earlier_failures = state.failures - env.failures
-    display = open_display(
-        console or Console(),
-        json_lines=json,
-        title=f"{run.agent} {run.family}",
-        first=started,
-        iterations=iterations,
-    )
-    with (
-        _torch_threads(resolve_threads(run.threads)),
-        Tracker(run_dir, resume_step=started if resume else None) as tracker,
-        display,
-        _stop_requests() as stop,
-    ):
-        clock = time.monotonic()
-        if iterations == 0 and not resume:
-            _save(folder, header, state, agent, streams, scored=False)
-        elif started >= iterations:
-            display.message(f"{run_dir} has {started} of {iterations} iterations: give more --iterations to go on.")
-        stopping = False
-        while state.iteration < iterations and not stopping:
-            before = time.perf_counter()
-            metrics = agent.train_iteration(env, sample_tasks, streams)
-            seconds = time.perf_counter() - before
-            state.iteration += 1
-            state.env_steps += int(metrics.get("env/steps", 0))
-            state.failures = earlier_failures + env.failures
-            if "return/post" in metrics:
-                state.scores = (*state.scores, metrics["return/post"])
-            metrics = {
-                **metrics,
-                "env/steps": float(state.env_steps),
-                "env/failures": float(state.failures),
-                "time/iteration": seconds,
-            }
-            tracker.log(state.iteration, metrics)
-            display.update(state.iteration, metrics)
-            # Read once: a signal from here on is for the next iteration, which then writes the checkpoint.
-            stopping = bool(stop)
-            scored = state.iteration % run.checkpoint_every == 0 or state.iteration == iterations
-            if scored or stopping:
-                # What is logged must never lag behind the checkpoint: a resumed run does not log it again.
-                tracker.flush()
-                _save(folder, header, state, agent, streams, scored=scored)
-        if stopping and state.iteration < iterations:
-            display.message(
-                f"Stopped by {stop[0]} after iteration {state.iteration} of {iterations}, checkpoint "
-                f"written. Go on with: metarl train --resume {run_dir}"
-            )
-        elif state.iteration > started:
-            took = duration(time.monotonic() - clock)
-            display.message(f"Trained {state.iteration} iterations ({took} for the last {state.iteration - started}).")
+        folder = CheckpointFolder(run_dir / "checkpoints")
+        started = state.iteration
+        earlier_failures = state.failures - env.failures
+        display = open_display(
+            console or Console(),
+            json_lines=json,
+            title=f"{run.agent} {run.family}",
+            first=started,
+            iterations=iterations,
+        )
+        with (
+            _torch_threads(resolve_threads(run.threads)),
+            Tracker(run_dir, resume_step=started if resume else None) as tracker,
+            display,
+            _stop_requests() as stop,
+        ):
+            clock = time.monotonic()
+            if iterations == 0 and not resume:
+                _save(folder, header, state, agent, streams, scored=False)
+            elif started >= iterations:
+                display.message(f"{run_dir} has {started} of {iterations} iterations: give more --iterations to go on.")
+            stopping = False
+            while state.iteration < iterations and not stopping:
+                before = time.perf_counter()
+                try:
+                    metrics = agent.train_iteration(env, sample_tasks, streams)
+                except UserError as error:
+                    raise UserError(
+                        f"Iteration {state.iteration + 1} of {run_dir} failed, {error}. Where its rates are too high "
+                        "for this family, start a new run with lower ones; the checkpoints of this one are kept."
+                    ) from error
+                seconds = time.perf_counter() - before
+                state.iteration += 1
+                state.env_steps += int(metrics.get("env/steps", 0))
+                state.failures = earlier_failures + env.failures
+                if "return/post" in metrics:
+                    state.scores = (*state.scores, metrics["return/post"])
+                metrics = {
+                    **metrics,
+                    "env/steps": float(state.env_steps),
+                    "env/failures": float(state.failures),
+                    "time/iteration": seconds,
+                }
+                tracker.log(state.iteration, metrics)
+                display.update(state.iteration, metrics)
+                # Read once: a signal from here on is for the next iteration, which then writes the checkpoint.
+                stopping = bool(stop)
+                scored = state.iteration % run.checkpoint_every == 0 or state.iteration == iterations
+                if scored or stopping:
+                    # What is logged must never lag behind the checkpoint: a resumed run does not log it again.
+                    tracker.flush()
+                    _save(folder, header, state, agent, streams, scored=scored)
+            if stopping and state.iteration < iterations:
+                display.message(
+                    f"Stopped by {stop[0]} after iteration {state.iteration} of {iterations}, checkpoint "
+                    f"written. Go on with: metarl train --resume {run_dir}"
+                )
+            elif state.iteration > started:
+                took = duration(time.monotonic() - clock)
+                display.message(
+                    f"Trained {state.iteration} iterations ({took} for the last {state.iteration - started})."
+                )
     return TrainResult(iteration=state.iteration, env_steps=state.env_steps, interrupted=state.iteration < iterations)
 
 
@@ -227,7 +237,7 @@ def load_run(run_dir: Path) -> tuple[RunConfig, dict[str, Any]]:
 
 def stored_iterations(run_dir: Path) -> int:
     """Return the number of iterations that a run was last asked for; errors as in `load_run`."""
-    return int(_read_config(run_dir)["iterations"])
+    return _read_config(run_dir)["iterations"]
 
 
 def restore(run_dir: Path, which: str, agent: MetaAgent) -> int:
@@ -271,6 +281,20 @@ def _claim(run_dir: Path) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
 
 
+@contextmanager
+def _alone(run_dir: Path) -> Iterator[None]:
+    """Hold a run folder; refuse it where another process trains in it. A killed process holds nothing."""
+    folder = os.open(run_dir, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"Another process is training in {run_dir}. Wait for its end, or stop it first.") from error
+        yield
+    finally:
+        os.close(folder)
+
+
 def _resume(run_dir: Path, which: str, header: dict[str, Any], agent: MetaAgent, streams: Streams) -> _Progress:
     """Bring agent and streams to a checkpoint and return where the run stands."""
     stored, config = load_run(run_dir)
@@ -280,6 +304,8 @@ def _resume(run_dir: Path, which: str, header: dict[str, Any], agent: MetaAgent,
         )
     path = _checkpoint_path(run_dir, which)
     if which == "last" and not path.exists() and not path.with_name("previous.pt").exists():
+        if len(read_progress(run_dir)) > stored.checkpoint_every:
+            raise UserError(f"The checkpoints of {run_dir} are gone. Bring them back, or start a new run with --out.")
         # Killed before its first checkpoint: the run starts again, and comes to the same results.
         return _Progress()
     payload = load(path, header)
@@ -333,7 +359,7 @@ def _read_config(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "config.yaml"
     if not path.is_file():
         raise UserError(f"There is no run in {run_dir}: it has no config.yaml. Give a folder of `metarl train`.")
-    content = parse(path.read_text())
+    content = parse(path.read_text(encoding="utf-8", errors="replace"))
     expected = {"version", "iterations", "run", "config"}
     if not isinstance(content, dict) or set(content) != expected:
         raise UserError(f"{path} is not a run's: it needs the entries {', '.join(sorted(expected))}. Correct it.")
@@ -341,6 +367,8 @@ def _read_config(run_dir: Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is of version {content['version']}, this is {__version__}. Use the version that wrote it."
         )
+    if type(content["iterations"]) is not int:
+        raise UserError(f"{path}: got iterations {content['iterations']!r} where int is needed. Correct the value.")
     return content
 
 

@@ -206,7 +206,7 @@ def trust_region_step(
 def gradient_metrics(gradients: Params) -> Metrics:
     """Compute norm and signal-to-noise ratio of the mean of M tasks' gradients.
 
-    The ratio is ‖mean‖² / (trace of the covariance over tasks / M): 1 means that the mean is as large as its error.
+    The ratio is ‖mean‖² / (trace of the covariance over tasks / M): about 1 is what noise alone gives.
 
     Args:
         gradients: every tensor [M, ...].

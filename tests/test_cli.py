@@ -67,6 +67,8 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("train maml-trpo --inner-rat 1", ["'--inner-rat'", "Did you mean '--inner-rate'?", "--family", "--hidden"]),
         ("train maml-trpo --inner-rate fast", ["--inner-rate", "'fast'"]),
         ("train maml-trpo --inner-rate", ["--inner-rate", "Missing value"]),
+        ("train maml-trpo --inner-rate inf", ["Got --inner-rate inf. It must be at least 0.0 and finite."]),
+        ("train maml-trpo --threads 100000", ["threads=100000", "1 to 1024"]),
         ("train maml-trpo --tasks 0", ["Got --tasks 0. It must be at least 1."]),
         ("train maml-trpo --estimator dicee", ["'dicee'", "'dice'", "'lvc'"]),
         ("train maml-trpo --device tpu", ["'tpu'", "'cpu'", "'cuda'"]),
@@ -86,6 +88,10 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ('render point-nav --task {"gaol":[0,0]} --out x.gif', ["'gaol'", "Did you mean 'goal'?"]),
         ('render point-nav --task {"goal":[0,9]} --out x.gif', ["goal got [0.0, 9.0]", "-0.5 to 0.5 m"]),
         ("render point-nav --steps 0 --out x.gif", ["--steps 0", "at least 1"]),
+        ("render point-nav --tasks 0 --out x.gif", ["--tasks 0", "at least 1"]),
+        ("render point-nav --width 0 --out x.gif", ["0 x 300 pixels", "16 to 4096"]),
+        ("render point-nav --out x.mp4", ["x.mp4", ".gif"]),
+        ("bench maml --rounds 0", ["error: Got --rounds 0. It must be at least 1."]),
         ("bench engine", ["Did you mean 'engines'?"]),
         ("bench maml --famly x", ["Did you mean '--family'?"]),
     ],
@@ -97,6 +103,8 @@ def test_bad_input_is_one_line(
     message = refused(line.split(), capsys)
     for text in says:
         assert text in message
+    # Nothing of tyro's box, which it draws with these where the terminal is not known to have better ones.
+    assert "----" not in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -118,6 +126,23 @@ def test_a_taken_run_folder_is_refused_and_left_alone(
     assert f"{run} exists already" in message
     assert "--resume" in message
     assert contents(run) == before
+
+
+def test_folders_that_cannot_be_made_are_refused(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert "Not a directory" in refused(["train", "maml-trpo", *TINY, "--out", str(file / "run")], capsys)
+    assert "File exists" in refused(["evaluate", str(runs["maml-trpo"]), *SMALL, "--out", str(file)], capsys)
+    assert file.read_text() == "mine"
+
+
+def test_a_training_that_diverges_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    message = refused(["train", "maml-trpo", *TINY, "--inner-rate", "1e30", "--json", "--out", str(run)], capsys)
+    assert f"Iteration 1 of {run} failed" in message
+    assert "lower" in message
 
 
 def test_a_checkpoint_from_another_family_is_refused(
@@ -151,6 +176,7 @@ def test_runs_that_do_not_compare_are_refused(
 ) -> None:
     maml, multitask = str(runs["maml-trpo"]), str(runs["multitask"])
     assert "--against" in refused(["evaluate", maml, multitask, *SMALL], capsys)
+    assert "Give each run once" in refused(["evaluate", maml, f"{maml}/../maml-trpo", *SMALL], capsys)
     assert "run of 'multitask'" in refused(["evaluate", maml, "--oracle", multitask, *SMALL], capsys)
     other = tmp_path / "other"
     assert main(["train", "multitask", *TINY, "--family", "half-cheetah-dir", "--out", str(other)]) == 0

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -234,6 +235,45 @@ def test_what_does_not_fit_is_not_resumed(tmp_path: Path) -> None:
     (folder / "config.yaml").write_text("run: {}\n")
     with pytest.raises(UserError, match="needs the entries config, iterations, run, version"):
         load_run(folder)
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = launch(folder)
+    wait_for_row(folder, 1, process)
+    with pytest.raises(UserError, match="Another process is training in"):
+        start(folder, replace(CONFIG, seconds=PAUSE), resume=True, console=quiet())
+    process.kill()
+    process.communicate()
+    _, result = start(folder, replace(CONFIG, seconds=PAUSE), resume=True, iterations=3, console=quiet())
+    assert result.iteration >= 3
+
+
+def test_a_run_that_lost_its_checkpoints_is_not_started_again(tmp_path: Path) -> None:
+    start(tmp_path, CONFIG, iterations=8, console=quiet())
+    shutil.rmtree(tmp_path / "checkpoints")
+    before = (tmp_path / "progress.csv").read_bytes()
+    with pytest.raises(UserError, match=r"checkpoints of .* are gone"):
+        start(tmp_path, CONFIG, resume=True, console=quiet())
+    assert (tmp_path / "progress.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("config.yaml", b"\xff\xfe\x9e", "config"),
+        ("config.yaml", None, "iterations 'many' where int is needed"),
+        ("progress.csv", b"step,return/post\n1,\xff\n", "is damaged"),
+        ("progress.csv", b"foo,bar\n1,2\n", "is damaged"),
+        ("progress.csv", b"step\n1,2,3\n", "is damaged"),
+    ],
+)
+def test_damaged_text_files_are_refused(tmp_path: Path, name: str, content: bytes | None, says: str) -> None:
+    start(tmp_path, CONFIG, iterations=4, console=quiet())
+    file = tmp_path / name
+    file.write_bytes(content or file.read_bytes().replace(b"iterations: 4", b"iterations: many", 1))
+    with pytest.raises(UserError, match=says):
+        start(tmp_path, CONFIG, resume=True, console=quiet())
 
 
 def test_bad_settings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
