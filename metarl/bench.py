@@ -341,7 +341,7 @@ def _print_maml(report: dict[str, Any], reference: str) -> None:
         "adapt s",
         "update s",
         "update/collect",
-        f"speed-up on {reference}",
+        "speed-up",
     )
     for column in columns:
         table.add_column(column, justify="left" if column == "executor" else "right")

@@ -7,6 +7,7 @@ imported by the commands, after their options have been read, so that a question
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import sys
@@ -63,6 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # While the engine's threads step the worlds, torch's idle threads must sleep, not spin: on busy cores an update
     # takes many times as long otherwise. OpenMP reads this once, when torch is imported: by the commands, below.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that has no α shows a question mark.
+            stream.reconfigure(errors="replace")
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         return _dispatch(arguments)

@@ -29,7 +29,8 @@ EVALUATE = """\
 Adapt trained agents to tasks they were not trained on, and draw the adaptation curve.
 
 At every point of the curve an agent plays some episodes of each task, then takes one adaptation step on them. The
-result is written to RUN/evaluation/SPLIT: adaptation.csv, adaptation.json, adaptation.png and TensorBoard events.
+result is written to RUN/evaluation/SPLIT: adaptation.csv, adaptation.json, adaptation.png and TensorBoard events. It
+takes the place of an earlier result there: keep that by giving this one an --out of its own.
 Several runs of one agent are its training seeds and make one curve. With --oracle the table shows the gap closed,
 (agent - random@0) / (oracle - random@0).
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -120,23 +119,6 @@ class Tracker:
                 csv.DictWriter(file, self._columns, lineterminator="\n").writerow(_cells(row))
         else:
             self._rewrite([*(read_progress(self._csv.parent) if self._columns else []), row])
-
-    def layout(self, charts: Mapping[str, Mapping[str, tuple[str, str, str]]]) -> None:
-        """Give TensorBoard's custom scalars page charts with a band.
-
-        Args:
-            charts: page section -> chart title -> tags of (value, lower end, upper end).
-        """
-        for section in charts.values():
-            for tags in section.values():
-                for tag in tags:
-                    look_up(tag)
-        self._events.add_custom_scalars(
-            {
-                section: {title: ["Margin", list(tags)] for title, tags in titles.items()}
-                for section, titles in charts.items()
-            }
-        )
 
     def flush(self) -> None:
         """Bring everything logged so far to the disk."""

@@ -27,7 +27,14 @@ from metarl.types import Metrics, Params, Tasks
 
 POINT = PointNav(variant="short", horizon=8)
 SMALL = MamlTrpoConfig(
-    tasks=3, episodes=4, hidden=(4,), activation="tanh", inner_rate=0.5, cg_iterations=8, fisher_fraction=0.5
+    tasks=3,
+    episodes=4,
+    hidden=(4,),
+    activation="tanh",
+    output_gain=1.0,
+    inner_rate=0.5,
+    cg_iterations=8,
+    fisher_fraction=0.5,
 )
 CPU = torch.device("cpu")
 

@@ -25,7 +25,7 @@ def block(words: str) -> str:
 def test_gymnasium_example():
     names: dict = {}
     exec(compile(block("gymnasium.make_vec"), "README.md", "exec"), names)
-    assert names["info"]["task"] == {"velocity": 0.5}
+    assert 0.0 <= names["info"]["task"]["velocity"] <= 2.0
     assert names["worlds"].num_envs == 64
     names["env"].close()
     names["worlds"].close()

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.custom_scalar import layout_pb2
 
 from metarl.tracking import GLOSSARY, Tracker, look_up, read_progress
 
@@ -73,20 +72,3 @@ def test_what_was_flushed_can_be_read_while_the_tracker_is_open(tmp_path: Path) 
         tracker.log(1, {"return/post": 1.0})
         tracker.flush()
         assert scalars(tmp_path, "return/post") == [(1, 1.0)]
-
-
-def test_the_layout_makes_a_margin_chart(tmp_path: Path) -> None:
-    with Tracker(tmp_path) as tracker:
-        tracker.layout({"adaptation": {"return": ("adaptation/mean", "adaptation/lower", "adaptation/upper")}})
-        with pytest.raises(ValueError, match="GLOSSARY"):
-            tracker.layout({"adaptation": {"return": ("adaptation/mean", "adaptation/low", "adaptation/upper")}})
-    events = EventAccumulator(str(tmp_path))
-    events.Reload()
-    [event] = events.Tensors("custom_scalars__config__")
-    layout = vars(layout_pb2)["Layout"].FromString(event.tensor_proto.string_val[0])
-    [series] = layout.category[0].chart[0].margin.series
-    assert (series.value, series.lower, series.upper) == (
-        "adaptation/mean",
-        "adaptation/lower",
-        "adaptation/upper",
-    )
