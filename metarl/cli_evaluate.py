@@ -96,6 +96,7 @@ def evaluate_command(arguments: list[str]) -> int:
         entries=tuple(entries),
         oracle=oracle,
         random=meeting.random() if options.random or oracle else None,
+        coincide=meeting.family.space.coincide,
     )
     summary = summarise(evaluation)
     write(evaluation, summary, folder)

@@ -101,6 +101,8 @@ class Evaluation:
     """A policy that is told the task; only its first point counts."""
     random: Entry | None = None
     """An untrained policy; only its first point counts."""
+    coincide: bool = False
+    """Whether the family has too few tasks to hold any out: its test tasks are its training tasks."""
 
     def __post_init__(self) -> None:
         known = self.entries[0].curves[0].tasks.records()
@@ -161,6 +163,7 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in VERSIONS},
         "family": evaluation.family,
         "split": evaluation.split,
+        "kind": task_kind(evaluation.split, coincide=evaluation.coincide),
         "seed": evaluation.seed,
         "tasks": len(first.curves[0].tasks),
         "gap_note": None,
@@ -185,6 +188,13 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
     if evaluation.random is not None:
         summary["random"] = _describe(evaluation.random, range(1), generator)
     return summary
+
+
+def task_kind(split: str, *, coincide: bool) -> str:
+    """Return in words which tasks an evaluation used; never "held-out" where there are none."""
+    if coincide and split != "ood":
+        return "tasks (train and test tasks coincide)"
+    return {"train": "training tasks", "test": "held-out tasks", "ood": "out-of-distribution tasks"}[split]
 
 
 def _describe(entry: Entry, steps: Sequence[int], generator: torch.Generator) -> dict[str, Any]:
@@ -229,7 +239,7 @@ def _gaps(entry: Entry, random: Entry, oracle: Entry, generator: torch.Generator
 def table(summary: dict[str, Any]) -> Table:
     """Return a summary as a table for the terminal, within 80 columns."""
     result = Table(
-        title=f"{summary['family']}, {summary['tasks']} {summary['split']} tasks: return after adaptation",
+        title=f"{summary['family']}, {summary['tasks']} {summary['kind']}: return after adaptation",
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,

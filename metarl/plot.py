@@ -68,15 +68,14 @@ def plot(summary: dict[str, Any]) -> bytes:
 
 def _title(summary: dict[str, Any]) -> str:
     """Return what is shown."""
-    return f"{summary['agents'][0]['agent']} adapts to new tasks of {summary['family']}"
+    return f"{summary['agents'][0]['agent']} adapts to tasks of {summary['family']}"
 
 
 def _subtitle(summary: dict[str, Any]) -> str:
     """Return how it was measured."""
-    kinds = {"train": "training tasks", "test": "held-out tasks", "ood": "tasks out of distribution"}
     seeds = len(summary["agents"][0]["training_seeds"])
     trained = f", {seeds} training seeds" if seeds > 1 else ""
-    return f"{summary['tasks']} {kinds[summary['split']]}{trained}; mean and 95% bootstrap interval over tasks"
+    return f"{summary['tasks']} {summary['kind']}{trained}; mean and 95% bootstrap interval over tasks"
 
 
 def _label_ends(axes: Axes, labels: list[tuple[float, str, str]]) -> None:

@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from metarl.agents import config_class, make
 from metarl.envs import get, make_worlds
 from metarl.errors import UserError
-from metarl.evaluate import Curve, Entry, Evaluation, adaptation_curve, summarise, table, write
+from metarl.evaluate import Curve, Entry, Evaluation, adaptation_curve, summarise, table, task_kind, write
 from metarl.rollout import collect
 from metarl.seeding import Streams
 from metarl.types import MetaAgent, Tasks
@@ -197,3 +197,10 @@ def test_a_curve_of_one_point_can_be_drawn(tmp_path: Path) -> None:
     )
     write(evaluation, summarise(evaluation), tmp_path)
     assert (tmp_path / "adaptation.png").stat().st_size > 1000
+
+
+def test_tasks_are_called_held_out_only_where_they_are() -> None:
+    assert task_kind("test", coincide=False) == "held-out tasks"
+    assert "held-out" not in task_kind("test", coincide=True)
+    assert "coincide" in task_kind("test", coincide=True)
+    assert task_kind("ood", coincide=True) == "out-of-distribution tasks"
