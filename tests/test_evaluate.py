@@ -46,9 +46,9 @@ def entry(agent: str, *seeds: Sequence[Sequence[float]], tasks: Tasks = TASKS) -
     return Entry(agent=agent, curves=curves, runs=names, seeds=tuple(range(len(seeds))))
 
 
-def made_up(**references: Entry) -> Evaluation:
+def made_up(oracle: Entry | None = None, random: Entry | None = None) -> Evaluation:
     agent = entry("maml-trpo", [[-10.0, -20.0, -30.0, -40.0], [-4.0, -5.0, -6.0, -45.0], [-1.0, -2.0, -3.0, -4.0]])
-    return Evaluation(family=FAMILY.full_name, split="test", seed=0, entries=(agent,), **references)
+    return Evaluation(family=FAMILY.full_name, split="test", seed=0, entries=(agent,), oracle=oracle, random=random)
 
 
 def test_curve_is_the_learner_stepped_by_hand() -> None:
