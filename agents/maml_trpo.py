@@ -72,7 +72,7 @@ class MamlTrpoConfig:
     """At test, factor on α after the first step."""
     discount: float = 0.99
     """γ per step."""
-    trace: float = 1.0
+    trace: float = 0.97
     """λ of the advantages."""
     hidden: tuple[int, ...] = (100, 100)
     """Hidden layers of the policy."""

@@ -11,11 +11,13 @@ To write a new one, read `point_nav.py` (40 lines of substance) or `half_cheetah
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import gymnasium
 import mujoco
@@ -125,6 +127,16 @@ class Family(ABC):
     def terminated(self, state: State, tasks: Tasks) -> Bool[Tensor, " B"] | None:
         """Return which worlds reached a terminal state, or None where the family never ends early."""
         return None
+
+
+F = TypeVar("F", bound=Family)
+
+
+def with_horizon(family: F, steps: int) -> F:
+    """Return the same family with another time limit; families are frozen dataclasses."""
+    if not dataclasses.is_dataclass(family):
+        raise TypeError(f"{type(family).__name__} is no dataclass: write it as a frozen one, as the others are")
+    return dataclasses.replace(family, horizon=steps)
 
 
 class TorchFamily(Family):

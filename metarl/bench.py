@@ -30,8 +30,9 @@ from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.config import check
 from metarl.envs import get, make_worlds
 from metarl.envs.cpu import MujocoPhysics
-from metarl.envs.family import MujocoFamily
+from metarl.envs.family import MujocoFamily, with_horizon
 from metarl.errors import UserError
+from metarl.inner import Executor
 from metarl.seeding import Streams
 
 GYMNASIUM_IDS = {"half-cheetah": "HalfCheetah-v5", "ant": "Ant-v5"}
@@ -80,7 +81,7 @@ class MamlConfig:
     """Episodes of a task, K."""
     steps: int = 100
     """Steps of an episode, T."""
-    executors: tuple[str, ...] = ("folded", "vmap", "loop")
+    executors: tuple[Executor, ...] = ("folded", "vmap", "loop")
     """Executors to compare; the last one is the reference of the ratios."""
     rounds: int = 5
     """Rounds in which they take turns."""
@@ -191,7 +192,7 @@ def vary_masses(physics: MujocoPhysics, seed: int = 0) -> None:
 
 def _ours(family: MujocoFamily, actions: np.ndarray, threads: int) -> Run:
     steps, worlds, _ = actions.shape
-    env = make_worlds(replace(family, horizon=steps + 1), worlds, threads=threads)  # pyright: ignore[reportArgumentType]
+    env = make_worlds(with_horizon(family, steps + 1), worlds, threads=threads)
     assert isinstance(env.physics, MujocoPhysics)
     vary_masses(env.physics)
     generator = torch.Generator().manual_seed(0)
@@ -272,12 +273,11 @@ def _print_engines(row: dict[str, Any], rounds: int, threads: int) -> None:
 def run_maml(config: MamlConfig) -> dict[str, Any]:
     """Measure, print and return the parts of one meta-iteration under every executor."""
     threads = config.threads or cores()
-    family = get(config.family)
-    family = replace(family, horizon=config.steps)  # pyright: ignore[reportArgumentType]
+    family = with_horizon(get(config.family), config.steps)
     env = make_worlds(family, config.tasks * config.episodes, threads=threads)
     agents = {}
     for executor in config.executors:
-        settings = MamlTrpoConfig(tasks=config.tasks, episodes=config.episodes, executor=executor)  # pyright: ignore
+        settings = MamlTrpoConfig(tasks=config.tasks, episodes=config.episodes, executor=executor)
         if executor == "loop":
             settings = replace(settings, chunk_steps=1)
         agents[executor] = make("maml-trpo", settings, family.spec(), Streams(0), torch.device("cpu"))

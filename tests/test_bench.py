@@ -8,6 +8,7 @@ import torch
 
 from metarl.bench import EnginesConfig, MamlConfig, known_warning_left_out, run_engines, run_maml, vary_masses
 from metarl.envs import make_worlds
+from metarl.envs.cpu import MujocoPhysics
 from metarl.errors import UserError
 
 
@@ -31,8 +32,10 @@ def test_engines_needs_a_robot():
 
 def test_worlds_of_the_benchmark_differ():
     physics = make_worlds("half-cheetah-vel", 3, threads=1).physics
-    vary_masses(physics)  # type: ignore[arg-type]
-    masses = physics.batch.expanded("body_mass")  # type: ignore[attr-defined]
+    assert isinstance(physics, MujocoPhysics)
+    vary_masses(physics)
+    masses = physics.batch.expanded("body_mass")
+    assert masses is not None
     assert len(np.unique(masses[:, 1:].round(9), axis=0)) == 3
 
 

@@ -10,6 +10,7 @@ import torch
 from metarl.agents import make
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.envs import get, make_worlds
+from metarl.envs.cpu import MujocoPhysics
 from metarl.seeding import Streams
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -37,13 +38,15 @@ def test_own_family_example_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.syspath_prepend(str(tmp_path))
     __import__("heavy_hopper_example")
     family = get("heavy-hopper")
-    assert family.observation_size == gymnasium.make("Hopper-v5").observation_space.shape[0]  # type: ignore[index]
+    assert gymnasium.make("Hopper-v5").observation_space.shape == (family.observation_size,)
     config = MamlTrpoConfig(tasks=2, episodes=2, hidden=(8,))
     agent = make("maml-trpo", config, family.spec(), Streams(0), torch.device("cpu"))
     env = make_worlds(family, 4)
     metrics = agent.train_iteration(env, family.space.sample, Streams(0))
     assert metrics["env/steps"] > 0
     physics = env.physics
-    masses = physics.batch.expanded("body_mass")  # type: ignore[attr-defined]
+    assert isinstance(physics, MujocoPhysics)
+    masses = physics.batch.expanded("body_mass")
+    assert masses is not None
     assert (masses[0] == masses[1]).all()
     assert (masses[0, 1:] != masses[2, 1:]).all()
