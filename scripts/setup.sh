@@ -2,7 +2,7 @@
 # Makes .venv in the repository ready. Sourced by scripts/test and scripts/quickstart; call `set_up EXTRAS`.
 #
 # The environment carries a stamp file per kind of set-up (plain, dev). A stamp holds a fingerprint of all that
-# decides the content: pyproject.toml, constraints.txt, the Python and the folder. A stamp that matches means that
+# decides the content: pyproject.toml, scripts/constraints.txt, the Python and the folder. A stamp that matches means that
 # nothing has to be done. It is written last, so a set-up that was interrupted has none and is made anew.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -47,7 +47,7 @@ import platform
 import sys
 
 root = pathlib.Path(sys.argv[1])
-content = [(root / name).read_bytes() for name in ("pyproject.toml", "constraints.txt")]
+content = [(root / name).read_bytes() for name in ("pyproject.toml", "scripts/constraints.txt")]
 content.append(f"{sys.version} {platform.platform()} {root}".encode())
 print(hashlib.sha256(b"\0".join(content)).hexdigest())
 PY
@@ -64,7 +64,7 @@ set_up() {
     local extras="${1:-}" python want target quiet=""
     python="$(find_python)" || fail "No Python >= 3.11 with the venv module was found. Install one (on Debian and" \
         "Ubuntu: python3 and python3-venv), or name one: PYTHON=/path/to/python $0"
-    want="$(fingerprint "$python")" || fail "pyproject.toml or constraints.txt cannot be read in $ROOT."
+    want="$(fingerprint "$python")" || fail "pyproject.toml or scripts/constraints.txt cannot be read in $ROOT."
 
     # A dev set-up has everything that the plain one has.
     if is_ready "$VENV/.metarl-dev" "$want" || { [ -z "$extras" ] && is_ready "$VENV/.metarl-plain" "$want"; }; then
@@ -95,11 +95,11 @@ set_up() {
 
     target=".${extras:+[$extras]}"
     say "Installing metarl-suite${extras:+ with the extra '$extras'} and what it needs, in the versions of" \
-        "constraints.txt. This takes a few minutes the first time (torch is large)."
+        "scripts/constraints.txt. This takes a few minutes the first time (torch is large)."
     [ -t 1 ] || quiet="-qq" # a log needs the errors, not the progress bars
     (
         cd "$ROOT" && "$BIN/python" -m pip install $quiet --no-input --disable-pip-version-check \
-            --constraint constraints.txt --editable "$target"
+            --constraint scripts/constraints.txt --editable "$target"
     ) </dev/null || fail "pip could not install the packages; the lines above say why. Run $0 again to retry."
     printf '%s\n' "$want" >"$VENV/.metarl-${extras:-plain}"
     say "Done."

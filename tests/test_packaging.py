@@ -37,7 +37,7 @@ def test_every_package_is_installed(project: dict[str, Any]) -> None:
 
 
 def test_constraints_name_every_dependency(project: dict[str, Any]) -> None:
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    lines = (ROOT / "scripts" / "constraints.txt").read_text().splitlines()
     pinned = {line.split("==")[0] for line in lines if not line.startswith("#")}
     groups = [project["project"]["dependencies"], *project["project"]["optional-dependencies"].values()]
     named = {re.split(r"[<>=,]", requirement)[0] for group in groups for requirement in group}
