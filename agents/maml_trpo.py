@@ -35,6 +35,7 @@ from metarl.experience import (
     mean_kl,
     prepare,
     surrogate,
+    tasks_at_a_time,
 )
 from metarl.finetune import GradientLearner, TaskPolicy
 from metarl.inner import AdaptationJacobian, Executor, Rates, adapt, meta_gradients, over_tasks
@@ -184,7 +185,7 @@ class MamlTrpo:
                         params,
                         batch,
                         executor=config.executor,
-                        chunk=self._chunk(batch),
+                        chunk=tasks_at_a_time(batch, config.chunk_steps),
                     )
                 points.append(params)
             adapt_seconds += time.perf_counter() - started
@@ -221,16 +222,11 @@ class MamlTrpo:
         learned = [value.flatten() for name, value in self.meta.items() if name.startswith(RATE)]
         return {"inner/rate": float(torch.cat(learned).mean())} if learned else {}
 
-    def _chunk(self, batch: Batch) -> int:
-        """Return how many tasks make `chunk_steps` environment steps."""
-        episodes, steps = batch["weights"].shape[1:]
-        return max(1, self.config.chunk_steps // (episodes * steps))
-
     def _update(self, points: list[Params], batches: list[Batch]) -> Metrics:
         """Take the outer step; `points` are θ_0 ... θ_n of every task, `batches` the data collected at each."""
         config = self.config
         data = {"before": batches[:-1], "after": batches[-1]}
-        chunk = self._chunk(batches[-1])
+        chunk = tasks_at_a_time(batches[-1], config.chunk_steps)
         gradients, before = meta_gradients(self.objective, self.meta, data, executor=config.executor, chunk=chunk)
         gradient = {name: value.mean(0) for name, value in gradients.items()}
 
@@ -262,7 +258,7 @@ class MamlTrpo:
         config = self.config
         episodes = max(1, round(config.fisher_fraction * config.episodes))
         parts = [first_episodes(batch, episodes) for batch in batches]
-        chunk = self._chunk(parts[-1])
+        chunk = tasks_at_a_time(parts[-1], config.chunk_steps)
         _, rates = self.split(self.meta)
         chunks: list[tuple[AdaptationJacobian, PolicyFisher]] = []
         for start in range(0, config.tasks, chunk):

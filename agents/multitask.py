@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from metarl.config import check
-from metarl.experience import Batch, first_episodes, mean_kl, prepare, surrogate
+from metarl.experience import Batch, first_episodes, mean_kl, prepare, surrogate, tasks_at_a_time
 from metarl.finetune import GradientLearner, TaskPolicy, tell
 from metarl.inner import meta_gradients, over_tasks
 from metarl.nets import MLP, Activation, GaussianPolicy, load_params, stack
@@ -139,7 +139,7 @@ class Multitask:
 
     def _update(self, batch: Batch) -> Metrics:
         config = self.config
-        chunk = self._chunk(batch)
+        chunk = tasks_at_a_time(batch, config.chunk_steps)
         gradients, before = meta_gradients(self.surrogate, self.params, batch, chunk=chunk)
         gradient = {name: value.mean(0) for name, value in gradients.items()}
         old = stack(self.params, config.tasks)
@@ -187,10 +187,6 @@ class Multitask:
 
     def _told(self, tasks: Tasks) -> Tensor | None:
         return None if self.features is None else self.features(tasks).float()
-
-    def _chunk(self, batch: Batch) -> int:
-        episodes, steps = batch["weights"].shape[1:]
-        return max(1, self.config.chunk_steps // (episodes * steps))
 
     def start(self, tasks: Tasks) -> GradientLearner:
         """Return the learner that fine-tunes on M new tasks; the oracle knows its tasks and stays as it is."""

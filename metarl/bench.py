@@ -34,6 +34,7 @@ from metarl.envs.family import MujocoFamily, with_horizon
 from metarl.errors import UserError
 from metarl.inner import Executor
 from metarl.seeding import Streams
+from metarl.training import resolve_threads
 
 GYMNASIUM_IDS = {"half-cheetah": "HalfCheetah-v5", "ant": "Ant-v5"}
 """Robot (start of the family's name) -> the Gymnasium environment of the same robot."""
@@ -96,7 +97,7 @@ class MamlConfig:
 
 def run_engines(config: EnginesConfig) -> dict[str, Any]:
     """Measure, print and return env-steps per second of every engine, and their ratios to ours."""
-    threads = config.threads or cores()
+    threads = resolve_threads(config.threads)
     report: dict[str, Any] = {"threads": threads, "rounds": config.rounds, "results": []}
     for name in config.family:
         family = get(name)
@@ -272,7 +273,7 @@ def _print_engines(row: dict[str, Any], rounds: int, threads: int) -> None:
 
 def run_maml(config: MamlConfig) -> dict[str, Any]:
     """Measure, print and return the parts of one meta-iteration under every executor."""
-    threads = config.threads or cores()
+    threads = resolve_threads(config.threads)
     family = with_horizon(get(config.family), config.steps)
     env = make_worlds(family, config.tasks * config.episodes, threads=threads)
     agents = {}
@@ -361,8 +362,3 @@ def _print_maml(report: dict[str, Any], reference: str) -> None:
         f"policy: its share of the collection; speed-up: of adapt and update, on {reference}; peak memory "
         f"{report['peak_memory_mb']:,.0f} MB"
     )
-
-
-def cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

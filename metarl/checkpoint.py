@@ -137,10 +137,6 @@ class CheckpointFolder:
         best = self.path / "best.pt"
         return float(read_header(best)["score"]) if best.exists() and _is_sound(best) else -math.inf
 
-    def load_last(self, expect: Mapping[str, Any]) -> dict[str, Any]:
-        """Read the newest checkpoint; errors as in `load`."""
-        return load(self.path / "last.pt", expect)
-
 
 def _encode(payload: dict[str, Any], header: Mapping[str, Any]) -> bytes:
     """Return the content of a checkpoint file."""

@@ -128,7 +128,7 @@ def test_the_folder_keeps_last_previous_and_best(tmp_path: Path) -> None:
     assert kept == {"last": 4.0, "previous": 3.0, "best": 1.0}
     assert folder.best_score() == 5.0
     assert CheckpointFolder(folder.path).best_score() == 5.0
-    assert folder.load_last(HEADER)["agent"]["w"][0] == 4.0
+    assert load(folder.path / "last.pt", HEADER)["agent"]["w"][0] == 4.0
 
 
 def test_a_bad_last_checkpoint_offers_the_good_previous_one_and_never_replaces_it(tmp_path: Path) -> None:
@@ -138,15 +138,15 @@ def test_a_bad_last_checkpoint_offers_the_good_previous_one_and_never_replaces_i
     last = tmp_path / "last.pt"
     last.write_bytes(last.read_bytes()[:-10])
     with pytest.raises(UserError, match=r"truncated.* add --checkpoint previous to use it"):
-        folder.load_last(HEADER)
+        load(folder.path / "last.pt", HEADER)
     # Neither is offered where it would not fit.
     with pytest.raises(UserError, match="truncated") as caught:
-        folder.load_last({**HEADER, "family": "ant-dir"})
+        load(folder.path / "last.pt", {**HEADER, "family": "ant-dir"})
     assert "--checkpoint" not in str(caught.value)
 
     folder.save(payload(3.0), HEADER)
     assert load(tmp_path / "previous.pt", HEADER)["agent"]["w"][0] == 1.0
-    assert folder.load_last(HEADER)["agent"]["w"][0] == 3.0
+    assert load(folder.path / "last.pt", HEADER)["agent"]["w"][0] == 3.0
 
 
 def test_the_folder_is_good_after_every_single_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +177,6 @@ def test_the_folder_is_good_after_every_single_write(tmp_path: Path, monkeypatch
             finished = False
         monkeypatch.setattr(Path, "replace", replace)
         assert finished == (allowed == 3)
-        assert folder.load_last(HEADER)["agent"]["w"][0] == (3.0 if finished else 2.0)
+        assert load(folder.path / "last.pt", HEADER)["agent"]["w"][0] == (3.0 if finished else 2.0)
         assert load(folder.path / "best.pt", HEADER)["agent"]["w"][0] == (3.0 if allowed > 0 else 2.0)
         load(folder.path / "previous.pt", HEADER)
