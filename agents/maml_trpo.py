@@ -209,6 +209,7 @@ class MamlTrpo:
             **self._rate_metrics(),
             "episode/length": float(lengths.mean()),
             "episode/terminated": float(last.terminated.float().mean()),
+            **last.success_rate,
             "env/steps": float(sum(episodes.steps for episodes in played)),
             **{f"reward/{name}": value for name, value in last.terms.items()},
             "speed/env_steps_per_second": sum(episodes.steps for episodes in played) / collect_seconds,

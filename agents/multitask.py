@@ -129,6 +129,7 @@ class Multitask:
             "policy/std": float(self.params["log_std"].exp().mean()),
             "episode/length": float(episodes.mask.sum(2).mean()),
             "episode/terminated": float(episodes.terminated.float().mean()),
+            **episodes.success_rate,
             "env/steps": float(episodes.steps),
             **{f"reward/{name}": value for name, value in episodes.terms.items()},
             "speed/env_steps_per_second": episodes.steps / episodes.seconds,

@@ -50,6 +50,34 @@ class Observable:
     unit: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Marker:
+    """What a picture shows of a task beside the model: a ball, or an arrow. It is no part of the physics."""
+
+    position: Float[Tensor, "B 3"]
+    """Centre of the ball, or root of the arrow, in the world's coordinates, m."""
+    tip: Float[Tensor, "B 3"] | None = None
+    """Tip of the arrow, m; None for a ball."""
+    radius: float = 0.1
+    """Of the ball, or of the arrow's shaft, m."""
+    colour: tuple[float, float, float, float] = (0.1, 0.7, 0.2, 0.8)
+    """Red, green, blue and opacity, 0..1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A camera that stands still."""
+
+    centre: tuple[float, float, float]
+    """Point that it looks at, m."""
+    distance: float
+    """From that point, m."""
+    azimuth: float = 90.0
+    """Direction that it looks in: 0 along x, 90 along y, degrees."""
+    elevation: float = -45.0
+    """-90 is straight down, degrees."""
+
+
 class Family(ABC):
     """A parameterised set of tasks that share observation and action spaces.
 
@@ -61,6 +89,7 @@ class Family(ABC):
         horizon: T, the time limit in control steps; reaching it truncates.
         step_seconds: simulated seconds of one control step.
         action_low, action_high: bounds of every action dimension, in `action_unit`.
+        discrete: whether an action is one of A alternatives, given one-hot, in place of A numbers.
         remember: state fields that `reward_terms` needs from before the step.
         space: the task parameters.
         observables: the observation table, one row per observation dimension.
@@ -75,6 +104,7 @@ class Family(ABC):
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
     action_unit: str
+    discrete: bool = False
     remember: tuple[str, ...] = ()
     space: ParameterSpace
     observables: tuple[Observable, ...]
@@ -103,11 +133,15 @@ class Family(ABC):
             horizon=self.horizon,
             feature_size=self.space.feature_size,
             features=self.space.features,
+            discrete=self.discrete,
         )
 
     @abstractmethod
-    def reset_state(self, generator: torch.Generator, worlds: int) -> dict[str, Float[Tensor, "B D"]]:
-        """Return the writable state fields of `worlds` new episodes."""
+    def reset_state(self, generator: torch.Generator, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
+        """Return the writable state fields of new episodes, one of each task.
+
+        A family with random physics draws all the noise of an episode here and keeps it in its state.
+        """
 
     @abstractmethod
     def observe(self, state: State, tasks: Tasks) -> Float[Tensor, "B O"]:
@@ -120,12 +154,16 @@ class Family(ABC):
         Args:
             before: the `remember` fields before the step.
             state: all fields after the step.
-            action: action in physical units, within bounds.
+            action: action in physical units, within bounds; one-hot where the family is discrete.
             tasks: one task per world.
         """
 
     def terminated(self, state: State, tasks: Tasks) -> Bool[Tensor, " B"] | None:
         """Return which worlds reached a terminal state, or None where the family never ends early."""
+        return None
+
+    def success(self, state: State, tasks: Tasks) -> Bool[Tensor, " B"] | None:
+        """Return which worlds meet their task's goal now, or None where the family has no such goal."""
         return None
 
 
@@ -172,12 +210,13 @@ class MujocoFamily(Family):
     Attributes:
         frame_skip: physics substeps of one control step.
         fields: the `mjData` fields the family reads.
-        camera: the camera of the model that pictures are taken with; where it has none of that name, a free one.
+        camera: what pictures are taken with: a camera of the model (where it has none of that name, a free one), or a
+            view.
     """
 
     frame_skip: int
     fields: tuple[str, ...] = ("qpos", "qvel")
-    camera: str = "track"
+    camera: str | View = "track"
 
     @abstractmethod
     def model_spec(self) -> mujoco.MjSpec:
@@ -199,6 +238,10 @@ class MujocoFamily(Family):
     def apply(self, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
         """Return the model fields that differ between worlds: `mjModel` name -> [B, ...]. Default: none."""
         return {}
+
+    def markers(self, state: State, tasks: Tasks) -> tuple[Marker, ...]:
+        """Return what pictures show of the tasks, such as goals that the model does not have. Default: nothing."""
+        return ()
 
 
 def gymnasium_model(file: str) -> mujoco.MjSpec:
@@ -226,3 +269,17 @@ def noisy_start(
     uniform = torch.rand(worlds, model.nq, generator=generator, dtype=torch.float64) * 2.0 - 1.0
     normal = torch.randn(worlds, model.nv, generator=generator, dtype=torch.float64)
     return {"qpos": pose + noise * uniform, "qvel": noise * normal}
+
+
+def random_actions(family: Family, worlds: int, generator: torch.Generator) -> Float[Tensor, "B A"]:
+    """Draw an action for every world: uniform in -1..1 of the bounds, or any alternative of a discrete family.
+
+    Args:
+        family: whose actions.
+        worlds: B.
+        generator: where the randomness comes from.
+    """
+    if family.discrete:
+        chosen = torch.randint(family.action_size, (worlds,), generator=generator)
+        return torch.nn.functional.one_hot(chosen, family.action_size).double()
+    return torch.rand(worlds, family.action_size, generator=generator, dtype=torch.float64) * 2.0 - 1.0

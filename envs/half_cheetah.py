@@ -78,9 +78,9 @@ class HalfCheetah(MujocoFamily):
         """Return Gymnasium's half cheetah."""
         return gymnasium_model("half_cheetah.xml")
 
-    def reset_state(self, generator: torch.Generator, worlds: int) -> dict[str, Float[Tensor, "B D"]]:
+    def reset_state(self, generator: torch.Generator, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
         """Return the standing pose with HalfCheetah-v5's noise."""
-        return noisy_start(self.model, RESET_NOISE, generator, worlds)
+        return noisy_start(self.model, RESET_NOISE, generator, len(tasks))
 
     def observe(self, state: State, tasks: Tasks) -> Float[Tensor, "B O"]:
         """Return pose and velocities."""

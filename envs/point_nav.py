@@ -64,9 +64,9 @@ class PointNav(TorchFamily):
         )
         object.__setattr__(self, "space", ParameterSpace(self.full_name, (goal,)))
 
-    def reset_state(self, generator: torch.Generator, worlds: int) -> dict[str, Float[Tensor, "B D"]]:
+    def reset_state(self, generator: torch.Generator, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
         """Return the origin."""
-        return {"position": torch.zeros(worlds, 2, dtype=torch.float64)}
+        return {"position": torch.zeros(len(tasks), 2, dtype=torch.float64)}
 
     def advance(self, state: State, action: Float[Tensor, "B A"], tasks: Tasks) -> dict[str, Tensor]:
         """Move by the action."""

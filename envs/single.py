@@ -17,7 +17,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Box
+from gymnasium.spaces import Box, Discrete
 from jaxtyping import Float
 
 from metarl.envs.choice import Task, TaskChoice, check_options, generators
@@ -28,16 +28,19 @@ from metarl.errors import UserError
 from metarl.types import Record
 
 Observation = Float[np.ndarray, " O"]
+Action = np.ndarray | np.integer
+"""Numbers, or the number of an alternative."""
 
 RENDER_MODES = ("rgb_array",)
 
 
-class FamilyEnv(gymnasium.Env[Observation, np.ndarray]):
+class FamilyEnv(gymnasium.Env[Observation, Action]):
     """One world of a family.
 
-    Observations are float64, actions are in the family's physical unit and clipped to its bounds. The time limit is
-    the family's: no `TimeLimit` wrapper is needed. `info["task"]` is the task's record, `info["reward/<term>"]` each
-    term of the reward.
+    Observations are float64, actions are in the family's physical unit and clipped to its bounds (the number of the
+    alternative where the family is discrete). The time limit is the family's: no `TimeLimit` wrapper is needed.
+    `info["task"]` is the task's record, `info["reward/<term>"]` each term of the reward, `info["success"]` whether the
+    task's goal is met, where the family has one.
 
     Args:
         family: a family or its name, `name` or `name@variant`.
@@ -102,15 +105,17 @@ class FamilyEnv(gymnasium.Env[Observation, np.ndarray]):
         observation = self._worlds.reset(for_start)
         return observation[0].numpy(), {"task": self.task}
 
-    def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: Action | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Take one action.
 
         Raises:
             UserError: the episode has ended, or the action has the wrong shape or is not finite.
         """
-        step = self._worlds.step(to_tensor(action, (self.family.action_size,))[None])
+        step = self._worlds.step(to_actions(action, self.family, ()).reshape(1, -1))
         info: dict[str, Any] = {"task": self.task}
         info.update((f"reward/{name}", value.item()) for name, value in step.terms.items())
+        if step.success is not None:
+            info["success"] = bool(step.success)
         observation = step.observation[0].numpy()
         return observation, step.reward.item(), bool(step.terminated), bool(step.truncated), info
 
@@ -145,15 +150,33 @@ def frames_per_second(family: Family) -> float:
     return max(10.0, round(1.0 / family.step_seconds, 3))
 
 
-def make_spaces(family: Family) -> tuple[Box, Box]:
+def make_spaces(family: Family) -> tuple[Box, Box | Discrete]:
     """Return the observation space (bounded by what counts as valid) and the action space of one world."""
     observations = Box(-LARGEST_VALID, LARGEST_VALID, (family.observation_size,), np.float64)
+    if family.discrete:
+        return observations, Discrete(family.action_size)
     actions = Box(np.array(family.action_low, np.float32), np.array(family.action_high, np.float32), dtype=np.float32)
     return observations, actions
 
 
-def to_tensor(action: Any, shape: tuple[int, ...]) -> torch.Tensor:
-    """Return actions as float64, or say what is wrong with them."""
+def to_actions(action: Any, family: Family, batch: tuple[int, ...]) -> torch.Tensor:
+    """Return Gymnasium's actions as a family takes them, or say what is wrong with them.
+
+    Args:
+        action: `batch` + [A] numbers, or `batch` whole numbers from 0 to A - 1 where the family is discrete.
+        family: the family.
+        batch: () for one world, (B,) for many.
+    """
+    if not family.discrete:
+        return _to_tensor(action, (*batch, family.action_size))
+    chosen = _to_tensor(action, batch)
+    index = chosen.nan_to_num(-1.0).long()
+    if not bool(((index == chosen) & (index >= 0) & (index < family.action_size)).all()):
+        raise UserError(f"got the action {action!r}: give whole numbers from 0 to {family.action_size - 1}")
+    return torch.nn.functional.one_hot(index, family.action_size).double()
+
+
+def _to_tensor(action: Any, shape: tuple[int, ...]) -> torch.Tensor:
     try:
         array = np.asarray(action, dtype=np.float64)
     except (TypeError, ValueError) as error:

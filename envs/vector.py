@@ -26,7 +26,7 @@ from metarl.envs.choice import Task, TaskChoice, check_options, generators
 from metarl.envs.draw import Painter, Picture, make_painter
 from metarl.envs.family import Family
 from metarl.envs.registry import make_worlds, resolve
-from metarl.envs.single import RENDER_MODES, check_render_mode, frames_per_second, make_spaces, to_tensor
+from metarl.envs.single import RENDER_MODES, check_render_mode, frames_per_second, make_spaces, to_actions
 from metarl.errors import UserError
 from metarl.types import Tasks
 
@@ -38,9 +38,10 @@ Infos = dict[str, Any]
 class FamilyVectorEnv(gymnasium.vector.VectorEnv[Observations, np.ndarray, np.ndarray]):
     """Worlds of a family, which begin a new episode of the same task after one has ended.
 
-    Observations and rewards are float64, actions are in the family's physical unit and clipped to its bounds.
-    `infos["task"]` holds the task parameters, `infos["reward/<term>"]` the terms of the reward, each with Gymnasium's
-    mask `_<key>` of the worlds that have it.
+    Observations and rewards are float64, actions are in the family's physical unit and clipped to its bounds (the
+    numbers of the alternatives where the family is discrete). `infos["task"]` holds the task parameters,
+    `infos["reward/<term>"]` the terms of the reward, `infos["success"]` whether each world's goal is met, where the
+    family has one; each with Gymnasium's mask `_<key>` of the worlds that have it.
 
     Args:
         num_envs: B.
@@ -138,7 +139,7 @@ class FamilyVectorEnv(gymnasium.vector.VectorEnv[Observations, np.ndarray, np.nd
             UserError: actions of the wrong shape or not finite, no reset yet, or, without autoreset, a world whose
                 episode has ended.
         """
-        action = to_tensor(actions, (self.num_envs, self.family.action_size))
+        action = to_actions(actions, self.family, (self.num_envs,))
         begin = self._ended
         if self.autoreset_mode is AutoresetMode.DISABLED and begin.any():
             raise UserError(
@@ -148,17 +149,19 @@ class FamilyVectorEnv(gymnasium.vector.VectorEnv[Observations, np.ndarray, np.nd
         observation = np.zeros((self.num_envs, self.family.observation_size))
         reward = np.zeros(self.num_envs)
         terminated, truncated = np.zeros_like(begin), np.zeros_like(begin)
-        terms: dict[str, np.ndarray] = {}
+        details: dict[str, np.ndarray] = {}
         if not begin.all():
             step = self._worlds.step(action)
             observation, reward = step.observation.numpy(), step.reward.numpy()
             terminated, truncated = step.terminated.numpy(), step.truncated.numpy()
-            terms = {name: value.numpy() for name, value in step.terms.items()}
+            details = {f"reward/{name}": value.numpy() for name, value in step.terms.items()}
+            if step.success is not None:
+                details["success"] = step.success.numpy()
         ended = terminated | truncated
-        infos = self._infos(terms, np.ones_like(begin), ~begin)
+        infos = self._infos(details, np.ones_like(begin), ~begin)
         if self.autoreset_mode is AutoresetMode.SAME_STEP and ended.any():
-            final = self._infos(terms, ended, ended)
-            infos = self._infos(terms, np.ones_like(begin), ~ended)
+            final = self._infos(details, ended, ended)
+            infos = self._infos(details, np.ones_like(begin), ~ended)
             infos["final_obs"], infos["_final_obs"] = _rows(observation, ended), ended.copy()
             infos["final_info"], infos["_final_info"] = final, ended.copy()
             begin, ended = ended, np.zeros_like(ended)
@@ -169,7 +172,7 @@ class FamilyVectorEnv(gymnasium.vector.VectorEnv[Observations, np.ndarray, np.nd
         self._ended = ended
         return observation, reward, terminated, truncated, infos
 
-    def _infos(self, terms: Mapping[str, np.ndarray], has_task: Flags, has_terms: Flags) -> Infos:
+    def _infos(self, details: Mapping[str, np.ndarray], has_task: Flags, has_details: Flags) -> Infos:
         """Return Gymnasium's vector form of every world's info, zero where a world has none."""
         task: Infos = {}
         for name, value in self.tasks.values.items():
@@ -177,10 +180,10 @@ class FamilyVectorEnv(gymnasium.vector.VectorEnv[Observations, np.ndarray, np.nd
             column[~has_task] = 0.0
             task[name], task[f"_{name}"] = column, has_task.copy()
         infos: Infos = {"task": task, "_task": has_task.copy()}
-        if has_terms.any():
-            for name, value in terms.items():
-                infos[f"reward/{name}"] = np.where(has_terms, value, 0.0)
-                infos[f"_reward/{name}"] = has_terms.copy()
+        if has_details.any():
+            for name, value in details.items():
+                infos[name] = np.where(has_details, value, np.zeros((), value.dtype))
+                infos[f"_{name}"] = has_details.copy()
         return infos
 
     def render(self) -> tuple[Picture, ...] | None:

@@ -46,7 +46,9 @@ class TorchPhysics:
 
     def __init__(self, family: TorchFamily, num_worlds: int) -> None:
         self.family = family
-        self.state: dict[str, Tensor] = dict(family.reset_state(torch.Generator(), num_worlds))
+        # A state of the right shapes, until the first `write`.
+        anything = family.space.sample(num_worlds, "train", torch.Generator())
+        self.state: dict[str, Tensor] = dict(family.reset_state(torch.Generator(), anything))
 
     def apply(self, tasks: Tasks, worlds: Tensor | None) -> None:
         """Keep the tasks for `advance`."""
@@ -74,7 +76,8 @@ class Worlds:
         family: the family.
         num_worlds: B.
         physics: the engine.
-        unit_actions: actions come scaled, -1..1 meaning low..high (agents); else in physical units.
+        unit_actions: actions come scaled, -1..1 meaning low..high (agents); else in physical units. A discrete
+            family takes one-hot rows either way.
         dtype: of observations and rewards; physics and reward are computed in float64.
     """
 
@@ -102,7 +105,11 @@ class Worlds:
         self._low = torch.tensor(family.action_low, dtype=torch.float64)
         self._high = torch.tensor(family.action_high, dtype=torch.float64)
         unit = torch.ones_like(self._low)
-        self._scale = unit_actions and not (torch.equal(self._low, -unit) and torch.equal(self._high, unit))
+        self._scale = (
+            unit_actions
+            and not family.discrete
+            and not (torch.equal(self._low, -unit) and torch.equal(self._high, unit))
+        )
         self._elapsed = torch.zeros(num_worlds, dtype=torch.long)
         self._active = torch.zeros(num_worlds, dtype=torch.bool)
         self._all_active = False
@@ -124,8 +131,8 @@ class Worlds:
     def reset(self, generator: torch.Generator, worlds: Tensor | None = None) -> Float[Tensor, "B O"]:
         """Start a new episode in every world, or in those of `worlds` (indices, [N])."""
         tasks = self._start_tasks(worlds)
-        count = self.num_worlds if worlds is None else len(worlds)
-        self.physics.write(self.family.reset_state(generator, count), worlds)
+        begun = tasks if worlds is None else tasks.select(worlds)
+        self.physics.write(self.family.reset_state(generator, begun), worlds)
         rows = slice(None) if worlds is None else worlds
         self._elapsed[rows] = 0
         self._active[rows] = True
@@ -173,6 +180,7 @@ class Worlds:
         terms = self.family.reward_terms(before, state, physical, tasks)
         reward = torch.stack(tuple(terms.values())).sum(0)
         observation = self.family.observe(state, tasks).to(self.dtype)
+        success = self.family.success(state, tasks)
         terminated = self.family.terminated(state, tasks)
         if terminated is None:
             terminated = torch.zeros_like(self._active)
@@ -188,6 +196,7 @@ class Worlds:
             terms = {name: torch.where(live, value, zero) for name, value in terms.items()}
             reward = torch.where(live, reward, zero)
             observation = torch.where(live[:, None], observation, self._observation)
+            success = None if success is None else success & live
         terminated = terminated & self._active
         truncated = truncated & self._active & ~terminated
         ended = terminated | truncated
@@ -196,7 +205,7 @@ class Worlds:
             self._all_active = False
         # A copy: the caller may write into what it gets, and a family may observe a live field of the engine.
         self._observation.copy_(observation)
-        return Step(self._observation.clone(), reward.to(self.dtype), terminated, truncated, terms)
+        return Step(self._observation.clone(), reward.to(self.dtype), terminated, truncated, terms, success)
 
     def _physical(self, action: Tensor) -> Tensor:
         if action.shape != (self.num_worlds, self.action_size):
@@ -209,6 +218,12 @@ class Worlds:
             world = int((~action.isfinite()).any(1).nonzero()[0, 0])
             raise UserError(f"got an action that is not finite in world {world}: {action[world].tolist()}")
         action = action.to(torch.float64)
+        if self.family.discrete:
+            if not (bool(((action == 0.0) | (action == 1.0)).all()) and bool((action.sum(1) == 1.0).all())):
+                raise UserError(
+                    f"{self.family_name} is discrete: give one-hot actions, a 1 among {self.action_size - 1} 0s"
+                )
+            return action
         if self._scale:
             action = self._low + (action + 1.0) * 0.5 * (self._high - self._low)
         return action.clamp(self._low, self._high)

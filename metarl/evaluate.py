@@ -59,6 +59,8 @@ class Curve:
     """The tasks."""
     failures: int
     """Simulations that became invalid; each ended its own episode only."""
+    success: Float[Tensor, "X M"] | None = None
+    """Part of the K episodes that met the task's goal at any step; None where the family has no such goal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,12 @@ class Entry:
     def returns(self) -> Float[Tensor, "X S M"]:
         """Returns of all S training seeds."""
         return torch.stack([curve.returns for curve in self.curves], dim=1)
+
+    @property
+    def success(self) -> Float[Tensor, "X S M"] | None:
+        """Success rates of all S training seeds, or None where the family has no such goal."""
+        rates = [curve.success for curve in self.curves if curve.success is not None]
+        return torch.stack(rates, dim=1) if rates else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,10 +144,12 @@ def adaptation_curve(
         raise UserError(f"Got {steps} steps of {episodes} episodes. Ask for 0 or more steps of 1 or more episodes.")
     failures = env.failures
     learner = agent.start(tasks)
-    returns = []
+    returns, success = [], []
     for step in range(steps + 1):
         experience = collect(env, learner.policy, tasks, episodes, generator)
         returns.append(experience.returns.double().mean(1))
+        if experience.success is not None:
+            success.append(experience.success.double().mean(1))
         if step < steps:
             learner = learner.learn(experience)
     return Curve(
@@ -147,6 +157,7 @@ def adaptation_curve(
         returns=torch.stack(returns),
         tasks=tasks,
         failures=env.failures - failures,
+        success=torch.stack(success) if success else None,
     )
 
 
@@ -203,6 +214,7 @@ def _describe(entry: Entry, steps: Sequence[int], generator: torch.Generator) ->
     for step in steps:
         average = bootstrap_interval(entry.returns[step], mean, generator)
         middle = bootstrap_interval(entry.returns[step], iqm, generator)
+        success = None if entry.success is None else bootstrap_interval(entry.success[step], mean, generator)
         points.append(
             {
                 "step": step,
@@ -213,6 +225,9 @@ def _describe(entry: Entry, steps: Sequence[int], generator: torch.Generator) ->
                 "iqm": middle.estimate,
                 "iqm_lower": middle.lower,
                 "iqm_upper": middle.upper,
+                "success": None if success is None else success.estimate,
+                "success_lower": None if success is None else success.lower,
+                "success_upper": None if success is None else success.upper,
                 "gap_closed": None,
                 "gap_lower": None,
                 "gap_upper": None,
@@ -247,7 +262,10 @@ def table(summary: dict[str, Any]) -> Table:
     )
     result.add_column("agent", no_wrap=True)
     has_gap = any(point["gap_closed"] is not None for agent in summary["agents"] for point in agent["points"])
-    for header in ("step", "episodes", "mean \\[95%]", "IQM", *(["gap closed \\[95%]"] if has_gap else [])):
+    has_success = summary["agents"][0]["points"][0]["success"] is not None
+    # The interquartile mean makes room for the success rate: within 80 columns there is none for both.
+    headers = ["step", "episodes", "mean \\[95%]", "success \\[95%]" if has_success else "IQM"]
+    for header in (*headers, *(["gap closed \\[95%]"] if has_gap else [])):
         result.add_column(header, justify="right", no_wrap=True)
     references = [summary[name] for name in ("oracle", "random") if summary[name] is not None]
     for agent in (*summary["agents"], *references):
@@ -257,13 +275,19 @@ def table(summary: dict[str, Any]) -> Table:
                 str(point["step"]),
                 str(point["episodes"]),
                 f"{point['mean']:.1f} \\[{point['lower']:.1f}, {point['upper']:.1f}]",
-                f"{point['iqm']:.1f}",
+                _percent(point, "success") if has_success else f"{point['iqm']:.1f}",
             ]
             if point["gap_closed"] is not None:
-                gap, low, high = (100.0 * point[key] for key in ("gap_closed", "gap_lower", "gap_upper"))
-                cells.append(f"{gap:.1f}% \\[{low:.1f}, {high:.1f}]")
+                cells.append(_percent(point, "gap_closed"))
             result.add_row(*cells, end_section=number == len(agent["points"]) - 1)
     return result
+
+
+def _percent(point: dict[str, Any], name: str) -> str:
+    """Return one figure of a point with its interval, in percent."""
+    first = name.partition("_")[0]
+    estimate, low, high = (100.0 * point[key] for key in (name, f"{first}_lower", f"{first}_upper"))
+    return f"{estimate:.1f}% \\[{low:.1f}, {high:.1f}]"
 
 
 def write(evaluation: Evaluation, summary: dict[str, Any], folder: Path) -> None:
@@ -292,14 +316,18 @@ def _csv(evaluation: Evaluation) -> str:
             label = name if values.ndim == 1 else f"{name}[{i}]"
             parameters[label] = columns[:, i].tolist()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["agent", "training_seed", "task", *parameters, "step", "episodes", "return"])
+    has_success = evaluation.entries[0].success is not None
+    last = ["return", *(["success"] if has_success else [])]
+    writer.writerow(["agent", "training_seed", "task", *parameters, "step", "episodes", *last])
     for entry in evaluation.everyone:
         for seed, curve in zip(entry.seeds, entry.curves, strict=True):
             for task in range(len(tasks)):
                 values = [column[task] for column in parameters.values()]
                 for step, episodes in enumerate(curve.episodes):
-                    score = curve.returns[step, task].item()
-                    writer.writerow([entry.agent, seed, task, *values, step, episodes, score])
+                    scores = [curve.returns[step, task].item()]
+                    if curve.success is not None:
+                        scores.append(curve.success[step, task].item())
+                    writer.writerow([entry.agent, seed, task, *values, step, episodes, *scores])
     return text.getvalue()
 
 
@@ -307,11 +335,12 @@ def _write_events(summary: dict[str, Any], folder: Path) -> None:
     """Write the agent's own curve for TensorBoard: step is the episodes of experience, the interval a margin chart."""
     for earlier in folder.glob(f"events.out.tfevents.*{EVENTS_SUFFIX}"):
         earlier.unlink()
-    tags = {key: f"adaptation/{key}" for key in ("mean", "lower", "upper", "iqm")}
+    tags = {key: f"adaptation/{key}" for key in ("mean", "lower", "upper", "iqm", "success")}
     with SummaryWriter(str(folder), filename_suffix=EVENTS_SUFFIX) as events:
         for key, tag in tags.items():
             look_up(tag)
             for point in summary["agents"][0]["points"]:
-                events.add_scalar(tag, point[key], point["episodes"])
+                if point[key] is not None:
+                    events.add_scalar(tag, point[key], point["episodes"])
         chart = ["Margin", [tags["mean"], tags["lower"], tags["upper"]]]
         events.add_custom_scalars({"adaptation": {"return over episodes of experience, mean and 95% interval": chart}})

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import MISSING, dataclass
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.errors import UserError, nearest
+
+Scale = Literal["uniform", "log-uniform", "choice", "disc", "sphere", "normal", "simplex"]
 
 MARGIN = 1e-9
 """Kept free at both ends of every range and strip, so that rounding never moves a task into another split."""
@@ -26,8 +29,9 @@ class Parameter:
     """Physical unit; "" for none."""
     description: str
     """What it is, in a few words."""
-    scale: Literal["uniform", "log-uniform", "choice", "disc", "sphere"]
-    """Distribution in the training range; `disc` is a point uniform over an area, `sphere` a unit vector."""
+    scale: Scale
+    """Distribution in the training range; `disc` is a point uniform over an area, `sphere` a unit vector, `simplex`
+    probabilities that sum to 1 (flat Dirichlet), `normal` has no ends."""
     low: float | None = None
     """Lower end of the training range (uniform, log-uniform); inner radius of a disc, 0 where not given."""
     high: float | None = None
@@ -36,8 +40,15 @@ class Parameter:
     """The values of a choice."""
     radius: float | None = None
     """Outer radius of a disc."""
+    mean: float | None = None
+    """Mean of a normal."""
+    std: float | None = None
+    """Standard deviation of a normal."""
     size: int = 1
-    """Components of a uniform or log-uniform vector (each with the same range), or of a sphere's vector."""
+    """Components of a uniform, log-uniform or normal vector (each distributed alike), or of a sphere's vector;
+    probabilities of one distribution of a simplex."""
+    rows: int = 1
+    """Distributions in a simplex; its value is the flat vector of rows x size probabilities."""
     ood: tuple[tuple[float, float], ...] | tuple[float, ...] = ()
     """Out-of-distribution part: (low, high) intervals; for a disc the (inner, outer) radii of a ring; for a
     choice other choices. A single interval may stand without its outer brackets."""
@@ -52,6 +63,16 @@ class Parameter:
         if self.scale == "sphere":
             if self.size < 2 or self.ood:
                 raise UserError(f"Parameter {self.name}: a sphere takes size 2 or more and no ood range.")
+            return
+        if self.scale == "simplex":
+            if self.size < 2 or self.rows < 1:
+                raise UserError(f"Parameter {self.name}: a simplex takes size 2 or more and 1 row or more.")
+            return
+        if self.scale == "normal":
+            if self.mean is None or self.std is None or not (math.isfinite(self.mean) and 0 < self.std < math.inf):
+                raise UserError(f"Parameter {self.name}: got mean {self.mean}, std {self.std}; needs a std above 0.")
+            if self.size < 1:
+                raise UserError(f"Parameter {self.name}: got size {self.size}; needs 1 or more.")
             return
         low, high = self.bounds
         if not (math.isfinite(low) and math.isfinite(high) and low < high) or self.size < 1:
@@ -74,12 +95,15 @@ class Parameter:
             "choice": ({"choices"}, {"ood"}),
             "disc": ({"radius"}, {"low", "ood"}),
             "sphere": ({"size"}, set()),
+            "normal": ({"mean", "std"}, {"size"}),
+            "simplex": ({"size"}, {"rows"}),
         }.get(self.scale, (None, set()))
         if needed is None:
-            allowed = nearest(self.scale, ["uniform", "log-uniform", "choice", "disc", "sphere"])
+            allowed = nearest(self.scale, get_args(Scale))
             raise UserError(f"Parameter {self.name}: unknown scale '{self.scale}'.{allowed}")
-        blank = {"low": None, "high": None, "choices": (), "radius": None, "size": 1, "ood": ()}
-        given = {field for field, empty in blank.items() if getattr(self, field) != empty}
+        blank = {field.name: field.default for field in dataclasses.fields(self) if field.default is not MISSING}
+        # None differs from 0.0, which is a mean like any other.
+        given = {name for name, empty in blank.items() if getattr(self, name) != empty}
         if not needed <= given or not given <= needed | optional:
             raise UserError(
                 f"Parameter {self.name}: got {sorted(given)} for the scale '{self.scale}', which needs "
@@ -94,11 +118,11 @@ class Parameter:
     @property
     def width(self) -> int:
         """Numbers in one value: 1 for a scalar."""
-        return 2 if self.scale == "disc" else self.size
+        return 2 if self.scale == "disc" else self.size * self.rows
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Ends of the training range: of each component, or of a disc's radius. Not for choice and sphere."""
+        """Ends of the training range: of each component, or of a disc's radius. Only for scales that have ends."""
         if self.scale == "disc":
             assert self.radius is not None
             return self.low or 0.0, self.radius
@@ -144,6 +168,12 @@ class Parameter:
         u = fractions((count, self.width), generator)
         if coordinate is not None:
             u[:, 0] = coordinate
+        if self.scale == "simplex":
+            return self._stick_breaking(u)
+        if self.scale == "normal":
+            assert self.mean is not None
+            assert self.std is not None
+            return self._shaped(self.mean + self.std * torch.special.ndtri(u))
         if self.scale == "sphere":
             # The angle in one plane of a Gaussian vector is uniform and independent of all the rest.
             normal = torch.randn(count, self.width, generator=generator, dtype=torch.float64)
@@ -172,6 +202,11 @@ class Parameter:
         """Return the split coordinate in [0, 1) of values in the training range."""
         if self.scale in ("disc", "sphere"):
             u = torch.atan2(values[:, 1], values[:, 0]) / (2 * math.pi) % 1.0
+        elif self.scale == "simplex":
+            # The first of n probabilities of a flat Dirichlet has the distribution 1 - (1 - p)^(n - 1).
+            u = 1.0 - (1.0 - values[:, 0]) ** (self.size - 1)
+        elif self.scale == "normal":
+            u = torch.special.ndtr(self.features(values)[:, 0])
         else:
             u = self._position(values.reshape(len(values), -1)[:, 0])
         return u.clamp(0.0, 1.0 - MARGIN)
@@ -179,9 +214,14 @@ class Parameter:
     def in_range(self, values: Float[Tensor, "M ..."]) -> Bool[Tensor, "M W"]:
         """Tell for every component if it is in the training range.
 
-        There are W components: one for a disc, a sphere or a scalar.
+        There are W components: one for a disc, a sphere or a scalar, one a row for a simplex.
         """
+        if self.scale == "simplex":
+            rows = values.reshape(len(values), self.rows, self.size)
+            return ((rows.sum(2) - 1.0).abs() <= MARGIN) & (rows >= 0.0).all(2)
         measured = self._measured(values)
+        if self.scale == "normal":
+            return measured.isfinite()
         if self.is_choice:
             return _among(measured, self.choices)
         if self.scale == "sphere":
@@ -195,7 +235,7 @@ class Parameter:
         measured = self._measured(values)
         if self.is_choice:
             return _among(measured, self.ood_choices)
-        inside = torch.zeros_like(measured, dtype=torch.bool)
+        inside = torch.zeros_like(self.in_range(values))
         for low, high in self.ood_intervals:
             slack = MARGIN * high if self.scale == "disc" else 0.0
             inside |= (measured >= low - slack) & (measured <= high + slack)
@@ -203,12 +243,21 @@ class Parameter:
         return inside & ~self.in_range(values)
 
     def features(self, values: Float[Tensor, "M ..."]) -> Float[Tensor, "M F"]:
-        """Return the values scaled so that the training range is [-1, 1]; more than two choices one-hot."""
+        """Return the values scaled so that the training range is [-1, 1]; more than two choices one-hot.
+
+        A normal is scaled to mean 0 and standard deviation 1.
+        """
         if self.scale == "sphere":
             return values
         if self.scale == "disc":
             return values / self.bounds[1]
         columns = values.reshape(len(values), -1)
+        if self.scale == "simplex":
+            return 2.0 * columns - 1.0
+        if self.scale == "normal":
+            assert self.mean is not None
+            assert self.std is not None
+            return (columns - self.mean) / self.std
         if not self.is_choice:
             return 2.0 * self._position(columns) - 1.0
         if len(self.choices) > 2:
@@ -221,6 +270,10 @@ class Parameter:
         unit = f" {self.unit}" if self.unit else ""
         if self.scale == "sphere":
             return f"unit vector of {self.size} numbers"
+        if self.scale == "simplex":
+            return f"{self.rows} times {self.size} probabilities that sum to 1"
+        if self.scale == "normal":
+            return f"any number{unit}, mean {self.mean:g} and standard deviation {self.std:g}"
         if self.is_choice:
             text = f"one of {', '.join(f'{c:g}' for c in self.choices)}{unit}"
             extra = ", ".join(f"{c:g}" for c in self.ood_choices)
@@ -229,6 +282,27 @@ class Parameter:
             text = f"{low:g} to {high:g}{unit}" + (" from the origin" if self.scale == "disc" else "")
             extra = ", ".join(f"{a:g} to {b:g}" for a, b in self.ood_intervals)
         return f"{text} (out of distribution: {extra}{unit})" if extra else text
+
+    def tidy(self, row: Float[Tensor, " *W"]) -> Float[Tensor, " *W"]:
+        """Return a value as typed with a few decimals made exact: a unit vector, probabilities that sum to 1.
+
+        An exact one stays bit for bit.
+        """
+        if self.scale not in ("sphere", "simplex"):
+            return row
+        parts = row.reshape(self.rows, -1)
+        total = parts.norm(dim=1, keepdim=True) if self.scale == "sphere" else parts.sum(1, keepdim=True)
+        off = (total - 1.0).abs()
+        return torch.where((off > MARGIN) & (off < 1e-3), parts / total, parts).reshape(row.shape)
+
+    def _stick_breaking(self, u: Float[Tensor, "M W"]) -> Float[Tensor, "M W"]:
+        """Return the flat Dirichlet's quantiles: each probability is a share of what the earlier ones left."""
+        rest = torch.arange(self.size - 1, 0, -1, dtype=torch.float64)
+        rows = u.reshape(len(u), self.rows, self.size)[..., :-1]
+        shares = 1.0 - (1.0 - rows) ** (1.0 / rest)
+        left = torch.cat([torch.ones_like(rows[..., :1]), (1.0 - shares).cumprod(2)], dim=2)
+        probabilities = torch.cat([shares, torch.ones_like(rows[..., :1])], dim=2) * left
+        return probabilities.reshape(len(u), self.width)
 
     def _measured(self, values: Float[Tensor, "M ..."]) -> Float[Tensor, "M W"]:
         """Return what the ranges are about: components, or the length of a disc's or a sphere's vector."""

@@ -55,6 +55,7 @@ def collect(env: BatchEnv, policy: Policy, tasks: Tasks, episodes: int, generato
         active = torch.ones(worlds, dtype=torch.bool, device=device)
         all_active = True
         totals: dict[str, torch.Tensor] = {}
+        success: torch.Tensor | None = None
         steps = 0
         for t in range(horizon):
             before = time.perf_counter()
@@ -71,6 +72,8 @@ def collect(env: BatchEnv, policy: Policy, tasks: Tasks, episodes: int, generato
             observation, rewards[t] = step.observation, step.reward
             for name, value in step.terms.items():
                 totals[name] = totals[name] + value if name in totals else value
+            if step.success is not None:
+                success = step.success.clone() if success is None else success | step.success
             terminated |= step.terminated
             steps = t + 1
             ended = step.terminated | step.truncated
@@ -94,6 +97,7 @@ def collect(env: BatchEnv, policy: Policy, tasks: Tasks, episodes: int, generato
         final_observations=observation.reshape(count, episodes, -1),
         tasks=tasks,
         terms={name: float(value.sum()) / real_steps for name, value in totals.items()},
+        success=None if success is None else success.reshape(count, episodes),
         seconds=time.perf_counter() - started,
         policy_seconds=in_policy,
     )

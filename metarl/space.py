@@ -208,10 +208,7 @@ class ParameterSpace:
         if array.shape != (() if parameter.width == 1 else (parameter.width,)):
             form = "one number" if parameter.width == 1 else f"a list of {parameter.width} numbers"
             raise UserError(f"{self.family}: {parameter.name} got {value!r} where it needs {form}. {hint}")
-        row = torch.tensor(array, dtype=torch.float64)
-        # A direction typed with a few decimals is meant as a unit vector; an exact one must stay bit for bit.
-        if parameter.scale == "sphere" and MARGIN < abs(row.norm().item() - 1.0) < 1e-3:
-            row = row / row.norm()
+        row = parameter.tidy(torch.tensor(array, dtype=torch.float64))
         if not (parameter.in_range(row[None]) | parameter.in_ood(row[None])).all():
             raise UserError(f"{self.family}: {parameter.name} got {value!r}, out of range. {hint}")
         return row
@@ -220,7 +217,7 @@ class ParameterSpace:
         """Return one line per parameter: name, range, scale, meaning; and one more for fixed sets."""
         lines = []
         for p in self.parameters:
-            vector = f", {p.size} components" if p.size > 1 and p.scale != "sphere" else ""
+            vector = f", {p.size} components" if p.size > 1 and p.scale not in ("sphere", "simplex") else ""
             lines.append(f"{p.name}: {p.allowed()}, {p.scale}{vector}; {p.description}")
         if self.fixed is not None:
             lines.append(f"{self.fixed.train} train and {self.fixed.test} test tasks, fixed by seed {self.fixed.seed}")

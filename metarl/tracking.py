@@ -54,6 +54,7 @@ GLOSSARY: dict[str, Metric] = {
     "reward/<term>": Metric("Mean per step of one term of the reward, after adaptation", "reward", "higher"),
     "episode/length": Metric("Mean length of the episodes", "step", "-"),
     "episode/terminated": Metric("Part of the episodes that the task ended before the time limit", "", "-"),
+    "episode/success": Metric("Part of the episodes that met the task's goal at any step", "", "higher"),
     "env/failures": Metric("Simulations that became invalid so far; each ended its own episode only", "", "lower"),
     "env/steps": Metric("Environment steps so far", "step", "-"),
     "time/collect": Metric("Time in collection, per iteration", "s", "lower"),
@@ -66,6 +67,7 @@ GLOSSARY: dict[str, Metric] = {
     "adaptation/lower": Metric("Lower end of the 95% interval of adaptation/mean", "reward", "higher"),
     "adaptation/upper": Metric("Upper end of the 95% interval of adaptation/mean", "reward", "higher"),
     "adaptation/iqm": Metric("Interquartile mean return over held-out tasks after n steps", "reward", "higher"),
+    "adaptation/success": Metric("Part of held-out episodes that met the goal after n steps", "", "higher"),
 }
 """Every tag that may be logged. A part in angle brackets stands for any name."""
 

@@ -75,6 +75,8 @@ class Step:
         terminated: the task itself ended the episode (a terminal state).
         truncated: the time limit, or a failed simulation, ended the episode.
         terms: reward by name.
+        success: the task's goal is met after the step (false in worlds that had ended); None where the family has
+            no such goal.
     """
 
     observation: Float[Tensor, "B O"]
@@ -82,6 +84,7 @@ class Step:
     terminated: Bool[Tensor, " B"]
     truncated: Bool[Tensor, " B"]
     terms: Mapping[str, Float[Tensor, " B"]]
+    success: Bool[Tensor, " B"] | None = None
 
 
 @runtime_checkable
@@ -129,6 +132,7 @@ class EnvSpec:
         horizon: T, steps of the longest episode.
         feature_size: P.
         features: tasks -> task parameters scaled to [-1, 1], float64 [M, P] (what an oracle is told).
+        discrete: whether an action is one of A alternatives, given one-hot.
     """
 
     family: str
@@ -137,6 +141,7 @@ class EnvSpec:
     horizon: int
     feature_size: int
     features: Callable[[Tasks], Float[Tensor, "M P"]]
+    discrete: bool = False
 
 
 @runtime_checkable
@@ -161,6 +166,7 @@ class Trajectories:
         final_observations: observation after the last real step.
         tasks: the M tasks.
         terms: mean over real steps of every reward term.
+        success: whether the goal was met at any step of the episode; None where the family has no such goal.
         seconds: wall-clock time of the collection.
         policy_seconds: the part of it spent in the policy.
     """
@@ -173,6 +179,7 @@ class Trajectories:
     final_observations: Float[Tensor, "M K O"]
     tasks: Tasks
     terms: Mapping[str, float] = field(default_factory=dict)
+    success: Bool[Tensor, "M K"] | None = None
     seconds: float = 0.0
     policy_seconds: float = 0.0
 
@@ -186,6 +193,7 @@ class Trajectories:
             mask=self.mask.to(device),
             terminated=self.terminated.to(device),
             final_observations=self.final_observations.to(device),
+            success=None if self.success is None else self.success.to(device),
         )
 
     @property
@@ -197,6 +205,11 @@ class Trajectories:
     def steps(self) -> int:
         """Real environment steps."""
         return int(self.mask.sum().item())
+
+    @property
+    def success_rate(self) -> dict[str, float]:
+        """Part of the episodes that met the goal as the metric `episode/success`; none where there is no goal."""
+        return {} if self.success is None else {"episode/success": float(self.success.double().mean())}
 
 
 @runtime_checkable

@@ -78,7 +78,7 @@ def actions(worlds: Worlds, steps: int) -> Tensor:
 def test_equals_plain_mujoco_loops(robot: str, threads: int) -> None:
     family = VARIED[robot]
     tasks = family.space.sample(WORLDS, "train", generator())
-    start = family.reset_state(generator(), WORLDS)
+    start = family.reset_state(generator(), tasks)
     control = torch.rand(20, WORLDS, family.action_size, generator=generator(), dtype=torch.float64) * 2.0 - 1.0
 
     physics = MujocoPhysics(family, WORLDS, threads)

@@ -35,12 +35,9 @@ def opengl() -> bool:
 
 
 def test_ids() -> None:
-    assert IDS == {
-        "point-nav": "metarl/PointNav-v0",
-        "half-cheetah-dir": "metarl/HalfCheetahDir-v0",
-        "half-cheetah-vel": "metarl/HalfCheetahVel-v0",
-        "ant-dir": "metarl/AntDir-v0",
-    }
+    assert IDS["point-nav"] == "metarl/PointNav-v0"
+    assert IDS["half-cheetah-vel"] == "metarl/HalfCheetahVel-v0"
+    assert len(set(IDS.values())) == len(IDS)
 
 
 def test_an_id_imports_its_module() -> None:

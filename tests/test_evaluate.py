@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -121,6 +122,25 @@ def test_seeds_are_pooled() -> None:
     assert described["training_seeds"] == [0, 1]
     # Seeds are strata: each has no spread of its own.
     assert [described["points"][0][key] for key in ("lower", "mean", "upper")] == [-2.0, -2.0, -2.0]
+
+
+def test_success_is_told_beside_the_return(tmp_path: Path) -> None:
+    agent = entry("maml-trpo", [[-10.0, -20.0, -30.0, -40.0], [-1.0, -2.0, -3.0, -4.0]])
+    rates = torch.tensor([[0.0, 0.0, 0.2, 0.0], [1.0, 1.0, 0.6, 0.8]], dtype=torch.float64)
+    curve = replace(agent.curves[0], success=rates)
+    evaluation = Evaluation(family=FAMILY.full_name, split="test", seed=0, entries=(replace(agent, curves=(curve,)),))
+    summary = summarise(evaluation)
+    points = summary["agents"][0]["points"]
+    assert [point["success"] for point in points] == pytest.approx([0.05, 0.85])
+    assert points[1]["success_lower"] < 0.85 < points[1]["success_upper"]
+    column = next(column for column in table(summary).columns if str(column.header).startswith("success"))
+    assert str(list(column.cells)[1]).startswith("85.0% ")
+    write(evaluation, summary, tmp_path)
+    with (tmp_path / "adaptation.csv").open(newline="") as file:
+        by_task = [float(row["success"]) for row in csv.DictReader(file)]
+    assert by_task == [0.0, 1.0, 0.0, 1.0, 0.2, 0.6, 0.0, 0.8]
+    read = EventAccumulator(str(next(tmp_path.glob("events.*")))).Reload()
+    assert [scalar.value for scalar in read.Scalars("adaptation/success")] == pytest.approx([0.05, 0.85])
 
 
 def test_other_tasks_are_refused() -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from toys import DOUBLE, seeded
 
+from metarl.envs.family import State
 from metarl.envs.point_nav import PointNav
 from metarl.envs.registry import make_worlds
 from metarl.errors import UserError
@@ -20,6 +21,13 @@ GOALS = Tasks(POINT.full_name, {"goal": torch.tensor([[0.3, 0.0], [0.0, -0.2]], 
 # One direction per world, in units of the largest move (.1 m): task 0 reached in three steps, then half as fast and
 # never; task 1 reached in two steps, then not moving.
 MOVES = torch.tensor([[1.0, 0.0], [0.5, 0.0], [0.0, -3.0], [0.0, 0.0]], dtype=DOUBLE)
+
+
+class Passing(PointNav):
+    """Its goal is met within 0.12 m, where the episode does not end."""
+
+    def success(self, state: State, tasks: Tasks) -> Tensor:
+        return (state["position"] - tasks["goal"]).norm(dim=1) < 0.12
 
 
 class Scripted:
@@ -143,3 +151,28 @@ def test_the_threads_come_back_after_an_error(two_threads: None) -> None:
 def test_worlds_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match="6 tasks for 4 worlds"):
         collect(make_worlds(POINT, 4), Scripted(MOVES), GOALS, 3, seeded(0))
+
+
+def test_an_episode_succeeds_where_the_goal_was_met_at_any_step() -> None:
+    family = Passing(variant="passing", horizon=5)
+    goals = Tasks(family.full_name, GOALS.values)
+    # Never near; half as fast comes near in the fourth step; straight there, where the episode ends; not moving.
+    moves = torch.tensor([[0.0, 1.0], [0.5, 0.0], [0.0, -1.0], [0.0, 0.0]], dtype=DOUBLE)
+    worlds = make_worlds(family, 4, dtype=DOUBLE)
+    episodes = collect(worlds, Scripted(moves), goals, 2, seeded(0))
+    assert episodes.success is not None
+    assert episodes.success.tolist() == [[False, True], [True, False]]
+    assert episodes.success_rate == {"episode/success": 0.5}
+    assert collect(make_worlds(POINT, 4), Scripted(MOVES.float()), GOALS, 2, seeded(0)).success_rate == {}
+
+    # A world whose episode has ended no longer counts as successful: its success was told when it happened.
+    worlds.set_tasks(goals.repeat(2))
+    worlds.reset(seeded(0))
+    told = [worlds.step(moves).success for _ in range(5)]
+    assert [None if step is None else step.tolist() for step in told] == [
+        [False, False, True, False],
+        [False, False, True, False],
+        [False, False, False, False],
+        [False, True, False, False],
+        [False, True, False, False],
+    ]

@@ -28,8 +28,10 @@ DIRECTION = parameter("direction", "sphere", size=2)
 AXIS = parameter("axis", "sphere", size=5)
 SIGN = parameter("sign", "choice", choices=(-1.0, 1.0))
 SHAPE = parameter("shape", "choice", choices=(0.0, 1.0, 2.0), ood=(3.0,))
-ALL = (VELOCITY, GOAL, DAMPING, POSITION, RING, DIRECTION, AXIS, SIGN, SHAPE)
-CONTINUOUS = (VELOCITY, GOAL, DAMPING, POSITION, RING, DIRECTION, AXIS)
+REWARDS = parameter("rewards", "normal", mean=1.0, std=2.0, size=3)
+CHANCES = parameter("chances", "simplex", size=4, rows=3)
+CONTINUOUS = (VELOCITY, GOAL, DAMPING, POSITION, RING, DIRECTION, AXIS, REWARDS, CHANCES)
+ALL = (*CONTINUOUS, SIGN, SHAPE)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -78,7 +80,8 @@ def test_features_of_the_training_range_are_within_one(
     features = space.features(space.sample(50, "train", generator(seed)))
     assert features.shape == (50, space.feature_size)
     assert features.dtype == torch.float64
-    assert features.abs().max() <= 1.0
+    if REWARDS not in chosen:
+        assert features.abs().max() <= 1.0
 
 
 @pytest.mark.parametrize("divided", CONTINUOUS, ids=lambda p: p.name)
@@ -102,6 +105,51 @@ def test_the_log_uniform_distribution_is_uniform_in_the_logarithm() -> None:
     values = DAMPING.sample(20_000, generator())
     assert float(values.log10().mean()) == pytest.approx(0.0, abs=0.02)
     assert float((values < 1.0).double().mean()) == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_normal_has_its_moments_and_scaled_features() -> None:
+    values = REWARDS.sample(20_000, generator())
+    assert values.shape == (20_000, 3)
+    assert values.mean(0).tolist() == pytest.approx([1.0] * 3, abs=0.05)
+    assert values.std(0).tolist() == pytest.approx([2.0] * 3, abs=0.05)
+    assert REWARDS.features(torch.tensor([[1.0, 3.0, -3.0]], dtype=torch.float64)).tolist() == [[0.0, 1.0, -2.0]]
+
+
+def test_a_simplex_is_a_flat_dirichlet() -> None:
+    values = CHANCES.sample(20_000, generator()).reshape(20_000, 3, 4)
+    assert bool((values >= 0.0).all())
+    assert (values.sum(2) - 1.0).abs().max() < 1e-12
+    # Mean 1/n, variance (n - 1) / (n^2 (n + 1)), covariance -1 / (n^2 (n + 1)), for every row.
+    for row in range(3):
+        assert values[:, row].mean(0).tolist() == pytest.approx([0.25] * 4, abs=0.005)
+        covariance = torch.cov(values[:, row].T)
+        expected = torch.full((4, 4), -1.0 / 80.0) + torch.eye(4) * 4.0 / 80.0
+        assert (covariance - expected).abs().max() < 0.002
+    # Rows are independent.
+    assert torch.corrcoef(values[:, :, 0].T).fill_diagonal_(0.0).abs().max() < 0.03
+
+
+def test_probabilities_typed_with_few_decimals_are_made_exact() -> None:
+    space = ParameterSpace("test", (parameter("chances", "simplex", size=3),))
+    tasks = space.from_records([{"chances": [0.333, 0.333, 0.333]}])
+    assert tasks["chances"].tolist() == [pytest.approx([1.0 / 3.0] * 3, abs=1e-15)]
+    for wrong in ([0.5, 0.6, 0.2], [1.2, -0.1, -0.1]):
+        with pytest.raises(UserError, match=r"out of range. Allowed: 1 times 3 probabilities that sum to 1"):
+            space.from_records([{"chances": wrong}])
+
+
+@pytest.mark.parametrize(
+    ("scale", "fields", "message"),
+    [
+        ("normal", {"mean": 0.0, "std": 0.0}, "needs a std above 0"),
+        ("normal", {"mean": 0.0}, "needs \\['mean', 'std'\\]"),
+        ("simplex", {"size": 2, "rows": 0}, "a simplex takes size 2 or more"),
+        ("uniform", {"low": 0.0, "high": 1.0, "rows": 2}, "may have"),
+    ],
+)
+def test_fields_of_normal_and_simplex_are_checked(scale: str, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parameter("p", scale, **fields)
 
 
 def test_a_disc_is_uniform_over_its_area() -> None:
