@@ -1,6 +1,10 @@
 """The README's Python examples run as they are written."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import gymnasium
@@ -50,3 +54,24 @@ def test_own_family_example_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert masses is not None
     assert (masses[0] == masses[1]).all()
     assert (masses[0, 1:] != masses[2, 1:]).all()
+
+
+def test_own_gymnasium_environment_trains_and_improves(tmp_path: Path):
+    (tmp_path / "reach_env.py").write_text(block("class Reach("))
+    (tmp_path / "reach_family.py").write_text(block("GymnasiumFamily("))
+    (line,) = re.findall(r"^metarl (train .*reach_family.py:reach.*)$", README, flags=re.MULTILINE)
+    words = [*line.replace("--iterations 30", "--iterations 4").split(), "--tasks", "10", "--threads", "1", "--json"]
+    # A process of its own: a registered family stays in the process that imports it.
+    done = subprocess.run(
+        [sys.executable, "-m", "metarl", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = [json.loads(row) for row in done.stdout.splitlines() if '"return/post"' in row]
+    # An adaptation step helps from the first iteration on: the point learns where its goal is.
+    assert len(rows) == 4
+    assert sum(row["return/post"] - row["return/pre"] for row in rows) > 0.0
+    assert all(0.0 <= row["episode/success"] <= 1.0 for row in rows)
