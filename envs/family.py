@@ -66,10 +66,10 @@ class Marker:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """A camera that stands still."""
+    """A camera that does not turn, and stands still or follows a body."""
 
-    centre: tuple[float, float, float]
-    """Point that it looks at, m."""
+    centre: tuple[float, float, float] | str
+    """Point that it looks at, m; or the name of a body that it follows."""
     distance: float
     """From that point, m."""
     azimuth: float = 90.0
@@ -91,6 +91,7 @@ class Family(ABC):
         action_low, action_high: bounds of every action dimension, in `action_unit`.
         discrete: whether an action is one of A alternatives, given one-hot, in place of A numbers.
         remember: state fields that `reward_terms` needs from before the step.
+        no_switch: why the task cannot change in the middle of an episode (`+switch`, see switching.py); empty: it can.
         space: the task parameters.
         observables: the observation table, one row per observation dimension.
     """
@@ -106,6 +107,7 @@ class Family(ABC):
     action_unit: str
     discrete: bool = False
     remember: tuple[str, ...] = ()
+    no_switch: str = ""
     space: ParameterSpace
     observables: tuple[Observable, ...]
 
@@ -160,6 +162,10 @@ class Family(ABC):
 
     def terminated(self, state: State, tasks: Tasks) -> Bool[Tensor, " B"] | None:
         """Return which worlds reached a terminal state, or None where the family never ends early."""
+        return None
+
+    def truncated(self, state: State, tasks: Tasks) -> Bool[Tensor, " B"] | None:
+        """Return which worlds end here without a terminal state, or None where only the horizon does that."""
         return None
 
     def success(self, state: State, tasks: Tasks) -> Bool[Tensor, " B"] | None:
@@ -236,12 +242,18 @@ class MujocoFamily(Family):
         return model
 
     def apply(self, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
-        """Return the model fields that differ between worlds: `mjModel` name -> [B, ...]. Default: none."""
+        """Return the model fields that differ between worlds: `mjModel` name (`opt.<name>` for an option) -> [B, ...].
+
+        Default: none.
+        """
         return {}
 
     def markers(self, state: State, tasks: Tasks) -> tuple[Marker, ...]:
         """Return what pictures show of the tasks, such as goals that the model does not have. Default: nothing."""
         return ()
+
+    def crop(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        """Take out of a world, given as a picture's own copy, what is too much to draw. Default: nothing."""
 
 
 def gymnasium_model(file: str) -> mujoco.MjSpec:

@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.envs.family import LARGEST_VALID, Family, State, TorchFamily
-from metarl.errors import UserError
+from metarl.envs.switching import STEP, SwitchSpace
+from metarl.errors import NotFiniteError, UserError
 from metarl.types import Step, Tasks
 
 
@@ -79,6 +80,11 @@ class Worlds:
         unit_actions: actions come scaled, -1..1 meaning low..high (agents); else in physical units. A discrete
             family takes one-hot rows either way.
         dtype: of observations and rewards; physics and reward are computed in float64.
+
+    Attributes:
+        tasks: one task per world, as `set_tasks` was given them; None before the first reset.
+        present: what the family and the physics are told: the same, but where tasks switch (see switching.py) the part
+            of every task that is in force.
     """
 
     def __init__(
@@ -100,6 +106,10 @@ class Worlds:
         self.physics = physics
         self.dtype = dtype
         self.tasks: Tasks | None = None
+        self.present: Tasks | None = None
+        self._switch = family.space if isinstance(family.space, SwitchSpace) else None
+        self._trial_steps = torch.zeros(num_worlds, dtype=torch.long)
+        self._later = torch.zeros(num_worlds, dtype=torch.bool)
         self._next_tasks: Tasks | None = None
         self._next_tasks_due = torch.zeros(num_worlds, dtype=torch.bool)
         self._low = torch.tensor(family.action_low, dtype=torch.float64)
@@ -129,8 +139,10 @@ class Worlds:
         self._next_tasks_due[:] = True
 
     def reset(self, generator: torch.Generator, worlds: Tensor | None = None) -> Float[Tensor, "B O"]:
-        """Start a new episode in every world, or in those of `worlds` (indices, [N])."""
+        """Start a new episode in every world, or in those of `worlds` (indices in ascending order, [N])."""
         tasks = self._start_tasks(worlds)
+        if self._switch is not None:
+            tasks = self._switch_tasks(self._switch, worlds)
         begun = tasks if worlds is None else tasks.select(worlds)
         self.physics.write(self.family.reset_state(generator, begun), worlds)
         rows = slice(None) if worlds is None else worlds
@@ -142,11 +154,11 @@ class Worlds:
         return self._observation.clone()
 
     def _start_tasks(self, worlds: Tensor | None) -> Tasks:
-        """Give the worlds the tasks that are due to them; return everyone's."""
+        """Give the worlds the tasks that are due to them; return everyone's present ones."""
         if self._next_tasks is None:
-            if self.tasks is None:
+            if self.present is None:
                 raise UserError("these worlds have no tasks yet: call set_tasks before reset")
-            return self.tasks
+            return self.present
         rows = torch.arange(self.num_worlds) if worlds is None else worlds
         rows = rows[self._next_tasks_due[rows]]
         if self.tasks is None or len(rows) == self.num_worlds:
@@ -154,13 +166,28 @@ class Worlds:
         else:
             old, new = self.tasks.values, self._next_tasks.values
             tasks = Tasks(self.family_name, {k: old[k].index_copy(0, rows, new[k][rows]) for k in old})
+        self._trial_steps[rows], self._later[rows] = 0, False
+        present = tasks if self._switch is None else self._switch.present(tasks, self._later)
         if len(rows) > 0:
-            self.physics.apply(tasks, None if len(rows) == self.num_worlds else rows)
-        self.tasks = tasks
+            self.physics.apply(present, None if len(rows) == self.num_worlds else rows)
+        self.tasks, self.present = tasks, present
         self._next_tasks_due[rows] = False
         if not bool(self._next_tasks_due.any()):
             self._next_tasks = None
-        return tasks
+        return present
+
+    def _switch_tasks(self, space: SwitchSpace, worlds: Tensor | None) -> Tasks:
+        """Change the tasks of those of the worlds whose trials are at their switch; return everyone's present ones."""
+        assert self.tasks is not None
+        assert self.present is not None
+        due = (self._trial_steps >= self.tasks[STEP]) & ~self._later
+        if worlds is not None:
+            due = torch.zeros_like(due).index_copy(0, worlds, due[worlds])
+        if bool(due.any()):
+            self._later |= due
+            self.present = space.present(self.tasks, self._later)
+            self.physics.apply(self.present, due.nonzero().squeeze(1))
+        return self.present
 
     def step(self, action: Float[Tensor, "B A"]) -> Step:
         """Advance every world whose episode has not ended.
@@ -169,11 +196,13 @@ class Worlds:
             UserError: an action of the wrong shape or not finite, or no reset yet.
         """
         physical = self._physical(action)
-        tasks, state = self.tasks, self.physics.state
+        tasks, state = self.present, self.physics.state
         if tasks is None or not bool(self._active.any()):
             raise UserError("every episode here has ended (or none began): call reset before step")
-        before = {name: state[name].clone() for name in self.family.remember}
         worlds = None if self._all_active else self._active.nonzero().squeeze(1)
+        if self._switch is not None:
+            tasks = self._switch_tasks(self._switch, worlds)
+        before = {name: state[name].clone() for name in self.family.remember}
         failed = self.physics.advance(physical, worlds)
         state = self.physics.state
 
@@ -185,7 +214,12 @@ class Worlds:
         if terminated is None:
             terminated = torch.zeros_like(self._active)
         self._elapsed += self._active
+        if self._switch is not None:
+            self._trial_steps += self._active
         truncated = self._elapsed >= self.horizon
+        sooner = self.family.truncated(state, tasks)
+        if sooner is not None:
+            truncated = truncated | sooner
         if failed is not None:
             failed = failed & self._active
             self.failures += int(failed.sum())
@@ -216,7 +250,7 @@ class Worlds:
         # The sum is not finite if any action is not (or, harmlessly, where it overflows): one pass, no mask.
         if not math.isfinite(action.sum().item()) and not bool(action.isfinite().all()):
             world = int((~action.isfinite()).any(1).nonzero()[0, 0])
-            raise UserError(f"got an action that is not finite in world {world}: {action[world].tolist()}")
+            raise NotFiniteError(f"got an action that is not finite in world {world}: {action[world].tolist()}")
         action = action.to(torch.float64)
         if self.family.discrete:
             if not (bool(((action == 0.0) | (action == 1.0)).all()) and bool((action.sum(1) == 1.0).all())):
