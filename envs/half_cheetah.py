@@ -27,12 +27,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.envs.family import MujocoFamily, Observable, State, Terms, gymnasium_model, noisy_start
-from metarl.space import FixedTasks, Parameter, ParameterSpace
+from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms, gymnasium_model, noisy_start
+from metarl.envs.locomotion import arrow_along_x, direction, speed
+from metarl.space import FixedTasks, ParameterSpace
 from metarl.types import Tasks
 
 RESET_NOISE = 0.1
 """Half-width of the uniform noise on qpos (m, rad) and scale of the normal noise on qvel (m/s, rad/s), as in v5."""
+
+TORSO_HEIGHT = 0.7
+"""Height of the torso where rootz is 0, m."""
 
 JOINTS = ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
 
@@ -93,6 +97,11 @@ class HalfCheetah(MujocoFamily):
         """Return the torso's mean x velocity over the control step, m/s."""
         return (state["qpos"][:, 0] - before["qpos"][:, 0]) / self.step_seconds
 
+    def torso(self, state: State) -> Float[Tensor, "B 3"]:
+        """Return the torso's position, m."""
+        x, z = state["qpos"][:, 0], state["qpos"][:, 1]
+        return torch.stack((x, torch.zeros_like(x), z + TORSO_HEIGHT), dim=1)
+
     def control_cost(self, action: Float[Tensor, "B A"]) -> Float[Tensor, " B"]:
         """Return the (negative) reward for effort."""
         return -self.control_weight * action.square().sum(1)
@@ -107,15 +116,16 @@ class HalfCheetahDir(HalfCheetah):
 
     def make_space(self) -> ParameterSpace:
         """Return the direction."""
-        direction = Parameter(
-            name="direction", unit="", description="forward or backward", scale="choice", choices=(-1.0, 1.0)
-        )
-        return ParameterSpace(self.full_name, (direction,))
+        return ParameterSpace(self.full_name, (direction(),))
 
     def reward_terms(self, before: State, state: State, action: Float[Tensor, "B A"], tasks: Tasks) -> Terms:
         """Return speed in the wanted direction and effort."""
         forward = tasks["direction"] * self.velocity(before, state)
         return {"forward": forward, "control": self.control_cost(action)}
+
+    def markers(self, state: State, tasks: Tasks) -> tuple[Marker, ...]:
+        """Return an arrow in the wanted direction."""
+        return (arrow_along_x(self.torso(state), tasks["direction"]),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,21 +140,16 @@ class HalfCheetahVel(HalfCheetah):
 
     def make_space(self) -> ParameterSpace:
         """Return the speed."""
-        velocity = Parameter(
-            name="velocity",
-            unit="m/s",
-            description="wanted forward speed",
-            scale="uniform",
-            low=0.0,
-            high=self.top_speed,
-            ood=((self.top_speed, self.top_speed + 1.0),),
-        )
-        return ParameterSpace(self.full_name, (velocity,), fixed=self.fixed)
+        return ParameterSpace(self.full_name, (speed(0.0, self.top_speed, beyond=1.0),), fixed=self.fixed)
 
     def reward_terms(self, before: State, state: State, action: Float[Tensor, "B A"], tasks: Tasks) -> Terms:
         """Return the (negative) speed error and effort."""
         error = (self.velocity(before, state) - tasks["velocity"]).abs()
         return {"velocity": -error, "control": self.control_cost(action)}
+
+    def markers(self, state: State, tasks: Tasks) -> tuple[Marker, ...]:
+        """Return an arrow as long as half a second of the wanted speed."""
+        return (arrow_along_x(self.torso(state), tasks["velocity"] / 2.0),)
 
 
 V5 = "HalfCheetah-v5 of Gymnasium with the task of Finn et al. 2017 (MAML)"
