@@ -1,4 +1,6 @@
-"""All families by name: `name` (its default variant) or `name@variant`; and each as a Gymnasium id.
+"""All families by name, `name` (its default variant) or `name@variant`; and each as a Gymnasium id.
+
+Either name may be followed by modifiers: `name+mass`, see modifiers.py.
 
 Gymnasium has no hook for packages that are installed but not imported, so the ids exist once `metarl.envs` has been
 imported: `import metarl.envs`, or the id with its module, `gymnasium.make("metarl.envs:metarl/AntDir-v0")`.
@@ -6,12 +8,36 @@ imported: `import metarl.envs`, or the id with its module, `gymnasium.make("meta
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import gymnasium
 import torch
 
-from metarl.envs import ant, half_cheetah, point_nav
+from metarl.envs import (
+    ant,
+    ant_goal,
+    ant_terrain,
+    bandit,
+    grasp_shape,
+    half_cheetah,
+    half_cheetah_terrain,
+    hopper,
+    humanoid,
+    point_nav,
+    push_shape,
+    reach_over,
+    reacher,
+    swimmer,
+    tabular_mdp,
+    walker2d,
+)
+from metarl.envs.adapter import GymnasiumFamily, WorkerPhysics, source_of
 from metarl.envs.cpu import MujocoPhysics
 from metarl.envs.family import Family, MujocoFamily, TorchFamily
+from metarl.envs.modified import modify
+from metarl.envs.modifiers import parse, split_name
+from metarl.envs.worker import Unfit, import_source
 from metarl.envs.worlds import TorchPhysics, Worlds
 from metarl.errors import UserError, nearest
 
@@ -19,6 +45,10 @@ MOST_THREADS = 1024
 """More than this is a typing error, and the system would refuse to start them in the middle of it."""
 
 _FAMILIES: dict[str, dict[str, Family]] = {}
+_SOURCES: dict[str, str] = {}
+"""Full name -> the file or module that registered it, imported because a name had it before a colon."""
+_MODIFIED: dict[str, Family] = {}
+"""By full name: one name is one object, also of those that are made when they are first asked for."""
 
 
 def register(family: Family) -> None:
@@ -46,9 +76,35 @@ def gymnasium_id(name: str) -> str:
     return f"metarl/{''.join(part.capitalize() for part in name.split('-'))}-v0"
 
 
-for _module in (point_nav, half_cheetah, ant):
+for _module in (
+    point_nav,
+    half_cheetah,
+    ant,
+    ant_goal,
+    humanoid,
+    walker2d,
+    hopper,
+    swimmer,
+    reacher,
+    push_shape,
+    grasp_shape,
+    reach_over,
+    ant_terrain,
+    half_cheetah_terrain,
+    bandit,
+    tabular_mdp,
+):
     for _family in _module.FAMILIES:
         register(_family)
+
+
+def is_family(name: str) -> bool:
+    """Tell whether a name, with or without source, variant and modifiers, is that of a family.
+
+    Raises:
+        UserError: its source cannot be imported.
+    """
+    return split_name(_load(name))[0].partition("@")[0] in _FAMILIES
 
 
 def families() -> dict[str, list[Family]]:
@@ -57,11 +113,18 @@ def families() -> dict[str, list[Family]]:
 
 
 def get(name: str) -> Family:
-    """Return a family by `name` or `name@variant`.
+    """Return a family by `name` or `name@variant`, either followed by modifiers (`+mass+switch=50..150`).
+
+    A family that is registered elsewhere has its source before it: `package.module:name` or `path/file.py:name`.
 
     Raises:
-        UserError: it does not exist; lists what does.
+        UserError: it does not exist, lists what does; or it does not allow a modifier.
     """
+    name = _load(name)
+    plain, modifiers = split_name(name)
+    if modifiers:
+        family = modify(get(plain), *(parse(modifier) for modifier in modifiers))
+        return _MODIFIED.setdefault(family.full_name, family)
     base, _, variant = name.partition("@")
     if base not in _FAMILIES:
         raise UserError(f"unknown family '{base}'.{nearest(base, _FAMILIES)}")
@@ -73,6 +136,38 @@ def get(name: str) -> Family:
     return variants[variant]
 
 
+def address(family: Family) -> str:
+    """Return the name that finds a family in another process too: with its source, where `get` imported that."""
+    source = _SOURCES.get(split_name(family.full_name)[0])
+    return f"{source}:{family.full_name}" if source else family.full_name
+
+
+def _load(name: str) -> str:
+    """Import the source of `source:name`, where there is one, and return the name alone."""
+    source, _, plain = name.rpartition(":")
+    if not source:
+        return name
+    # As for a Python script and for `python -m`: the present folder is where one's own modules are.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    known = _full_names()
+    try:
+        module = import_source(source)
+    except UserError:
+        raise
+    except Unfit as error:
+        raise UserError(str(error)) from error
+    # Somebody's module may raise anything.
+    except Exception as error:
+        raise UserError(f"importing {source} failed, {type(error).__name__}: {error}. Mend it, or its path") from error
+    _SOURCES.update(dict.fromkeys(_full_names() - known, source_of(module)))
+    return plain
+
+
+def _full_names() -> set[str]:
+    return {family.full_name for variants in _FAMILIES.values() for family in variants.values()}
+
+
 def resolve(family: Family | str, variant: str | None = None) -> Family:
     """Return a family by its name, and by its variant where the name does not say it.
 
@@ -82,7 +177,8 @@ def resolve(family: Family | str, variant: str | None = None) -> Family:
     if isinstance(family, str) and variant is None:
         return get(family)
     if isinstance(family, str) and "@" not in family:
-        return get(f"{family}@{variant}")
+        plain, modifiers = split_name(family)
+        return get("+".join((f"{plain}@{variant}", *modifiers)))
     if isinstance(family, Family) and variant is None:
         return family
     name = family if isinstance(family, str) else family.full_name
@@ -115,6 +211,9 @@ def make_worlds(
         physics = MujocoPhysics(family, num_worlds, threads)
     elif isinstance(family, TorchFamily):
         physics = TorchPhysics(family, num_worlds)
+    elif isinstance(family, GymnasiumFamily):
+        physics = WorkerPhysics(family, num_worlds, threads)
     else:
-        raise UserError(f"{family.full_name} is neither a MujocoFamily nor a TorchFamily: no engine runs it")
+        kinds = "a MujocoFamily, a TorchFamily or a GymnasiumFamily"
+        raise UserError(f"{family.full_name} is not {kinds}: no engine runs it")
     return Worlds(family, num_worlds, physics, unit_actions=unit_actions, dtype=dtype)

@@ -7,7 +7,8 @@
     observation, info = env.reset(options={"task": {"velocity": 0.5}})      # another task from here on
     observation, info = env.reset(options={"task": "sample"})               # a task drawn from the split
 
-A plain reset starts a new episode of the same task.
+A plain reset starts a new episode of the same task. A modified family (see modifiers.py) is a variant too:
+`variant="maml17+mass"`, or `FamilyEnv("half-cheetah-vel+mass")`.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class FamilyEnv(gymnasium.Env[Observation, Action]):
 
     Observations are float64, actions are in the family's physical unit and clipped to its bounds (the number of the
     alternative where the family is discrete). The time limit is the family's: no `TimeLimit` wrapper is needed.
-    `info["task"]` is the task's record, `info["reward/<term>"]` each term of the reward, `info["success"]` whether the
-    task's goal is met, where the family has one.
+    `info["task"]` is the record of the task in force, `info["reward/<term>"]` each term of the reward,
+    `info["success"]` whether the task's goal is met, where the family has one.
 
     Args:
         family: a family or its name, `name` or `name@variant`.
@@ -81,11 +82,16 @@ class FamilyEnv(gymnasium.Env[Observation, Action]):
 
     @property
     def task(self) -> Record:
-        """The present task, a copy of its record."""
+        """The task, a copy of its record; where tasks switch, both parts and the step."""
         tasks = self._worlds.tasks
         if tasks is None:
             raise UserError("this environment has no task yet: call reset first")
         return tasks.records()[0]
+
+    def _present(self) -> Record:
+        """Return the record of the task in force."""
+        assert self._worlds.present is not None
+        return self._worlds.present.records()[0]
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -103,7 +109,7 @@ class FamilyEnv(gymnasium.Env[Observation, Action]):
         if tasks is not None:
             self._worlds.set_tasks(tasks)
         observation = self._worlds.reset(for_start)
-        return observation[0].numpy(), {"task": self.task}
+        return observation[0].numpy(), {"task": self._present()}
 
     def step(self, action: Action | int) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Take one action.
@@ -112,7 +118,7 @@ class FamilyEnv(gymnasium.Env[Observation, Action]):
             UserError: the episode has ended, or the action has the wrong shape or is not finite.
         """
         step = self._worlds.step(to_actions(action, self.family, ()).reshape(1, -1))
-        info: dict[str, Any] = {"task": self.task}
+        info: dict[str, Any] = {"task": self._present()}
         info.update((f"reward/{name}", value.item()) for name, value in step.terms.items())
         if step.success is not None:
             info["success"] = bool(step.success)

@@ -39,9 +39,9 @@ class FamilyVectorEnv(gymnasium.vector.VectorEnv[Observations, np.ndarray, np.nd
     """Worlds of a family, which begin a new episode of the same task after one has ended.
 
     Observations and rewards are float64, actions are in the family's physical unit and clipped to its bounds (the
-    numbers of the alternatives where the family is discrete). `infos["task"]` holds the task parameters,
-    `infos["reward/<term>"]` the terms of the reward, `infos["success"]` whether each world's goal is met, where the
-    family has one; each with Gymnasium's mask `_<key>` of the worlds that have it.
+    numbers of the alternatives where the family is discrete). `infos["task"]` holds the parameters of the tasks in
+    force, `infos["reward/<term>"]` the terms of the reward, `infos["success"]` whether each world's goal is met, where
+    the family has one; each with Gymnasium's mask `_<key>` of the worlds that have it.
 
     Args:
         num_envs: B.
@@ -103,7 +103,7 @@ class FamilyVectorEnv(gymnasium.vector.VectorEnv[Observations, np.ndarray, np.nd
 
     @property
     def tasks(self) -> Tasks:
-        """The present tasks, one a world."""
+        """The tasks, one a world; where tasks switch, both parts and the step."""
         tasks = self._worlds.tasks
         if tasks is None:
             raise UserError("these environments have no tasks yet: call reset first")
@@ -175,7 +175,8 @@ class FamilyVectorEnv(gymnasium.vector.VectorEnv[Observations, np.ndarray, np.nd
     def _infos(self, details: Mapping[str, np.ndarray], has_task: Flags, has_details: Flags) -> Infos:
         """Return Gymnasium's vector form of every world's info, zero where a world has none."""
         task: Infos = {}
-        for name, value in self.tasks.values.items():
+        assert self._worlds.present is not None
+        for name, value in self._worlds.present.values.items():
             column = value.numpy().copy()
             column[~has_task] = 0.0
             task[name], task[f"_{name}"] = column, has_task.copy()

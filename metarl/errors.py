@@ -1,4 +1,4 @@
-"""The one error that a user's input may cause, and help with misspelt names."""
+"""The error that a user's input may cause, and help with misspelt names."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ class UserError(ValueError):
 
     The command line prints the message without a traceback and exits with code 2.
     """
+
+
+class NotFiniteError(UserError):
+    """Says that an action is NaN or infinite: of an agent, that its training has run away."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

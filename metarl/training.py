@@ -31,7 +31,7 @@ from rich.console import Console
 from metarl import __version__
 from metarl.checkpoint import CheckpointFolder, load, write_atomically
 from metarl.config import dump, from_plain, parse, to_plain
-from metarl.errors import UserError, nearest
+from metarl.errors import NotFiniteError, UserError, nearest
 from metarl.progress import duration, open_display
 from metarl.seeding import Streams
 from metarl.tracking import Tracker, read_progress
@@ -187,9 +187,11 @@ def train(
                 try:
                     metrics = agent.train_iteration(env, sample_tasks, streams)
                 except UserError as error:
+                    hint = ""
+                    if isinstance(error, NotFiniteError):
+                        hint = " The rates may be too high for this family: start a new run with lower ones."
                     raise UserError(
-                        f"Iteration {state.iteration + 1} of {run_dir} failed, {error}. Where its rates are too high "
-                        "for this family, start a new run with lower ones; the checkpoints of this one are kept."
+                        f"Iteration {state.iteration + 1} of {run_dir} failed, {error}.{hint} Its checkpoints are kept."
                     ) from error
                 seconds = time.perf_counter() - before
                 state.iteration += 1

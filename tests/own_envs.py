@@ -1,0 +1,164 @@
+"""Environments as a user of metarl has them: plain Gymnasium, run by worker processes. Nothing here imports metarl."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+FREE = spaces.Box(-np.inf, np.inf, (2,), np.float64)
+UNIT = spaces.Box(-1.0, 1.0, (2,), np.float32)
+
+
+class Reach(gymnasium.Env):
+    """A point that is to go to `goal`; its start and every move are noisy."""
+
+    def __init__(self, noise: float = 0.01, observation_space: Any = FREE, action_space: Any = UNIT) -> None:
+        self.noise = noise
+        self.observation_space = observation_space
+        self.action_space = action_space
+        self.goal: Any = None
+
+    def set_goal(self, task: dict[str, Any]) -> None:
+        self.goal = task["goal"]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        if options is not None:
+            self.goal = options["task"]["goal"]
+        print("a user's print goes nowhere near the messages")
+        self.position = self.np_random.normal(0.0, 1.0, 2)
+        return self.position, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.position = self.position + 0.1 * action + self.noise * self.np_random.normal(size=2)
+        distance = float(np.linalg.norm(self.position - np.array(self.goal)))
+        return self.position, -distance, False, False, {"success": distance < 1.0}
+
+
+def set_goal(env: Any, task: dict[str, Any]) -> None:
+    env.unwrapped.set_goal(task)
+
+
+def wrapped() -> gymnasium.Env:
+    return gymnasium.wrappers.TimeLimit(Reach(), 1000)
+
+
+class Clock(gymnasium.Env):
+    """Observes its time; ends by itself after `ends` steps, in a terminal state or cut off."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float64)
+    action_space = spaces.Discrete(3, start=5)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        if options:
+            self.task = options["task"]
+        self.time = 0
+        return np.zeros(1), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        self.time += 1
+        ended = self.time >= abs(self.task["ends"])
+        return (
+            np.array([self.time]),
+            float(action),
+            ended and self.task["ends"] > 0,
+            ended and self.task["ends"] < 0,
+            {},
+        )
+
+
+class Shapes(gymnasium.Env):
+    """Observes its last action in several spaces."""
+
+    observation_space = spaces.Dict(
+        {"last": spaces.Box(-9.0, 9.0, (2, 2)), "pair": spaces.Tuple((spaces.Discrete(3), spaces.Box(0.0, 1.0, ())))}
+    )
+    action_space = spaces.Box(
+        np.array([[-3.0, 0.0], [0.0, 0.0]], np.float32), np.array([[3.0, 1.0], [2.0, 4.0]], np.float32)
+    )
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self._seen(np.zeros((2, 2), np.float32)), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        return self._seen(action), 1.0, False, False, {}
+
+    def _seen(self, action: Any) -> dict[str, Any]:
+        return {"last": action, "pair": (np.int64(2), np.float32(0.5))}
+
+
+class Trouble(Reach):
+    """Does what `what` names, in a step where not said otherwise, in the worlds whose goal lies right of `right`."""
+
+    def __init__(self, what: str, right: float = -9.0) -> None:
+        super().__init__()
+        self.what = what
+        self.right = right
+        if what == "make":
+            raise RuntimeError("no such robot here")
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        observation, info = super().reset(seed=seed, options=options)
+        if self.what == "reset":
+            raise KeyError("goal in the wall")
+        return (observation * np.nan if self.what == "nan at reset" else observation), info
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation, reward, _, _, info = super().step(action)
+        if self.goal[0] < self.right:
+            return observation, reward, False, False, info
+        if self.what == "raise":
+            raise ZeroDivisionError("the arm\nhas no length")
+        if self.what == "leave":
+            sys.exit("good bye")
+        if self.what == "exit":
+            print("my last words", file=sys.stderr, flush=True)
+            os._exit(3)
+        if self.what in ("SIGKILL", "SIGSEGV", "SIGSTOP"):
+            os.kill(os.getpid(), signal.Signals[self.what])
+        if self.what == "sleep":
+            time.sleep(60.0)
+        if self.what == "nan":
+            return observation * np.nan, reward, False, False, info
+        if self.what == "shape":
+            return observation[:1], reward, False, False, info
+        return observation, reward, False, False, {}
+
+
+class Imports(Reach):
+    """Observes whether torch and metarl have been imported, and the thread limit."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        heavy = [name for name in sys.modules if name.split(".")[0] in ("torch", "metarl", "mujoco", "jaxtyping")]
+        return np.array([len(heavy), float("PYTHONPATH" in os.environ)]), {}
+
+
+def worlds(num_envs: int, mode: str = "Disabled", **kwargs: Any) -> gymnasium.vector.VectorEnv:
+    """Return a vector environment."""
+    return gymnasium.vector.SyncVectorEnv([lambda: Reach(**kwargs)] * num_envs, autoreset_mode=mode)
+
+
+def clocks(num_envs: int, mode: str) -> gymnasium.vector.VectorEnv:
+    return gymnasium.vector.SyncVectorEnv([Clock] * num_envs, autoreset_mode=mode)
+
+
+def set_goals(envs: Any, tasks: list[dict[str, Any]]) -> None:
+    for env, task in zip(envs.envs, tasks, strict=True):
+        env.goal = task["goal"]
+
+
+def set_ends(envs: Any, tasks: list[dict[str, Any]]) -> None:
+    for env, task in zip(envs.envs, tasks, strict=True):
+        env.task = task
