@@ -34,12 +34,13 @@ from metarl.experience import (
     inner_loss,
     mean_kl,
     prepare,
+    spread,
     surrogate,
     tasks_at_a_time,
 )
 from metarl.finetune import GradientLearner, TaskPolicy
 from metarl.inner import AdaptationJacobian, Executor, Rates, adapt, meta_gradients, over_tasks
-from metarl.nets import MLP, Activation, GaussianPolicy, load_params, stack
+from metarl.nets import MLP, Activation, load_params, make_policy, stack
 from metarl.rollout import collect
 from metarl.seeding import Streams
 from metarl.trust_region import PolicyFisher, gradient_metrics, trust_region_step
@@ -133,7 +134,7 @@ class MamlTrpo:
             layer_norm=config.layer_norm,
             output_gain=config.output_gain,
         )
-        self.policy = GaussianPolicy(network=network, initial_std=config.initial_std)
+        self.policy = make_policy(network, discrete=spec.discrete, initial_std=config.initial_std)
         self.meta = self.policy.init(streams["init"])
         if config.learn_rates:
             self.meta |= {RATE + name: torch.full_like(v, config.inner_rate) for name, v in self.meta.items()}
@@ -198,14 +199,13 @@ class MamlTrpo:
         first, last = played[0], played[-1]
         collect_seconds = sum(episodes.seconds for episodes in played)
         lengths = last.mask.sum(2)
-        log_std = params["log_std"]
         return {
             "return/pre": float(first.returns.mean()),
             "return/post": float(last.returns.mean()),
             "return/gain": float(last.returns.mean() - first.returns.mean()),
             **update,
             "update/explained_variance": explained,
-            "policy/std": float(log_std.exp().mean()),
+            **spread(self.policy, params, batches[-1]),
             **self._rate_metrics(),
             "episode/length": float(lengths.mean()),
             "episode/terminated": float(last.terminated.float().mean()),

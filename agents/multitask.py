@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from metarl.config import check
-from metarl.experience import Batch, first_episodes, mean_kl, prepare, surrogate, tasks_at_a_time
+from metarl.experience import Batch, first_episodes, mean_kl, prepare, spread, surrogate, tasks_at_a_time
 from metarl.finetune import GradientLearner, TaskPolicy, tell
 from metarl.inner import meta_gradients, over_tasks
-from metarl.nets import MLP, Activation, GaussianPolicy, load_params, stack
+from metarl.nets import MLP, Activation, load_params, make_policy, stack
 from metarl.rollout import collect
 from metarl.seeding import Streams
 from metarl.trust_region import PolicyFisher, gradient_metrics, trust_region_step
@@ -102,7 +102,7 @@ class Multitask:
             layer_norm=config.layer_norm,
             output_gain=config.output_gain,
         )
-        self.policy = GaussianPolicy(network=network, initial_std=config.initial_std)
+        self.policy = make_policy(network, discrete=spec.discrete, initial_std=config.initial_std)
         self.params = {name: value.to(device) for name, value in self.policy.init(streams["init"]).items()}
         self.surrogate = surrogate(self.policy)
 
@@ -126,7 +126,7 @@ class Multitask:
             "return/post": mean_return,
             **update,
             "update/explained_variance": explained,
-            "policy/std": float(self.params["log_std"].exp().mean()),
+            **spread(self.policy, stack(self.params, config.tasks), batch),
             "episode/length": float(episodes.mask.sum(2).mean()),
             "episode/terminated": float(episodes.terminated.float().mean()),
             **episodes.success_rate,

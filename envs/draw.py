@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from metarl.envs.cpu import MujocoPhysics
-from metarl.envs.family import TorchFamily
+from metarl.envs.family import Marker, TorchFamily, View
 from metarl.envs.worlds import Worlds
 from metarl.errors import UserError
 
@@ -57,10 +57,10 @@ def make_painter(worlds: Worlds, width: int = 480, height: int = 480) -> Painter
     if not (SMALLEST <= width <= LARGEST and SMALLEST <= height <= LARGEST):
         raise UserError(f"got pictures of {width} x {height} pixels: give {SMALLEST} to {LARGEST} for either")
     if isinstance(worlds.physics, MujocoPhysics):
-        return MujocoPainter(worlds.physics, width, height)
+        return MujocoPainter(worlds, width, height)
     if isinstance(worlds.family, TorchFamily):
         return TorchPainter(worlds, width, height)
-    raise UserError(f"{worlds.family_name} runs on an engine that cannot draw: use the CPU engine")
+    raise UserError(f"{worlds.family_name} cannot be drawn: only families on a MuJoCo model or in torch can")
 
 
 class TorchPainter:
@@ -73,7 +73,7 @@ class TorchPainter:
 
     def __call__(self, world: int) -> Picture:
         """Return the picture of a world."""
-        tasks = self.worlds.tasks
+        tasks = self.worlds.present
         if tasks is None:
             raise UserError("these worlds have no tasks yet: reset before drawing")
         family = self.worlds.family
@@ -85,17 +85,16 @@ class TorchPainter:
 
 
 class MujocoPainter:
-    """Draws with MuJoCo's own renderer, from the family's camera."""
+    """Draws with MuJoCo's own renderer, from the family's camera, with the family's markers."""
 
-    def __init__(self, physics: MujocoPhysics, width: int, height: int) -> None:
-        self.physics = physics
-        self.model, self.data = physics.snapshot(0)
+    def __init__(self, worlds: Worlds, width: int, height: int) -> None:
+        assert isinstance(worlds.physics, MujocoPhysics)
+        self.worlds = worlds
+        self.physics = worlds.physics
+        self.model, self.data = self.physics.snapshot(0)
+        self.physics.family.crop(self.model, self.data)
         self.model.vis.global_.offwidth, self.model.vis.global_.offheight = width, height
-        self._camera = mujoco.MjvCamera()
-        mujoco.mjv_defaultFreeCamera(self.model, self._camera)
-        number = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_CAMERA, physics.family.camera)
-        if number >= 0:
-            self._camera.type, self._camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, number
+        self._camera = _camera(self.model, self.physics.family.camera)
         self._option = mujoco.MjvOption()
         self._scene = mujoco.MjvScene(self.model, maxgeom=1000)
         self._view = mujoco.MjrRect(0, 0, width, height)
@@ -104,10 +103,16 @@ class MujocoPainter:
     def __call__(self, world: int) -> Picture:
         """Return the picture of a world."""
         self.physics.snapshot(world, self.model, self.data)
+        self.physics.family.crop(self.model, self.data)
         self._gl.make_current()
+        for field in range(self.model.nhfield):
+            mujoco.mjr_uploadHField(self.model, self._context, field)
         mujoco.mjv_updateScene(
             self.model, self.data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
         )
+        if self.worlds.present is not None:
+            for marker in self.physics.family.markers(self.physics.state, self.worlds.present):
+                _add(self._scene, marker, world)
         mujoco.mjr_render(self._view, self._scene, self._context)
         pixels = np.empty((self._view.height, self._view.width, 3), dtype=np.uint8)
         mujoco.mjr_readPixels(pixels, None, self._view, self._context)
@@ -118,6 +123,33 @@ class MujocoPainter:
         self._gl.make_current()
         self._context.free()
         self._gl.free()
+
+
+def _camera(model: mujoco.MjModel, wanted: str | View) -> mujoco.MjvCamera:
+    """Return a camera of the model, or a free one."""
+    camera = mujoco.MjvCamera()
+    mujoco.mjv_defaultFreeCamera(model, camera)
+    if isinstance(wanted, View):
+        if isinstance(wanted.centre, str):
+            camera.type, camera.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, model.body(wanted.centre).id
+        else:
+            camera.lookat[:] = wanted.centre
+        camera.distance, camera.azimuth, camera.elevation = wanted.distance, wanted.azimuth, wanted.elevation
+    elif (number := mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, wanted)) >= 0:
+        camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, number
+    return camera
+
+
+def _add(scene: mujoco.MjvScene, marker: Marker, world: int) -> None:
+    """Add one world's marker to what is drawn."""
+    geom = scene.geoms[scene.ngeom]
+    start = marker.position[world].numpy()
+    size, colour = np.full(3, marker.radius), np.array(marker.colour, dtype=np.float32)
+    kind = mujoco.mjtGeom.mjGEOM_SPHERE if marker.tip is None else mujoco.mjtGeom.mjGEOM_ARROW
+    mujoco.mjv_initGeom(geom, kind, size, start, np.eye(3).reshape(-1), colour)
+    if marker.tip is not None:
+        mujoco.mjv_connector(geom, kind, marker.radius, start, marker.tip[world].numpy())
+    scene.ngeom += 1
 
 
 @runtime_checkable

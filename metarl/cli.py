@@ -1,4 +1,4 @@
-"""The `metarl` command: train, evaluate, list, render, bench.
+"""The `metarl` command: train, evaluate, play, list, render, bench, fingerprint.
 
 Whatever is wrong with what the user gave ends in one line on standard error and exit code 2. torch and mujoco are
 imported by the commands, after their options have been read, so that a question for help is answered at once.
@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from rich.console import Console
 from metarl import __version__
 from metarl.cli_evaluate import evaluate_command
 from metarl.cli_options import BAD_INPUT, Device, Which, parse
+from metarl.cli_play import play_command
 from metarl.cli_render import render_command
 from metarl.errors import UserError, nearest
 
@@ -38,15 +40,17 @@ usage: metarl COMMAND [OPTIONS]
 Train agents that adapt to new tasks in a few episodes, and measure how well they do.
 
 commands:
-  train      meta-train an agent on a family of tasks, or go on with a run
-  evaluate   adapt trained agents to held-out tasks: table, picture, CSV, TensorBoard
-  list       families, variants and agents that exist; what every metric means
-  render     a GIF of one task before and after adaptation
-  bench      speed of the engines and of a meta-iteration, on this machine
+  train        meta-train an agent on a family of tasks, or go on with a run
+  evaluate     adapt trained agents to held-out tasks: table, picture, CSV, TensorBoard
+  play         reference players on bandits and tabular MDPs, beside the published figures
+  list         families, variants and agents that exist; what every metric means
+  render       a GIF of one task before and after adaptation; a grid of many tasks
+  bench        speed of the engines and of a meta-iteration, on this machine
+  fingerprint  a hash of the first steps of every family
 
 options:
-  -h, --help    show this text; `metarl COMMAND --help` explains a command
-  --version     show the version
+  -h, --help   show this text; `metarl COMMAND --help` explains a command
+  --version    show the version
 
 examples:
   metarl train maml-trpo --family half-cheetah-vel --seed 1
@@ -122,7 +126,7 @@ class TrainOptions:
     """What is trained on, and where the run is kept."""
 
     family: str = DEFAULT_FAMILY
-    """Task family, as NAME or NAME@VARIANT (see `metarl list`)."""
+    """Task family, as NAME or NAME@VARIANT, with +MODIFIER for more to vary (see `metarl list`)."""
     seed: int = 0
     """Where all randomness comes from."""
     out: Path | None = None
@@ -188,11 +192,12 @@ def _trainable() -> list[str]:
 
 def _train(name: str, options: TrainOptions, config: Any) -> int:
     from metarl.envs import get
+    from metarl.envs.registry import address
     from metarl.training import RunConfig
 
     family = get(options.family)
     run = RunConfig(
-        family=family.full_name,
+        family=address(family),
         agent=name,
         seed=options.seed,
         device=options.device,
@@ -256,6 +261,7 @@ List task families with their variants, and agents; or everything about one of t
 
 examples:
   metarl list
+  metarl list --families
   metarl list half-cheetah-vel@maml17
   metarl list --metrics
   metarl list --json"""
@@ -266,7 +272,9 @@ class ListOptions:
     """What is listed."""
 
     name: tyro.conf.Positional[str | None] = None
-    """A family (NAME or NAME@VARIANT) or an agent, to be shown in detail."""
+    """A family (NAME or NAME@VARIANT, with modifiers if wanted) or an agent, to be shown in detail."""
+    families: bool = False
+    """List every variant of every family: parameter ranges and units, sizes, episode length, splits, source."""
     metrics: bool = False
     """List what every logged figure means."""
     json: bool = False
@@ -279,18 +287,20 @@ def list_command(arguments: list[str]) -> int:
 
     from metarl import catalogue
 
-    if options.metrics and options.name is not None:
-        raise UserError(f"Got both '{options.name}' and --metrics. Give one of them.")
-    found = catalogue.find(options.name) if options.name is not None else None
-    console = Console()
-    if options.json:
-        print(json.dumps(catalogue.metrics() if options.metrics else found or catalogue.everything()))
+    if sum((options.name is not None, options.families, options.metrics)) > 1:
+        raise UserError("Got several of NAME, --families and --metrics. Give one of them.")
+    if options.name is not None:
+        plain, show = partial(catalogue.find, options.name), partial(catalogue.print_one, options.name)
     elif options.metrics:
-        catalogue.print_metrics(console)
-    elif found is not None:
-        catalogue.print_one(found, console)
+        plain, show = catalogue.metrics, catalogue.print_metrics
+    elif options.families:
+        plain, show = catalogue.describe_families, catalogue.print_families
     else:
-        catalogue.print_everything(console)
+        plain, show = catalogue.everything, catalogue.print_everything
+    if options.json:
+        print(json.dumps(plain()))
+    else:
+        show(console=Console())
     return 0
 
 
@@ -305,7 +315,8 @@ usage: metarl bench {engines,maml} [OPTIONS]
   maml      one meta-iteration by part, the task-batched forms against a loop over tasks
 
 examples:
-  metarl bench engines --family half-cheetah-vel --worlds 256
+  metarl bench engines --family half-cheetah-vel --worlds 32 256 1024
+  metarl bench engines --family all
   metarl bench maml --tasks 40 --episodes 20 --json"""
 
 
@@ -333,10 +344,56 @@ def bench_command(arguments: list[str]) -> int:
     return 0
 
 
+# -- fingerprint ------------------------------------------------------------------------------------------------------
+
+FINGERPRINT = """\
+Hash the first steps of families from fixed seeds: a family whose fingerprint changed has become another task.
+
+The tests compare all of them with the table tests/fingerprints.json. After a change that is meant, write the table anew
+and look at what changed in it.
+
+examples:
+  metarl fingerprint
+  metarl fingerprint ant-dir half-cheetah-vel@pearl19
+  metarl fingerprint --update tests/fingerprints.json"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FingerprintOptions:
+    """Which families."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Families: NAME@VARIANT, or NAME for all its variants; all families if none is given."""
+    update: Path | None = None
+    """Table to write the fingerprints into; entries of families that are not named stay."""
+    json: bool = False
+    """Print JSON in place of a table."""
+
+
+def fingerprint_command(arguments: list[str]) -> int:
+    """Run `metarl fingerprint`."""
+    options = parse(FingerprintOptions, arguments, "metarl fingerprint", FINGERPRINT)
+
+    from metarl import fingerprint
+
+    found = fingerprint.fingerprints(options.names)
+    if options.update is not None:
+        fingerprint.update(options.update, found)
+    if options.json:
+        print(json.dumps(found))
+    else:
+        width = max(map(len, found))
+        for name, entry in found.items():
+            print(f"{name:<{width}}  {entry['first_steps']}")
+    return 0
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train_command,
     "evaluate": evaluate_command,
+    "play": play_command,
     "list": list_command,
     "render": render_command,
     "bench": bench_command,
+    "fingerprint": fingerprint_command,
 }

@@ -1,4 +1,4 @@
-"""`metarl render`: a GIF of one task before and after adaptation."""
+"""`metarl render`: a GIF of one task before and after adaptation; a picture or GIF of many tasks side by side."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
@@ -16,18 +16,25 @@ from metarl.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from metarl.envs.family import Family
-    from metarl.render import Clip
-    from metarl.types import Policy, Tasks
+    from metarl.types import Tasks
 
 RENDER = """\
-Make a GIF of one task: a trained agent before and after adaptation, side by side, from the same start.
+Make a GIF of one task: a trained agent before and after adaptation, side by side, from the same start. Or, with --grid,
+a picture of many tasks side by side (--video: a GIF of the agent, before adaptation, in all of them).
 
 Robots need off-screen OpenGL (no screen, no graphics card): on Debian and Ubuntu `apt-get install libegl1`.
 
 examples:
   metarl render runs/maml
   metarl render runs/maml --task '{"velocity": 1.5}' --steps 3
-  metarl render half-cheetah-vel          (an untrained policy)"""
+  metarl render half-cheetah-vel          (an untrained policy)
+  metarl render push-shape --grid --split ood
+  metarl render ant-terrain --grid --video --rows 1 --columns 2"""
+
+MOST_CELLS = 400
+"""Pictures in a grid."""
+LONGEST_VECTOR = 4
+"""Parameters of more numbers are not written out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +46,21 @@ class RenderOptions:
     task: str = "0"
     """Number of the task (column `task` of adaptation.csv), or a task as JSON: '{"velocity": 1.5}'."""
     split: Split = "test"
-    """Where a numbered task is from."""
+    """Where numbered tasks, and those of a grid, are from."""
     tasks: int = 40
     """How many tasks are drawn for a numbered one, as in `metarl evaluate`."""
     steps: int = 1
     """Adaptation steps before the second picture."""
     episodes: int | None = None
     """Episodes for every step; as in the agent's training if not given."""
+    grid: bool = False
+    """Show --rows times --columns tasks side by side, each at its start."""
+    rows: int = 2
+    """Rows of the grid."""
+    columns: int = 3
+    """Columns of the grid."""
+    video: bool = False
+    """Let the agent act in all tasks of the grid, as a GIF."""
     checkpoint: Which = "last"
     """Which checkpoint of the run."""
     seed: int = 0
@@ -55,75 +70,120 @@ class RenderOptions:
     height: int = 300
     """Height of a picture, pixels."""
     out: Path | None = None
-    """The GIF, which must not exist yet; RUN/render.gif, or FAMILY.gif here, if not given."""
+    """The file, which must not exist yet: a GIF, or a PNG for a grid without --video; in the run's folder, or here,
+    if not given."""
 
 
 def render_command(arguments: list[str]) -> int:
     """Run `metarl render`."""
     options = parse(RenderOptions, arguments, "metarl render", RENDER)
-    run = Path(options.source)
-    is_run = run.is_dir()
-    out = options.out or (run / "render.gif" if is_run else Path(f"{options.source}.gif"))
-    if out.exists():
-        raise UserError(f"{out} exists already. Remove it, or choose another name with --out.")
-    if out.suffix != ".gif":
-        raise UserError(f"Got --out {out}. What is written is a GIF: choose a name that ends in .gif.")
+    if options.video and not options.grid:
+        raise UserError("Got --video without --grid. Give both, or neither: one task is always a GIF.")
+    if min(options.rows, options.columns) < 1 or options.rows * options.columns > MOST_CELLS:
+        got = f"--rows {options.rows} --columns {options.columns}"
+        raise UserError(f"Got {got}. Both must be at least 1, and their product at most {MOST_CELLS}.")
+    out = _out(options)
 
     import torch
 
     from metarl.agents import config_class, make
-    from metarl.envs import families, get, make_worlds
-    from metarl.envs.draw import make_painter
-    from metarl.render import play, save_gif, stride_of
-    from metarl.rollout import collect
+    from metarl.envs import families, get
+    from metarl.envs.registry import is_family
     from metarl.seeding import Streams
 
-    if is_run:
-        family, agent, _ = load_agent(run, options.checkpoint, torch.device("cpu"))
-    elif options.source.partition("@")[0] in families():
+    if Path(options.source).is_dir():
+        family, agent, _ = load_agent(Path(options.source), options.checkpoint, torch.device("cpu"))
+    elif is_family(options.source):
         family = get(options.source)
         config = config_class("random")()
         agent = make("random", config, family.spec(), Streams(options.seed), torch.device("cpu"))
     else:
         choices = nearest(options.source, families())
         raise UserError(f"'{options.source}' is neither a run folder nor a family.{choices}")
+    if options.grid:
+        _grid(family, agent, options, out)
+    else:
+        _before_and_after(family, agent, options, out)
+    print(out)
+    return 0
+
+
+def _out(options: RenderOptions) -> Path:
+    """Return the file to be written."""
+    run = Path(options.source)
+    suffixes = (".gif",) if options.video or not options.grid else (".png", ".gif")
+    stem = "grid" if options.grid else "render"
+    # What stands before a colon is where a family is imported from.
+    name = f"{options.source.rpartition(':')[2]}{'-grid' if options.grid else ''}"
+    out = options.out or (run / f"{stem}{suffixes[0]}" if run.is_dir() else Path(f"{name}{suffixes[0]}"))
+    if out.exists():
+        raise UserError(f"{out} exists already. Remove it, or choose another name with --out.")
+    if out.suffix not in suffixes:
+        raise UserError(f"Got --out {out}. Choose a name that ends in {' or '.join(suffixes)}.")
+    return out
+
+
+def _grid(family: Family, agent: Any, options: RenderOptions, out: Path) -> None:
+    """Draw many tasks side by side: their starts, or whole episodes where the file is a GIF."""
+    from metarl.envs import make_worlds
+    from metarl.envs.draw import make_painter
+    from metarl.render import play, save_gif, save_png, stride_of
+    from metarl.seeding import Streams
+
+    tasks = draw_tasks(family, options.rows * options.columns, options.split, options.seed)
+    worlds = make_worlds(family, len(tasks))
+    painter = make_painter(worlds, options.width, options.height)
+    moving = out.suffix == ".gif"
+    clips = play(
+        worlds,
+        agent.start(tasks).policy,
+        tasks,
+        Streams(options.seed)["render"],
+        painter,
+        stride=stride_of(family.step_seconds) if moving else 0,
+        captions=[_in_words(family, tasks.select([number])) for number in range(len(tasks))],
+    )
+    painter.close()
+    who = "untrained policy" if agent.name == "random" else agent.name
+    title = f"{family.full_name}, {options.split} tasks" + (f", {who}" if moving else "")
+    (save_gif if moving else save_png)(out, clips, title, options.columns)
+
+
+def _before_and_after(family: Family, agent: Any, options: RenderOptions, out: Path) -> None:
+    """Film one task before and after adaptation; only once with a policy that was never trained."""
+    from metarl.envs import make_worlds
+    from metarl.envs.draw import make_painter
+    from metarl.render import play, save_gif, stride_of
+    from metarl.rollout import collect
+    from metarl.seeding import Streams
+
+    trained = agent.name != "random"
     episodes = agent.config.episodes if options.episodes is None else options.episodes
     if min(options.steps, episodes, options.tasks) < 1:
         got = f"--steps {options.steps} --episodes {episodes} --tasks {options.tasks}"
         raise UserError(f"Got {got}. All must be at least 1.")
     task = _one_task(family, options)
-
     worlds = make_worlds(family, 1)
     painter = make_painter(worlds, options.width, options.height)
-
-    def film(policy: Policy, caption: str) -> Clip:
-        return play(
-            worlds,
-            policy,
-            task,
-            # The same start and noise for every clip.
-            Streams(options.seed)["render"],
-            lambda: painter(0),
-            stride=stride_of(family.step_seconds),
-            caption=caption,
-        )
-
-    learner = agent.start(task)
-    clips = [film(learner.policy, "before adaptation" if is_run else "untrained policy")]
-    if is_run:
-        generator = Streams(options.seed)["evaluation"]
-        practice = make_worlds(family, episodes)
-        for _ in range(options.steps):
-            learner = learner.learn(collect(practice, learner.policy, task, episodes, generator))
+    learner, clips = agent.start(task), []
+    captions = ["untrained policy"]
+    if trained:
         plural = "s" if options.steps > 1 else ""
-        caption = f"after {options.steps} step{plural} on {options.steps * episodes} episodes"
-        clips.append(film(learner.policy, caption))
+        captions = ["before adaptation", f"after {options.steps} step{plural} on {options.steps * episodes} episodes"]
+    for caption in captions:
+        if clips:
+            generator = Streams(options.seed)["evaluation"]
+            practice = make_worlds(family, episodes)
+            for _ in range(options.steps):
+                learner = learner.learn(collect(practice, learner.policy, task, episodes, generator))
+        # The same start and noise for every clip.
+        noise = Streams(options.seed)["render"]
+        stride = stride_of(family.step_seconds)
+        clips += play(worlds, learner.policy, task, noise, painter, stride=stride, captions=[caption])
     painter.close()
-    save_gif(out, clips, f"{agent.name}, {family.full_name}, {_in_words(family, task)}")
+    save_gif(out, clips, f"{agent.name}, {family.full_name}, {_in_words(family, task)}", len(clips))
     for clip in clips:
         print(f"{clip.caption}: return {clip.returns[-1]:.1f}")
-    print(out)
-    return 0
 
 
 def _one_task(family: Family, options: RenderOptions) -> Tasks:
@@ -141,10 +201,14 @@ def _one_task(family: Family, options: RenderOptions) -> Tasks:
 
 
 def _in_words(family: Family, task: Tasks) -> str:
-    """Return one task as text: names, values, units."""
+    """Return one task as text: names, values, units; of long vectors only how many numbers they have."""
     parts = []
     for parameter in family.space.parameters:
         values = task[parameter.name].reshape(-1).tolist()
-        text = ", ".join(f"{value:.2f}" for value in values)
-        parts.append(f"{parameter.name} {f'({text})' if len(values) > 1 else text} {parameter.unit}".rstrip())
+        text = ", ".join(f"{value:.3g}" for value in values)
+        if len(values) > LONGEST_VECTOR:
+            text = f"({len(values)} numbers)"
+        elif len(values) > 1:
+            text = f"({text})"
+        parts.append(f"{parameter.name} {text} {parameter.unit}".rstrip())
     return ", ".join(parts)

@@ -12,7 +12,7 @@ from torch import Tensor
 from metarl.baseline import explained_variance, fit_values
 from metarl.nets import Categorical, CategoricalPolicy, GaussianPolicy, Normal
 from metarl.returns import discounted_returns, gae, standardise
-from metarl.types import Params, Trajectories
+from metarl.types import Metrics, Params, Trajectories
 
 Batch = dict[str, Tensor]
 """`observations` [M, K, T, O], `actions` [M, K, T, A], and [M, K, T]: `advantages`, `weights` (1 / real steps of the
@@ -125,3 +125,12 @@ def mean_kl(policy: StochasticPolicy, old: Params, new: Params, batch: Batch) ->
         assert isinstance(after, Categorical)
         per_step = before.kl(after)
     return (per_step * batch["weights"].flatten(-2)).sum(-1)
+
+
+@torch.no_grad()
+def spread(policy: StochasticPolicy, params: Params, batch: Batch) -> Metrics:
+    """Return how random the policy is, mean over tasks: the standard deviation or, where discrete, the entropy."""
+    if isinstance(policy, GaussianPolicy):
+        return {"policy/std": float(params["log_std"].exp().mean())}
+    per_step = distribution(policy, params, batch).entropy()
+    return {"policy/entropy": float((per_step * batch["weights"].flatten(-2)).sum(-1).mean())}

@@ -210,6 +210,19 @@ class CategoricalPolicy:
         return Categorical(self.network(params, observations))
 
 
+def make_policy(network: MLP, *, discrete: bool, initial_std: float) -> GaussianPolicy | CategoricalPolicy:
+    """Return the policy that fits an action space.
+
+    Args:
+        network: its outputs are the means of A actions, or the logits of A alternatives.
+        discrete: whether an action is one of A alternatives (`EnvSpec.discrete`).
+        initial_std: σ at the start, of a Gaussian policy.
+    """
+    if discrete:
+        return CategoricalPolicy(network=network)
+    return GaussianPolicy(network=network, initial_std=initial_std)
+
+
 def stack(params: Params, tasks: int) -> Params:
     """Return the parameters once per task: leading axis M, without copying."""
     return {name: value.expand(tasks, *value.shape) for name, value in params.items()}

@@ -267,21 +267,26 @@ class Parameter:
 
     def allowed(self) -> str:
         """Return the allowed values with their unit, for people to read."""
+        training, ood = self.ranges()
+        return f"{training} (out of distribution: {ood})" if ood else training
+
+    def ranges(self) -> tuple[str, str]:
+        """Return the values of training and those out of distribution ("": none) with their unit, to be read."""
         unit = f" {self.unit}" if self.unit else ""
         if self.scale == "sphere":
-            return f"unit vector of {self.size} numbers"
+            return f"unit vector of {self.size} numbers", ""
         if self.scale == "simplex":
-            return f"{self.rows} times {self.size} probabilities that sum to 1"
+            return f"{self.rows} times {self.size} probabilities that sum to 1", ""
         if self.scale == "normal":
-            return f"any number{unit}, mean {self.mean:g} and standard deviation {self.std:g}"
+            return f"any number{unit}, mean {self.mean:g} and standard deviation {self.std:g}", ""
         if self.is_choice:
-            text = f"one of {', '.join(f'{c:g}' for c in self.choices)}{unit}"
-            extra = ", ".join(f"{c:g}" for c in self.ood_choices)
+            training = f"one of {', '.join(f'{c:g}' for c in self.choices)}{unit}"
+            ood = ", ".join(f"{c:g}" for c in self.ood_choices)
         else:
             low, high = self.bounds
-            text = f"{low:g} to {high:g}{unit}" + (" from the origin" if self.scale == "disc" else "")
-            extra = ", ".join(f"{a:g} to {b:g}" for a, b in self.ood_intervals)
-        return f"{text} (out of distribution: {extra}{unit})" if extra else text
+            training = f"{low:g} to {high:g}{unit}" + (" from the origin" if self.scale == "disc" else "")
+            ood = ", ".join(f"{a:g} to {b:g}" for a, b in self.ood_intervals)
+        return training, ood and f"{ood}{unit}"
 
     def tidy(self, row: Float[Tensor, " *W"]) -> Float[Tensor, " *W"]:
         """Return a value as typed with a few decimals made exact: a unit vector, probabilities that sum to 1.

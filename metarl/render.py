@@ -1,4 +1,4 @@
-"""Moving pictures of what an agent does: episodes side by side in one GIF."""
+"""Pictures of what an agent does: worlds side by side, still (PNG) or moving (GIF), each under its caption."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ FRAME_SECONDS = 0.1
 """A frame of the film is shown for about so long, in real time where a control step is no longer than this, s."""
 LAST_SECONDS = 1.5
 """How long the last frame stays, s."""
-CAPTION_HEIGHT = 44
-"""Height of the bar above a picture, pixels."""
 GAP = 6
 """Between two pictures, pixels."""
+TITLE_SIZE, CAPTION_SIZE, LINE = 14, 13, 18
+"""Height of letters and of a line of text, pixels."""
+CAPTION_LINES = 3
+"""What does not fit into so many lines is cut off."""
 COLOURS = 128
 """Colours of the film's palette."""
 PAPER, INK, FAINT, RULE = (255, 255, 255), (30, 30, 30), (110, 110, 110), (210, 210, 210)
@@ -48,39 +50,45 @@ class Clip:
 def play(
     env: BatchEnv,
     policy: Policy,
-    task: Tasks,
+    tasks: Tasks,
     generator: torch.Generator,
-    picture: Callable[[], Picture],
+    picture: Callable[[int], Picture],
     *,
     stride: int,
-    caption: str,
-) -> Clip:
-    """Play one episode and draw it.
+    captions: Sequence[str],
+) -> list[Clip]:
+    """Play one episode in every world and draw it.
 
     Args:
-        env: one world.
-        policy: acts in it.
-        task: one task.
-        generator: draws the start and the policy's noise.
-        picture: draws the world as it is now.
-        stride: control steps from one picture to the next.
-        caption: what the clip shows.
+        env: the worlds.
+        policy: acts in them.
+        tasks: one task per world.
+        generator: draws the starts and the policy's noise.
+        picture: draws a world as it is now.
+        stride: control steps from one picture to the next; 0 draws the start only.
+        captions: what each world's clip shows.
     """
+    count = env.num_worlds
     with one_torch_thread():
-        env.set_tasks(task)
+        env.set_tasks(tasks)
         observation = env.reset(generator)
-        frames, returns, total = [picture()], [0.0], 0.0
-        for t in range(1, env.horizon + 1):
+        frames, returns = [[picture(world)] for world in range(count)], [[0.0] for _ in range(count)]
+        total, playing = torch.zeros(count), torch.ones(count, dtype=torch.bool)
+        for t in range(1, env.horizon + 1 if stride else 1):
             step = env.step(policy.act(observation, generator))
             observation = step.observation
-            total += float(step.reward)
-            ended = bool((step.terminated | step.truncated).any())
-            if t % stride == 0 or ended:
-                frames.append(picture())
-                returns.append(total)
-            if ended:
+            total += step.reward
+            ended = step.terminated | step.truncated
+            for world in (playing & (ended | (t % stride == 0))).nonzero().flatten().tolist():
+                frames[world].append(picture(world))
+                returns[world].append(float(total[world]))
+            playing &= ~ended
+            if not bool(playing.any()):
                 break
-    return Clip(caption=caption, frames=tuple(frames), returns=tuple(returns))
+    return [
+        Clip(caption=captions[world], frames=tuple(frames[world]), returns=tuple(returns[world]))
+        for world in range(count)
+    ]
 
 
 def stride_of(step_seconds: float) -> int:
@@ -88,40 +96,91 @@ def stride_of(step_seconds: float) -> int:
     return max(1, round(FRAME_SECONDS / step_seconds))
 
 
-def save_gif(path: Path, clips: Sequence[Clip], title: str) -> None:
+def save_gif(path: Path, clips: Sequence[Clip], title: str, columns: int) -> None:
     """Write clips side by side as an endless GIF; one that ends early keeps its last picture.
 
     Args:
         path: the file, in a folder that is made where missing.
         clips: at least one, all of the same size.
         title: of the whole film.
+        columns: clips in a row.
     """
     length = max(len(clip.frames) for clip in clips)
-    film = [_compose(clips, title, index) for index in range(length)]
+    film = [compose(clips, title, columns, index) for index in range(length)]
     # One palette for all frames, from the middle of the film: with one each, colours flicker.
-    palette = film[length // 2].quantize(COLOURS, dither=Image.Dither.NONE)
+    palette = film[length // 2].quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     film = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in film]
     durations = [round(1000 * FRAME_SECONDS)] * (length - 1) + [round(1000 * LAST_SECONDS)]
     buffer = io.BytesIO()
     film[0].save(buffer, "GIF", save_all=True, append_images=film[1:], duration=durations, loop=0)
+    _write(path, buffer)
+
+
+def save_png(path: Path, clips: Sequence[Clip], title: str, columns: int) -> None:
+    """Write the first pictures of clips side by side as a PNG; arguments as in `save_gif`."""
+    buffer = io.BytesIO()
+    compose(clips, title, columns, None).save(buffer, "PNG", optimize=True)
+    _write(path, buffer)
+
+
+def _write(path: Path, buffer: io.BytesIO) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, buffer.getvalue())
 
 
-def _compose(clips: Sequence[Clip], title: str, index: int) -> Image.Image:
-    """Return one frame of the film: the title, and every clip under its caption."""
+def compose(clips: Sequence[Clip], title: str, columns: int, index: int | None) -> Image.Image:
+    """Return one picture of all clips under their captions.
+
+    Args:
+        clips: at least one, all of the same size.
+        title: stands above them.
+        columns: clips in a row.
+        index: which of their pictures, with the return so far; None for the first, without it.
+    """
     height, width = clips[0].frames[0].shape[:2]
-    top = CAPTION_HEIGHT // 2 + GAP
-    image = Image.new("RGB", ((width + GAP) * len(clips) - GAP, top + CAPTION_HEIGHT + height), PAPER)
+    small, large = ImageFont.load_default(CAPTION_SIZE), ImageFont.load_default(TITLE_SIZE)
+    captions = [_wrap(clip.caption, small, width - 2 * GAP) for clip in clips]
+    lines = max(map(len, captions)) + (index is not None)
+    cell_width, cell_height = width + GAP, lines * LINE + 2 * GAP + height
+    rows = -(-len(clips) // columns)
+    top = LINE + 2 * GAP
+    image = Image.new("RGB", (cell_width * min(columns, len(clips)) - GAP, top + rows * cell_height), PAPER)
     canvas = ImageDraw.Draw(image)
-    small, large = ImageFont.load_default(13), ImageFont.load_default(15)
-    canvas.text((8, GAP), title, fill=FAINT, font=small)
-    for number, clip in enumerate(clips):
-        now = min(index, len(clip.frames) - 1)
-        left = number * (width + GAP)
-        canvas.text((left + 8, top), clip.caption, fill=INK, font=large)
-        canvas.text((left + 8, top + 21), f"return so far {clip.returns[now]:.1f}", fill=FAINT, font=small)
-        image.paste(Image.fromarray(clip.frames[now]), (left, top + CAPTION_HEIGHT))
-        if number:
-            canvas.line((left - GAP // 2, top, left - GAP // 2, image.height), fill=RULE)
+    canvas.text((GAP, GAP), _shorten(title, large, image.width - 2 * GAP), fill=FAINT, font=large)
+    for number, (clip, caption) in enumerate(zip(clips, captions, strict=True)):
+        now = 0 if index is None else min(index, len(clip.frames) - 1)
+        left, line = number % columns * cell_width, top + number // columns * cell_height
+        bottom = line + cell_height - GAP - height
+        for text in caption:
+            canvas.text((left + GAP, line), text, fill=INK, font=small)
+            line += LINE
+        if index is not None:
+            canvas.text((left + GAP, line), f"return so far {clip.returns[now]:.1f}", fill=FAINT, font=small)
+        image.paste(Image.fromarray(clip.frames[now]), (left, bottom))
+        canvas.rectangle((left, bottom, left + width - 1, bottom + height - 1), outline=RULE)
     return image
+
+
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+
+
+def _wrap(text: str, font: Font, width: int) -> list[str]:
+    """Return a text in lines of a width, broken after commas; the last one is shortened where it does not fit."""
+    lines, rest = [""], text.split(", ")
+    while rest and len(lines) <= CAPTION_LINES:
+        longer = f"{lines[-1]}{rest[0]}{', ' if len(rest) > 1 else ''}"
+        if not lines[-1] or font.getlength(longer) <= width or len(lines) == CAPTION_LINES:
+            lines[-1] = longer
+            rest.pop(0)
+        else:
+            lines.append("")
+    return [_shorten(line.rstrip(), font, width) for line in lines]
+
+
+def _shorten(text: str, font: Font, width: int) -> str:
+    """Return a text that fits, its end cut off where it must be."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text.rstrip(', ')}…"

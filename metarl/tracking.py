@@ -50,6 +50,7 @@ GLOSSARY: dict[str, Metric] = {
     ),
     "update/explained_variance": Metric("Part of the returns' variance that the baseline explains", "", "higher"),
     "policy/std": Metric("Mean standard deviation of the actions", "action", "-"),
+    "policy/entropy": Metric("Mean entropy of the actions where they are discrete, over visited states", "nat", "-"),
     "inner/rate": Metric("Mean inner rate α over all parameters, where the rates are learned", "", "-"),
     "reward/<term>": Metric("Mean per step of one term of the reward, after adaptation", "reward", "higher"),
     "episode/length": Metric("Mean length of the episodes", "step", "-"),

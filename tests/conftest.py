@@ -44,6 +44,22 @@ def data_root() -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def opengl() -> bool:
+    """Whether this machine can draw MuJoCo worlds."""
+    from metarl.envs import FamilyEnv
+    from metarl.errors import UserError
+
+    env = FamilyEnv("half-cheetah-vel", render_mode="rgb_array")
+    env.reset(seed=0)
+    try:
+        env.render()
+    except UserError:
+        return False
+    env.close()
+    return True
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuse connections that leave this machine: a test that needs one would fail elsewhere."""

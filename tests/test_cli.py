@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -17,6 +18,7 @@ from metarl import __version__, cli, cli_options, training
 from metarl.agents import AGENTS
 from metarl.cli import main
 from metarl.envs import families
+from metarl.render import Clip, compose
 from metarl.tracking import GLOSSARY, read_progress
 
 SMALL = ["--tasks", "2", "--episodes", "2", "--threads", "1"]
@@ -82,7 +84,8 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("evaluate nowhere --tasks 2.5", ["--tasks", "'2.5'"]),
         ("list point", ["Did you mean 'point-nav'?", "maml-trpo"]),
         ("list point-nav@v9", ["no variant 'v9'", "maml17"]),
-        ("list point-nav --metrics", ["both"]),
+        ("list point-nav --metrics", ["one of them"]),
+        ("list --families --metrics", ["one of them"]),
         ("render nowhere", ["neither a run folder nor a family", "half-cheetah-dir"]),
         ("render point-nav --task 40 --out x.gif", ["--task 40", "0 to 39", '"goal"']),
         ('render point-nav --task {"gaol":[0,0]} --out x.gif', ["'gaol'", "Did you mean 'goal'?"]),
@@ -91,6 +94,14 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("render point-nav --tasks 0 --out x.gif", ["--tasks 0", "at least 1"]),
         ("render point-nav --width 0 --out x.gif", ["0 x 300 pixels", "16 to 4096"]),
         ("render point-nav --out x.mp4", ["x.mp4", ".gif"]),
+        ("render point-nav --out x.png", ["x.png", "ends in .gif"]),
+        ("render point-nav --grid --out x.jpg", ["x.jpg", ".png or .gif"]),
+        ("render point-nav --grid --video --out x.png", ["x.png", "ends in .gif"]),
+        ("render point-nav --video", ["without --grid"]),
+        ("render point-nav --grid --rows 0", ["--rows 0 --columns 3", "at least 1"]),
+        ("render point-nav --grid --rows 30 --columns 30", ["at most 400"]),
+        ("render half-cheetah-dir --grid --split ood", ["no out-of-distribution part"]),
+        ("fingerprint point-nva", ["Did you mean 'point-nav'?"]),
         ("bench maml --rounds 0", ["error: Got --rounds 0. It must be at least 1."]),
         ("bench engine", ["Did you mean 'engines'?"]),
         ("bench maml --famly x", ["Did you mean '--family'?"]),
@@ -332,11 +343,51 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
         assert name in shown
 
 
+@pytest.mark.parametrize("width", [80, 100])
+def test_list_shows_all_of_every_family(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["list", "--families"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= width
+    words = shown.split()
+    for variants in families().values():
+        for family in variants:
+            row = [family.variant, *map(str, (family.observation_size, family.action_size, family.horizon))]
+            assert any(words[at : at + 4] == row for at in range(len(words))), family.full_name
+            for parameter in family.space.parameters:
+                assert parameter.name in words
+                assert parameter.scale in words
+                for word in parameter.allowed().split()[:3]:
+                    assert word in words
+    assert "100 train, 30 test, ood" in " ".join(words)
+    # Two-task families say that train and test coincide.
+    assert "train = test" in " ".join(words)
+
+    assert main(["list", "--families", "--json"]) == 0
+    found = {family["name"]: family for family in json.loads(capsys.readouterr().out)}
+    cheetah = found["half-cheetah-vel@pearl19"]
+    assert cheetah["fixed_tasks"] == {"train": 100, "test": 30, "seed": 0}
+    assert cheetah["splits"] == ["train", "test", "ood"]
+    assert cheetah["parameters"][0]["high"] == 3.0
+    assert not cheetah["train_and_test_coincide"]
+    assert found["ant-dir@v5"]["train_and_test_coincide"]
+
+
 def test_list_explains_a_family_an_agent_and_the_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "point-nav@maml17"]) == 0
     shown = capsys.readouterr().out
     for text in ("Finn et al. 2017", "-0.5 to 0.5 m", "y of the point", "metarl/PointNav-v0"):
         assert text in shown
+    assert main(["list", "half-cheetah-dir"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for text in ("maml17 18 6 200", "half-cheetah-dir@v5: gymnasium.make", "Train and test tasks coincide"):
+        assert text in shown
+    assert "variant=" not in shown
+    assert main(["list", "half-cheetah-vel@pearl19+mass"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert 'gymnasium.make("metarl/HalfCheetahVel-v0", variant="pearl19+mass")' in shown
     assert main(["list", "oracle"]) == 0
     assert "--inner-rate" in capsys.readouterr().out
     assert main(["list", "--metrics", "--json"]) == 0
@@ -359,6 +410,52 @@ def test_render_shows_before_and_after(
     before = out.read_bytes()
     assert "exists already" in refused(arguments, capsys)
     assert out.read_bytes() == before
+
+
+def test_a_grid_shows_many_tasks(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    size = ["--width", "100", "--height", "80", "--rows", "2", "--columns", "2"]
+    still, film = tmp_path / "new" / "tasks.png", tmp_path / "tasks.gif"
+    assert main(["render", "point-nav", "--grid", *size, "--split", "ood", "--out", str(still)]) == 0
+    assert capsys.readouterr().out == f"{still}\n"
+    with Image.open(still) as image:
+        assert image.width == 206
+        cells = [image.crop(box) for box in ((0, 0, 100, 400), (106, 0, 206, 400))]
+        # Goals are green.
+        assert all(b"\x00\x80\x00" in cell.tobytes() for cell in cells)
+        assert cells[0].tobytes() != cells[1].tobytes()
+    assert main(["render", str(runs["oracle"]), "--grid", "--video", *size, "--out", str(film)]) == 0
+    with Image.open(film) as image:
+        first = image.convert("RGB").tobytes()
+        image.seek(image.n_frames - 1)  # pyright: ignore[reportAttributeAccessIssue]
+        assert image.convert("RGB").tobytes() != first
+
+
+def test_goals_are_in_the_pictures_of_robots(opengl: bool, tmp_path: Path) -> None:
+    if not opengl:
+        pytest.skip("no off-screen OpenGL here")
+    for name in ("ant-goal", "ant-dir"):
+        out = tmp_path / f"{name}.png"
+        arguments = ["render", name, "--grid", "--rows", "1", "--columns", "2", "--width", "160", "--height", "120"]
+        assert main([*arguments, "--out", str(out)]) == 0
+        with Image.open(out) as image:
+            pixels = np.asarray(image.convert("RGB")).astype(int)
+        red, green, blue = pixels[:, :, 0], pixels[:, :, 1], pixels[:, :, 2]
+        bright = (green > 2 * red) & (green > 2 * blue)
+        assert np.any(bright[:, :160]), name
+        assert np.any(bright[:, 166:]), name
+
+
+def test_captions_fit() -> None:
+    clip = Clip(
+        caption=", ".join(f"parameter{i} {i / 7:.3g} m" for i in range(9)),
+        frames=(np.zeros((40, 120, 3), dtype=np.uint8),),
+        returns=(0.0,),
+    )
+    image = np.asarray(compose([clip, clip], "a title that is wider than both", 2, 0))
+    assert image.shape[1] == 246
+    # Nothing is written over the edge of a cell, or over the picture.
+    assert (image[:, 120:126][30:] == 255).all()
+    assert (image[-46:-6, 1:119][1:-1] == 0).all()
 
 
 def test_render_says_how_to_get_opengl(tmp_path: Path) -> None:

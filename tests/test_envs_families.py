@@ -1,327 +1,410 @@
-"""One sweep over every family and variant; then each variant's definition, by numbers worked out by hand."""
+"""One sweep over every family and variant: each check of it holds for all of them.
+
+What a family is rewarded for is checked by hand-computed cases elsewhere, and pinned by tests/fingerprints.json.
+"""
 
 from __future__ import annotations
 
+import copy
+import functools
+import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import gymnasium
+import mujoco
+import numpy as np
 import pytest
 import torch
+from gymnasium.utils import seeding
+from gymnasium.utils.env_checker import check_env
 from torch import Tensor
 
-from metarl.envs import families, get, make_worlds, register
-from metarl.envs.family import LARGEST_VALID, Family
+from metarl.envs import FamilyEnv, FamilyVectorEnv, families, get, gymnasium_id, make_worlds
+from metarl.envs.choice import generators
+from metarl.envs.cpu import MujocoPhysics
+from metarl.envs.family import LARGEST_VALID, Family, MujocoFamily, random_actions
 from metarl.envs.worlds import Worlds
 from metarl.errors import UserError
-from metarl.types import Step
+from metarl.space import SPLITS
+from metarl.types import Step, Tasks
 
-ALL = [family for variants in families().values() for family in variants]
-WORLDS = 4
+MODIFIED = [
+    "half-cheetah-vel+mass+inertia+damping+friction+gravity+gain+range+damage+switch=3..5",
+    "ant-goal@pearl19+mass=each+gain=each",
+    "push-shape+mass",
+    "point-nav+switch=3..5",
+]
+"""What a name with modifiers makes is a family too; the switches come early enough to be seen here."""
+ALL = [family.full_name for variants in families().values() for family in variants] + MODIFIED
+WORLDS, STEPS = 4, 40
+
+SAME_START = {"point-nav": "the origin", "bandit": "there is no state", "tabular-mdp": "state 0, as published"}
+"""Families whose episodes all start with the same observation, and what it is."""
+CONSTANT = {"bandit": "there is nothing to see but rewards"}
+"""Families with observations that never change."""
+UNITS = {"", "1", "m", "dm", "dm/s", "rad", "s", "m/s", "rad/s", "N", "N m", "kg", "steps"}
 
 
-@pytest.fixture(params=ALL, ids=lambda family: family.full_name)
+@pytest.fixture(params=ALL)
 def family(request: pytest.FixtureRequest) -> Family:
-    return request.param
+    return get(request.param)
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def begin(family: Family, seed: int = 0, **options: Any) -> tuple[Worlds, Tensor]:
-    worlds = make_worlds(family, WORLDS, threads=1, **options)
-    worlds.set_tasks(family.space.sample(WORLDS, "train", generator(seed)))
-    return worlds, worlds.reset(generator(seed))
+def sampled(family: Family, seed: int = 0, split: str = "train") -> Tasks:
+    return family.space.sample(WORLDS, split, generator(seed))
 
 
-def play(worlds: Worlds, steps: int, seed: int = 0) -> list[Step]:
-    """Take random actions until `steps` are done or every episode has ended."""
-    random, played, alive = generator(seed), [], torch.ones(WORLDS, dtype=torch.bool)
+def begin(family: Family, tasks: Tasks | None = None, **options: Any) -> tuple[Worlds, Tensor]:
+    worlds = make_worlds(family, WORLDS, threads=1, **{"dtype": torch.float64, **options})
+    worlds.set_tasks(tasks or sampled(family))
+    return worlds, worlds.reset(generator())
+
+
+def play(worlds: Worlds, steps: int = STEPS) -> Iterator[Step]:
+    """Take random actions; begin again where every episode has ended."""
+    random, starts = generator(1), generator(2)
+    playing = torch.ones(worlds.num_worlds, dtype=torch.bool)
     for _ in range(steps):
-        played.append(worlds.step(torch.rand(WORLDS, worlds.action_size, generator=random) * 2.0 - 1.0))
-        alive &= ~(played[-1].terminated | played[-1].truncated)
-        if not alive.any():
-            break
-    return played
+        if not playing.any():
+            worlds.reset(starts)
+            playing = torch.ones_like(playing)
+        step = worlds.step(random_actions(worlds.family, worlds.num_worlds, random))
+        playing &= ~(step.terminated | step.truncated)
+        yield step
+
+
+@functools.cache
+def played(name: str) -> tuple[Tensor, list[Step], int]:
+    """Return the first observation of a family, random steps, and how many simulations failed."""
+    worlds, start = begin(get(name))
+    return start, list(play(worlds)), worlds.failures
+
+
+# --- what a family says of itself --------------------------------------------------------------------------------
 
 
 def test_describes_itself(family: Family) -> None:
-    assert family.full_name == f"{family.name}@{family.variant}"
+    assert family.full_name.startswith(f"{family.name}@{family.variant}")
     assert get(family.full_name) is family
     assert family.summary
     assert family.source
+    assert family.horizon > 0
+    assert family.step_seconds > 0.0
     assert len(family.action_low) == len(family.action_high) == family.action_size
+    assert all(low < high for low, high in zip(family.action_low, family.action_high, strict=True))
+    assert family.action_unit
+    spec = family.spec()
+    assert (spec.observation_size, spec.action_size) == (family.observation_size, family.action_size)
+    assert (spec.horizon, spec.discrete) == (family.horizon, family.discrete)
+
+
+def test_observations_and_parameters_have_names_and_units(family: Family) -> None:
     assert all(row.meaning and row.name and row.unit for row in family.observables)
+    assert {row.unit for row in family.observables} <= UNITS - {""}
     assert len({row.meaning for row in family.observables}) == family.observation_size
+    assert all(parameter.name and parameter.description for parameter in family.space.parameters)
+    assert {parameter.unit for parameter in family.space.parameters} <= UNITS
     assert family.space.family == family.full_name
+    assert family.space.describe()
+
+
+# --- tasks -------------------------------------------------------------------------------------------------------
+
+
+def test_splits_do_not_overlap(family: Family) -> None:
+    space, names = family.space, [split for split in SPLITS if split != "ood" or family.space.has_ood]
+    drawn = {split: space.sample(40, split, generator()) for split in names}
+    for split in names:
+        for other in names:
+            if split == other or (space.coincide and {split, other} == {"train", "test"}):
+                assert space.contains(drawn[split], other).all()
+            else:
+                assert not space.contains(drawn[split], other).any()
+    if not space.has_ood:
+        with pytest.raises(UserError, match="no out-of-distribution part"):
+            space.sample(1, "ood", generator())
+
+
+def test_records_come_back_as_the_same_tasks(family: Family) -> None:
+    tasks = sampled(family)
+    for split in SPLITS[: 3 if family.space.has_ood else 2]:
+        tasks = sampled(family, split=split)
+        again = family.space.from_records(json.loads(json.dumps(tasks.records())))
+        assert again.family == tasks.family == family.full_name
+        assert all(torch.equal(again[name], value) for name, value in tasks.values.items())
+    features = family.space.features(tasks)
+    assert features.shape == (WORLDS, family.space.feature_size)
+    assert features.isfinite().all()
+
+
+def test_every_parameter_changes_something(family: Family) -> None:
+    tasks = sampled(family)
+    before = traces(family, tasks)
+    for parameter in family.space.parameters:
+        values = tasks[parameter.name]
+        other = next(turned for turned in (values.roll(1, 0), values.roll(2, 0)) if not torch.equal(turned, values))
+        changed = Tasks(tasks.family, {**tasks.values, parameter.name: other})
+        after = traces(family, changed)
+        assert any(not torch.equal(before[key], after[key]) for key in before), parameter.name
+
+
+def traces(family: Family, tasks: Tasks) -> dict[str, Tensor]:
+    """Return what a task may change: the model, the start, what is observed and rewarded."""
+    worlds, start = begin(family, tasks)
+    steps = list(play(worlds, 12))
+    found = {"start": start, "observation": torch.stack([step.observation for step in steps])}
+    for name in steps[0].terms:
+        found[f"reward/{name}"] = torch.stack([step.terms[name] for step in steps])
+    for name, value in worlds.physics.state.items():
+        found[f"state/{name}"] = value.clone()
+    if isinstance(family, MujocoFamily):
+        found.update((f"model/{name}", value) for name, value in family.apply(tasks).items())
+    return found
+
+
+# --- worlds ------------------------------------------------------------------------------------------------------
 
 
 def test_conforms_to_its_spaces(family: Family) -> None:
-    worlds, observation = begin(family)
-    assert observation.shape == (WORLDS, family.observation_size)
-    assert observation.dtype == torch.float32
-    for step in play(worlds, 30):
-        assert step.observation.shape == (WORLDS, family.observation_size)
-        assert step.observation.dtype == step.reward.dtype == torch.float32
+    start, steps, failures = played(family.full_name)
+    assert start.shape == (WORLDS, family.observation_size)
+    assert start.isfinite().all()
+    for step in steps:
+        assert step.observation.shape == start.shape
+        assert step.observation.dtype == step.reward.dtype == start.dtype == torch.float64
         assert (step.observation.abs() < LARGEST_VALID).all()
         assert step.reward.shape == step.terminated.shape == step.truncated.shape == (WORLDS,)
         assert step.terminated.dtype == step.truncated.dtype == torch.bool
+        assert not (step.terminated & step.truncated).any()
         assert step.reward.isfinite().all()
-        torch.testing.assert_close(step.reward, sum(step.terms.values()), check_dtype=False)
-    assert worlds.failures == 0
+        assert list(step.terms) == list(steps[0].terms)
+        torch.testing.assert_close(step.reward, torch.stack(list(step.terms.values())).sum(0))
+    assert failures == 0
+
+
+def test_success_is_told_always_or_never(family: Family) -> None:
+    _, steps, _ = played(family.full_name)
+    for step in steps:
+        assert (step.success is None) == (steps[0].success is None)
+        if step.success is not None:
+            assert step.success.shape == (WORLDS,)
+            assert step.success.dtype == torch.bool
 
 
 def test_is_deterministic_under_a_seed(family: Family) -> None:
-    (first, start), (second, same_start) = begin(family), begin(family)
-    assert torch.equal(start, same_start)
-    for a, b in zip(play(first, 20), play(second, 20), strict=True):
-        assert torch.equal(a.observation, b.observation)
-        assert torch.equal(a.reward, b.reward)
+    start, steps, _ = played(family.full_name)
+    # Single precision is double precision, rounded at the end.
+    worlds, again = begin(family, dtype=torch.float32)
+    assert torch.equal(again, start.float())
+    for a, b in zip(steps[:20], play(worlds, 20), strict=True):
+        assert torch.equal(a.observation.float(), b.observation)
+        assert torch.equal(a.reward.float(), b.reward)
+        assert torch.equal(a.terminated, b.terminated)
+        assert torch.equal(a.truncated, b.truncated)
+
+
+def test_stays_finite_under_the_largest_actions(family: Family) -> None:
+    worlds, _ = begin(family)
+    random, starts = generator(3), generator(4)
+    for _ in range(STEPS):
+        action = random_actions(family, WORLDS, random)
+        step = worlds.step(action if family.discrete else action.sign() * 1e6)
+        assert step.observation.isfinite().all()
+        assert step.reward.isfinite().all()
+        ended = (step.terminated | step.truncated).nonzero().squeeze(1)
+        if len(ended) > 0:
+            worlds.reset(starts, ended)
+    assert worlds.failures == 0
 
 
 def test_what_it_returns_is_the_callers_own(family: Family) -> None:
-    (touched, start), (alone, _) = begin(family, dtype=torch.float64), begin(family, dtype=torch.float64)
-    start.fill_(5.0)
-    for a, b in zip(range(5), play(alone, 5), strict=True):
-        step = touched.step(torch.zeros(WORLDS, family.action_size)) if a else play(touched, 1)[0]
-        if a == 0:
-            assert torch.equal(step.observation, b.observation)
-        step.observation.fill_(5.0)
-        step.reward.fill_(5.0)
-    assert (touched.step(torch.zeros(WORLDS, family.action_size)).observation != 5.0).any(1).all()
+    start, steps, _ = played(family.full_name)
+    worlds, touched = begin(family)
+    assert torch.equal(touched, start)
+    touched.fill_(5.0)
+    for a, b in zip(steps[:5], play(worlds, 5), strict=True):
+        assert torch.equal(a.observation, b.observation)
+        assert torch.equal(a.reward, b.reward)
+        for value in (b.observation, b.reward, *b.terms.values()):
+            value.fill_(5.0)
+        for flags in (b.terminated, b.truncated, b.success):
+            if flags is not None and not (a.terminated | a.truncated).any():
+                flags.fill_(False)
 
 
 def test_no_observation_is_constant(family: Family) -> None:
-    worlds, start = begin(family)
-    seen = torch.stack([start, *(step.observation for step in play(worlds, 40))])
-    assert (seen.reshape(-1, family.observation_size).std(0) > 0.0).all()
+    start, steps, _ = played(family.full_name)
+    seen = torch.cat([start, *(step.observation for step in steps)])
+    constant = [family.observables[i].meaning for i in (seen == seen[0]).all(0).nonzero().flatten().tolist()]
+    assert bool(constant) == (family.name in CONSTANT), constant
 
 
 def test_starts_are_randomised(family: Family) -> None:
     worlds, start = begin(family)
-    if family.name == "point-nav":
-        assert torch.equal(start, torch.zeros(WORLDS, 2))
-        return
-    assert len(start.unique(dim=0)) == WORLDS
-    assert not torch.equal(worlds.reset(generator(1)), start)
+    other = worlds.reset(generator(1))
+    if family.name in SAME_START:
+        assert (start == start[0]).all()
+        assert torch.equal(other, start)
+    else:
+        assert len(start.unique(dim=0)) == WORLDS
+        assert (other != start).any(1).all()
 
 
-def test_truncates_at_the_horizon_and_then_stands_still(family: Family) -> None:
+def test_ends_at_the_horizon_and_then_stands_still(family: Family) -> None:
     worlds, _ = begin(family)
-    # Standing ants do not fall.
-    steps = [worlds.step(torch.zeros(WORLDS, family.action_size)) for _ in range(family.horizon)]
-    assert not torch.stack([step.terminated | step.truncated for step in steps[:-1]]).any()
-    assert steps[-1].truncated.all()
-    assert not steps[-1].terminated.any()
-    with pytest.raises(UserError, match="call reset before step"):
-        worlds.step(torch.zeros(WORLDS, family.action_size))
-    worlds.reset(generator(1), torch.tensor([2]))
-    step = worlds.step(torch.ones(WORLDS, family.action_size))
-    still = torch.tensor([0, 1, 3])
-    assert torch.equal(step.observation[still], steps[-1].observation[still])
-    assert not torch.equal(step.observation[2], steps[-1].observation[2])
-    assert not step.reward[still].any()
-    assert all(not value[still].any() for value in step.terms.values())
-    assert not (step.terminated | step.truncated).any()
-
-
-# --- definitions -------------------------------------------------------------------------------------------------
-
-
-def terms(name: str, before: dict[str, Tensor], after: dict[str, Tensor], action: float, **task: float | list[float]):
-    """Reward terms of one world whose actions are all `action`."""
-    family = get(name)
-    tasks = family.space.from_records([dict(task)])
-    actions = torch.full((1, family.action_size), action, dtype=torch.float64)
-    values = family.reward_terms(before, after, actions, tasks)
-    return {key: pytest.approx(value.item()) for key, value in values.items()}
-
-
-def cheetah(x: float) -> dict[str, Tensor]:
-    qpos = torch.zeros(1, 9, dtype=torch.float64)
-    qpos[0, 0] = x
-    return {"qpos": qpos, "qvel": torch.zeros(1, 9, dtype=torch.float64)}
-
-
-def ant(x: float, z: float = 0.5) -> dict[str, Tensor]:
-    qpos = torch.zeros(1, 15, dtype=torch.float64)
-    xpos = torch.zeros(1, 14, 3, dtype=torch.float64)
-    forces = torch.zeros(1, 14, 6, dtype=torch.float64)
-    qpos[0, 2], xpos[0, 1, 0] = z, x
-    # The squares of the clipped forces sum to 0.25 + 1 + 1.
-    forces[0, 3, 0], forces[0, 5, 2], forces[0, 13, 5] = 0.5, 2.0, -7.0
-    return {"qpos": qpos, "qvel": torch.zeros(1, 14, dtype=torch.float64), "xpos": xpos, "cfrc_ext": forces}
-
-
-def test_point_nav_reward() -> None:
-    state = {"position": torch.tensor([[0.3, 0.1]], dtype=torch.float64)}
-    assert terms("point-nav@maml17", {}, state, 0.0, goal=[0.0, 0.5]) == {"distance": -0.5}
-
-
-@pytest.mark.parametrize(("variant", "control"), [("v5", -0.15), ("maml17", -0.075)])
-def test_half_cheetah_dir_reward(variant: str, control: float) -> None:
-    # 0.1 m in 0.05 s; six actions of 0.5.
-    got = terms(f"half-cheetah-dir@{variant}", cheetah(0.2), cheetah(0.3), 0.5, direction=-1.0)
-    assert got == {"forward": -2.0, "control": control}
-
-
-@pytest.mark.parametrize(
-    ("variant", "control"),
-    [("v5", -0.15), ("maml17", -0.075), ("promp18", -0.075), ("pearl19", -0.075), ("varibad20", -0.075)],
-)
-def test_half_cheetah_vel_reward(variant: str, control: float) -> None:
-    got = terms(f"half-cheetah-vel@{variant}", cheetah(0.2), cheetah(0.3), -0.5, velocity=0.5)
-    assert got == {"velocity": -1.5, "control": control}
-
-
-@pytest.mark.parametrize(
-    ("variant", "control", "survive", "fallen"), [("v5", -1.0, 1.0, 0.0), ("maml17", -0.01, 0.05, 0.05)]
-)
-def test_ant_dir_reward(variant: str, control: float, survive: float, fallen: float) -> None:
-    # 0.1 m in 0.05 s; eight actions of 0.5.
-    name = f"ant-dir@{variant}"
-    expected = {"forward": -2.0, "survive": survive, "control": control, "contact": -5e-4 * 2.25}
-    assert terms(name, ant(0.2), ant(0.3), 0.5, direction=-1.0) == expected
-    assert terms(name, ant(0.2), ant(0.3, z=0.1), 0.5, direction=-1.0) == {**expected, "survive": fallen}
-
-
-@pytest.mark.parametrize(
-    ("height", "ended"), [(0.19, True), (0.2, False), (1.0, False), (1.01, True), (float("nan"), True)]
-)
-def test_ant_ends_outside_its_heights(height: float, ended: bool) -> None:
-    for variant in ("v5", "maml17"):
-        family = get(f"ant-dir@{variant}")
-        tasks = family.space.from_records([{"direction": 1.0}])
-        assert family.terminated(ant(0.0, z=height), tasks) == torch.tensor([ended])
-
-
-def test_half_cheetah_never_ends_early() -> None:
-    family = get("half-cheetah-vel")
-    assert family.terminated(cheetah(0.0), family.space.from_records([{"velocity": 1.0}])) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "horizon", "size", "top_speed"),
-    [
-        ("point-nav@maml17", 100, 2, None),
-        ("half-cheetah-dir@v5", 200, 17, None),
-        ("half-cheetah-dir@maml17", 200, 18, None),
-        ("half-cheetah-vel@v5", 200, 17, 2.0),
-        ("half-cheetah-vel@maml17", 200, 18, 2.0),
-        ("half-cheetah-vel@promp18", 100, 17, 3.0),
-        ("half-cheetah-vel@pearl19", 200, 17, 3.0),
-        ("half-cheetah-vel@varibad20", 200, 17, 3.0),
-        ("ant-dir@v5", 200, 27, None),
-        ("ant-dir@maml17", 200, 29, None),
-    ],
-)
-def test_sizes_and_ranges(name: str, horizon: int, size: int, top_speed: float | None) -> None:
-    family = get(name)
-    assert family.horizon == horizon
-    assert family.observation_size == size
-    if top_speed is not None:
-        assert family.space.parameters[0].bounds == (0.0, top_speed)
-
-
-def test_every_variant_has_a_definition_test() -> None:
-    marks = getattr(test_sizes_and_ranges, "pytestmark", [])
-    assert {case[0] for case in marks[0].args[1]} == {family.full_name for family in ALL}
-
-
-def test_pearl_tasks_are_fixed() -> None:
-    space = get("half-cheetah-vel@pearl19").space
-    speeds = {
-        split: space.sample(count, split, generator(7))["velocity"] for split, count in (("train", 100), ("test", 30))
-    }
-    again = get("half-cheetah-vel@pearl19").space.sample(100, "train", generator(8))["velocity"]
-    assert torch.equal(speeds["train"], again)
-    assert len(speeds["train"].unique()) == 100
-    assert not torch.isin(speeds["test"], speeds["train"]).any()
-
-
-def test_point_nav_ends_at_its_goal_and_clips_its_moves() -> None:
-    family = get("point-nav")
-    worlds = make_worlds(family, 3, unit_actions=False, dtype=torch.float64)
-    worlds.set_tasks(family.space.from_records([{"goal": goal} for goal in ([0.1, 0.0], [0.1, 0.2], [0.2, 0.0])]))
-    worlds.reset(generator())
-    step = worlds.step(torch.tensor([[0.7, 0.0]] * 3))
-    assert step.observation.tolist() == [[0.1, 0.0]] * 3
-    assert step.terminated.tolist() == [True, False, False]
-    assert not step.truncated.any()
-    assert step.reward.tolist() == pytest.approx([0.0, -0.2, -0.1])
-    # Within 0.01 on both axes, not only on one.
-    step = worlds.step(torch.tensor([[0.0, 0.0], [0.0, 0.1], [0.0, 0.0]]))
-    step = worlds.step(torch.tensor([[0.0, 0.0], [0.0, 0.091], [0.091, 0.009]]))
-    assert step.terminated.tolist() == [False, True, True]
-
-
-def test_agents_actions_are_scaled_to_the_bounds() -> None:
-    family = get("point-nav")
-    worlds = make_worlds(family, 1, dtype=torch.float64)
-    worlds.set_tasks(family.space.from_records([{"goal": [0.5, 0.5]}]))
-    worlds.reset(generator())
-    observation = worlds.step(torch.tensor([[-0.5, 3.0]])).observation
-    assert observation.tolist() == [pytest.approx([-0.05, 0.1])]
-
-
-def test_reaching_the_goal_in_the_last_step_is_no_truncation() -> None:
-    family = get("point-nav")
-    worlds = make_worlds(family, 1, unit_actions=False)
-    worlds.set_tasks(family.space.from_records([{"goal": [0.1, 0.0]}]))
-    worlds.reset(generator())
-    for _ in range(family.horizon - 1):
-        assert not worlds.step(torch.zeros(1, 2)).terminated
-    step = worlds.step(torch.tensor([[0.1, 0.0]]))
-    assert step.terminated.item()
-    assert not step.truncated.item()
-
-
-# --- the registry ------------------------------------------------------------------------------------------------
-
-
-def test_first_variant_is_the_default() -> None:
-    assert get("half-cheetah-vel").full_name == "half-cheetah-vel@v5"
-    assert get("half-cheetah-dir").full_name == "half-cheetah-dir@v5"
-    assert get("ant-dir").full_name == "ant-dir@v5"
-    assert get("point-nav").full_name == "point-nav@maml17"
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("half-cheeta-vel", r"unknown family 'half-cheeta-vel'.*Did you mean 'half-cheetah-vel'\?.*point-nav"),
-        ("ant-dir@maml18", r"ant-dir has no variant 'maml18'.*Did you mean 'maml17'\? Choose from: v5, maml17"),
-    ],
-)
-def test_names_the_nearest(name: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        get(name)
-
-
-def test_refuses_a_second_family_of_a_name() -> None:
-    with pytest.raises(UserError, match="got a second family ant-dir@v5"):
-        register(get("ant-dir"))
-
-
-@pytest.mark.parametrize("name", ["half-cheetah-vel", "point-nav"])
-def test_worlds_refuse_what_does_not_fit(name: str) -> None:
-    family = get(name)
-    with pytest.raises(UserError, match="got 0 worlds"):
-        make_worlds(family, 0)
-    worlds = make_worlds(family, 2, threads=1)
-    action = torch.zeros(2, family.action_size)
-    with pytest.raises(UserError, match="call set_tasks before reset"):
-        worlds.reset(generator())
+    worlds.horizon = min(5, family.horizon)
+    action = torch.zeros(WORLDS, family.action_size)
+    if family.discrete:
+        action[:, 0] = 1.0
+    steps = [worlds.step(action) for _ in range(worlds.horizon)]
+    for step in steps[:-1]:
+        assert not (step.terminated | step.truncated).any()
+    last = steps[-1]
+    assert (last.truncated | last.terminated).all()
     with pytest.raises(UserError, match="call reset before step"):
         worlds.step(action)
-    with pytest.raises(UserError, match=r"got 3 tasks for 2 worlds"):
-        worlds.set_tasks(family.space.sample(3, "train", generator()))
-    with pytest.raises(UserError, match="got tasks of ant-dir@v5, these worlds are"):
-        worlds.set_tasks(get("ant-dir").space.sample(2, "train", generator()))
-    worlds.set_tasks(family.space.sample(2, "train", generator()))
-    worlds.reset(generator())
-    with pytest.raises(UserError, match=r"got an action of shape \(2, 9\)"):
-        worlds.step(torch.zeros(2, 9))
-    for value in (float("nan"), float("inf")):
-        action[1, 0] = value
-        with pytest.raises(UserError, match="not finite in world 1"):
-            worlds.step(action)
+    worlds.horizon = family.horizon
+    worlds.reset(generator(1), torch.tensor([2]))
+    step = worlds.step(random_actions(family, WORLDS, generator()))
+    still = torch.tensor([0, 1, 3])
+    assert torch.equal(step.observation[still], last.observation[still])
+    assert not step.reward[still].any()
+    assert all(not value[still].any() for value in step.terms.values())
+    assert not (step.terminated | step.truncated)[still].any()
+
+
+# --- engines -----------------------------------------------------------------------------------------------------
+
+
+def test_a_world_alone_does_the_same(family: Family) -> None:
+    """What a world does depends on its own task, start and actions only."""
+    tasks = sampled(family)
+    start = family.reset_state(generator(), tasks)
+    together = steps_from(family, tasks, start, range(WORLDS))
+    for world in (0, WORLDS - 1):
+        for a, b in zip(together, steps_from(family, tasks, start, [world]), strict=True):
+            for key, value in b.items():
+                assert torch.equal(a[key][world], value[0]), key
+
+
+def steps_from(
+    family: Family, tasks: Tasks, start: dict[str, Tensor], chosen: Sequence[int]
+) -> list[dict[str, Tensor]]:
+    """Return what some of the worlds do that have these tasks and starts, and are given the same actions as ever."""
+    rows = torch.tensor(list(chosen))
+    begun = copy.copy(family)
+    # Families are frozen.
+    object.__setattr__(begun, "reset_state", lambda generator, tasks: {k: v[rows] for k, v in start.items()})
+    worlds = make_worlds(begun, len(rows), threads=1, dtype=torch.float64)
+    worlds.set_tasks(tasks.select(rows))
+    found = [{"observation": worlds.reset(generator())}]
+    playing = torch.ones(len(rows), dtype=torch.bool)
+    for seed in range(6):
+        step = worlds.step(random_actions(family, WORLDS, generator(seed))[rows])
+        playing &= ~(step.terminated | step.truncated)
+        found.append({"observation": step.observation, "reward": step.reward, **step.terms})
+        if not playing.any():
+            break
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if isinstance(get(name), MujocoFamily)])
+def test_engine_steps_as_mujoco_does(name: str) -> None:
+    """One model and data a world, of the family's fields, stepped by themselves: the same bits."""
+    family = get(name)
+    assert isinstance(family, MujocoFamily)
+    worlds, _ = begin(family)
+    physics = worlds.physics
+    assert isinstance(physics, MujocoPhysics)
+    assert worlds.present is not None
+    fields, own = family.apply(worlds.present), []
+    for world in range(WORLDS):
+        model = copy.copy(family.model)
+        for field, values in fields.items():
+            holder, leaf = (model.opt, field.removeprefix("opt.")) if field.startswith("opt.") else (model, field)
+            getattr(holder, leaf)[:] = values[world].numpy()
+        data = mujoco.MjData(model)
+        if fields:
+            mujoco.mj_setConst(model, data)
+        mujoco.mj_resetData(model, data)
+        for field in ("qpos", "qvel", *(() if model.na == 0 else ("act",))):
+            getattr(data, field)[:] = physics.batch.bind(field)[world]
+        if model.nmocap:
+            data.mocap_pos[:] = physics.batch.bind("mocap_pos")[world]
+        mujoco.mj_forward(model, data)
+        own.append((model, data))
+    # Before a switch.
+    for seed in range(2):
+        action = random_actions(family, WORLDS, generator(seed))
+        worlds.step(action)
+        low, high = (torch.tensor(bound, dtype=torch.float64) for bound in (family.action_low, family.action_high))
+        control = (low + (action + 1.0) * 0.5 * (high - low)).numpy()
+        for world, (model, data) in enumerate(own):
+            data.ctrl[:] = control[world]
+            mujoco.mj_step(model, data, nstep=family.frame_skip)
+            for field, values in physics.state.items():
+                np.testing.assert_array_equal(values[world].numpy(), getattr(data, field), err_msg=field)
+
+
+def test_gymnasium_environments_are_the_same_world(family: Family) -> None:
+    """Single and vector environment, and the worlds that agents train in, under one seed."""
+    task = sampled(family).records()[0]
+    variant = family.full_name.removeprefix(f"{family.name}@")
+    single = gymnasium.make(gymnasium_id(family.name), variant=variant, task=task, disable_env_checker=False)
+    vector = FamilyVectorEnv(1, family, task=task, threads=1)
+    worlds = make_worlds(family, 1, threads=1, unit_actions=False, dtype=torch.float64)
+    worlds.set_tasks(family.space.from_records([task]))
+    seed = 7
+    first, info = single.reset(seed=seed)
+    firsts, _ = vector.reset(seed=seed)
+    start = worlds.reset(generators(seeding.np_random(seed)[0])[1])
+    # Of a task that switches, only the part in force is told.
+    assert all(task[name] == value for name, value in info["task"].items())
+    np.testing.assert_array_equal(first, firsts[0])
+    np.testing.assert_array_equal(first, start[0].numpy())
+    single.action_space.seed(0)
+    for _ in range(8):
+        action = single.action_space.sample()
+        observation, reward, terminated, truncated, info = single.step(action)
+        observations, rewards, ends, cuts, infos = vector.step(np.asarray(action)[None])
+        chosen = torch.as_tensor(action)
+        step = worlds.step(
+            (torch.nn.functional.one_hot(chosen, family.action_size).double() if family.discrete else chosen)[None]
+        )
+        assert observation in single.observation_space
+        np.testing.assert_array_equal(observation, observations[0])
+        assert (reward, terminated, truncated) == (rewards[0], ends[0], cuts[0])
+        np.testing.assert_array_equal(observation, step.observation[0].numpy())
+        assert (reward, terminated, truncated) == (step.reward.item(), bool(step.terminated), bool(step.truncated))
+        assert {name: info[f"reward/{name}"] for name in step.terms} == {k: v.item() for k, v in step.terms.items()}
+        assert ("success" in info) == (step.success is not None)
+        if step.success is not None:
+            assert info["success"] == bool(step.success) == infos["success"][0]
+        if terminated or truncated:
+            break
+    single.close()
+    vector.close()
+
+
+def test_gymnasiums_checker_is_content(family: Family) -> None:
+    # Warnings are errors here. Pictures are tested apart.
+    check_env(FamilyEnv(family), skip_render_check=True)
+
+
+# --- pictures ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if isinstance(get(name), MujocoFamily)])
+def test_markers_stand_somewhere(name: str) -> None:
+    family = get(name)
+    assert isinstance(family, MujocoFamily)
+    worlds, _ = begin(family)
+    assert worlds.present is not None
+    for marker in family.markers(worlds.physics.state, worlds.present):
+        for point in (marker.position, marker.tip):
+            assert point is None or (point.shape == (WORLDS, 3) and point.isfinite().all())

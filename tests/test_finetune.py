@@ -11,7 +11,7 @@ from metarl.envs.point_nav import PointNav
 from metarl.envs.registry import make_worlds
 from metarl.experience import inner_loss, prepare
 from metarl.finetune import GradientLearner, TaskPolicy, with_features
-from metarl.nets import Normal
+from metarl.nets import Categorical, Normal
 from metarl.rollout import collect
 from metarl.seeding import Streams
 from metarl.types import Tasks
@@ -34,11 +34,19 @@ def test_every_task_acts_by_its_own_parameters() -> None:
         torch.testing.assert_close(actions[index].std(0), spread, rtol=0.02, atol=0.0)
 
 
-def test_only_gaussian_policies_act() -> None:
-    policy = categorical()
-    actor = TaskPolicy(policy, near(init(policy), 2), 2)
-    with pytest.raises(TypeError, match="GaussianPolicy"):
-        actor.act(normal(4, 3), seeded(0))
+def test_discrete_actions_have_their_probabilities() -> None:
+    policy, tasks, worlds = categorical(), 2, 40_000
+    params, row = near(init(policy), tasks, scale=0.5), normal(2, 1, 3)
+    observations = row.expand(2, worlds, 3).flatten(0, 1)
+    actions = TaskPolicy(policy, params, tasks).act(observations, seeded(0)).unflatten(0, (2, worlds))
+    assert ((actions == 0.0) | (actions == 1.0)).all()
+    assert (actions.sum(2) == 1.0).all()
+    for index in range(tasks):
+        output = policy(task(params, index), row[index])
+        assert isinstance(output, Categorical)
+        wanted = output.logits.softmax(-1)[0]
+        bound = 4.0 * (wanted * (1.0 - wanted) / worlds).sqrt()
+        assert ((actions[index].mean(0) - wanted).abs() < bound).all()
 
 
 def test_features_are_appended_to_every_observation() -> None:
