@@ -162,7 +162,7 @@ def print_one(name: str, console: Console) -> None:
     variants = [describe_family(family) for family in families().get(name, [])] or [found]
     _print_family(variants, console)
     note = " Train and test tasks coincide: the space is a few choices." if found["train_and_test_coincide"] else ""
-    default = found["name"] == get(name.partition("@")[0]).full_name
+    default = found["name"] == families()[found["name"].partition("@")[0]][0].full_name
     options = "" if default else f', variant="{found["variant"]}"'
     kind = "alternatives" if found["discrete"] else "numbers"
     console.print(

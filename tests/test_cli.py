@@ -388,6 +388,9 @@ def test_list_explains_a_family_an_agent_and_the_metrics(capsys: pytest.CaptureF
     assert main(["list", "half-cheetah-vel@pearl19+mass"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert 'gymnasium.make("metarl/HalfCheetahVel-v0", variant="pearl19+mass")' in shown
+    assert main(["list", "ant-dir+damage"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert 'gymnasium.make("metarl/AntDir-v0", variant="v5+damage")' in shown
     assert main(["list", "oracle"]) == 0
     assert "--inner-rate" in capsys.readouterr().out
     assert main(["list", "--metrics", "--json"]) == 0
