@@ -263,8 +263,9 @@ def table(summary: dict[str, Any]) -> Table:
     result.add_column("agent", no_wrap=True)
     has_gap = any(point["gap_closed"] is not None for agent in summary["agents"] for point in agent["points"])
     has_success = summary["agents"][0]["points"][0]["success"] is not None
-    # The interquartile mean makes room for the success rate: within 80 columns there is none for both.
-    headers = ["step", "episodes", "mean \\[95%]", "success \\[95%]" if has_success else "IQM"]
+    # Within 80 columns: the interquartile mean makes room for the success rate, its interval for the gap.
+    fourth = ("success" if has_gap else "success \\[95%]") if has_success else "IQM"
+    headers = ["step", "episodes", "mean \\[95%]", fourth]
     for header in (*headers, *(["gap closed \\[95%]"] if has_gap else [])):
         result.add_column(header, justify="right", no_wrap=True)
     references = [summary[name] for name in ("oracle", "random") if summary[name] is not None]
@@ -274,13 +275,20 @@ def table(summary: dict[str, Any]) -> Table:
                 agent["agent"] if number == 0 else "",
                 str(point["step"]),
                 str(point["episodes"]),
-                f"{point['mean']:.1f} \\[{point['lower']:.1f}, {point['upper']:.1f}]",
-                _percent(point, "success") if has_success else f"{point['iqm']:.1f}",
+                f"{_short(point['mean'])} \\[{_short(point['lower'])}, {_short(point['upper'])}]",
+                _short(point["iqm"]),
             ]
+            if has_success:
+                cells[-1] = f"{point['success']:.1%}" if has_gap else _percent(point, "success")
             if point["gap_closed"] is not None:
                 cells.append(_percent(point, "gap_closed"))
             result.add_row(*cells, end_section=number == len(agent["points"]) - 1)
     return result
+
+
+def _short(value: float) -> str:
+    """Return a return with one decimal, or with none from 1,000 on."""
+    return f"{value:.1f}" if abs(value) < 1000.0 else f"{value:.0f}"
 
 
 def _percent(point: dict[str, Any], name: str) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import Any, cast
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 from torch.utils.tensorboard import SummaryWriter
@@ -136,6 +138,20 @@ def test_success_is_told_beside_the_return(tmp_path: Path) -> None:
     column = next(column for column in table(summary).columns if str(column.header).startswith("success"))
     assert str(list(column.cells)[1]).startswith("85.0% ")
     write(evaluation, summary, tmp_path)
+    # With the gap beside it the table still fits 80 columns, uncut.
+    worst = replace(curve, returns=curve.returns * 100.0 - 1000.0)
+    low = replace(entry("random", [[-5000.0] * 4]).curves[0], success=rates[:1])
+    wide = Evaluation(
+        family=FAMILY.full_name,
+        split="test",
+        seed=0,
+        entries=(replace(agent, curves=(worst,)),),
+        random=Entry(agent="random", curves=(low,), runs=(), seeds=(0,)),
+        oracle=Entry(agent="oracle", curves=(replace(low, returns=low.returns / 5000.0),), runs=(), seeds=(0,)),
+    )
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(table(summarise(wide)))
+    assert "\u2026" not in console.export_text()
     with (tmp_path / "adaptation.csv").open(newline="") as file:
         by_task = [float(row["success"]) for row in csv.DictReader(file)]
     assert by_task == [0.0, 1.0, 0.0, 1.0, 0.2, 0.6, 0.0, 0.8]
