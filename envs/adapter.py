@@ -32,6 +32,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from metarl.envs import worker
 from metarl.envs.family import LARGEST_VALID, Family, Observable, State, Terms
 from metarl.envs.pool import Job, Pool
 from metarl.errors import UserError
@@ -245,9 +246,10 @@ def _valid(values: Tensor) -> bool:
 def reference(given: str | Callable[..., Any], field_name: str) -> str:
     """Return `module:name` or `file.py:name` for a callable that workers can find by it; a text as it is."""
     if isinstance(given, str):
-        # A file is found from here; the worker, or a run that goes on, may stand elsewhere.
+        # A file is found from the one that names it, else from here; a worker or a later run may stand elsewhere.
         source, colon, name = given.rpartition(":")
-        return f"{Path(source).expanduser().resolve()}{colon}{name}" if source.endswith(".py") else given
+        folder = worker.IMPORTING[-1] if worker.IMPORTING else Path.cwd()
+        return f"{(folder / Path(source).expanduser()).resolve()}{colon}{name}" if source.endswith(".py") else given
     module = sys.modules.get(getattr(given, "__module__", None) or "")
     name = getattr(given, "__qualname__", "")
     found: Any = module

@@ -44,7 +44,6 @@ from metarl.envs.terrain import (
     add_camera,
     goal_marker,
     scan_observables,
-    scan_points,
 )
 from metarl.space import Parameter, ParameterSpace
 from metarl.types import Tasks
@@ -64,7 +63,13 @@ GROUND = Ground(length=10.0, width=10.0, spacing=(0.125, 0.125), start=1.35, bor
 SCAN = tuple((0.3 * x, 0.3 * y) for x in range(-3, 4) for y in range(-3, 4))
 """Points of the height scan, m ahead and to the left of the torso."""
 
-POINTS = scan_points(SCAN)
+SCAN_X, SCAN_Y = torch.tensor([[[x, -y] for x, y in SCAN], [[y, x] for x, y in SCAN]], dtype=torch.float64).mT
+"""`heading @ SCAN_X` and `heading @ SCAN_Y` are the same from the torso in the axes of the world, m."""
+X_AXIS = torch.tensor(
+    [[1, 0, 0, 0, 0, 0, 0, 2], [0, 1, 0, 0, 0, 0, 2, 0], [0, 0, -1, 0, 0, 0, 0, 0], [0, 0, 0, -1, 0, 0, 0, 0]],
+    dtype=torch.float64,
+)
+"""Two quadratic forms of a quaternion, side by side: w² + x² - y² - z² and 2 w z + 2 x y."""
 
 GOAL = Parameter(
     name="goal", unit="m", description="x and y of the goal from the start", scale="disc", low=2.5, radius=3.5
@@ -122,7 +127,9 @@ class AntTerrain(MujocoFamily):
         qpos = state["qpos"]
         parts = [qpos[:, 2:], state["qvel"], tasks["goal"] - qpos[:, :2]]
         if self.scan:
-            parts.append(GROUND.scan(GROUND.tile(tasks), qpos[:, :3], heading(qpos[:, 3:7]), POINTS))
+            ahead = heading(qpos[:, 3:7])
+            x, y = (torch.addmm(qpos[:, i : i + 1], ahead, scan) for i, scan in enumerate((SCAN_X, SCAN_Y)))
+            parts.append(GROUND.height(GROUND.tile(tasks), x, y) - qpos[:, 2:3])
         return torch.cat(parts, dim=1)
 
     def reward_terms(self, before: State, state: State, action: Float[Tensor, "B A"], tasks: Tasks) -> Terms:
@@ -146,8 +153,8 @@ class AntTerrain(MujocoFamily):
 
     def healthy(self, state: State, tasks: Tasks) -> Bool[Tensor, " B"]:
         """Return whose torso is at a healthy height above the ground below it."""
-        torso = state["qpos"][:, :3]
-        above = torso[:, 2] - GROUND.height(GROUND.tile(tasks), torso[:, :2].T[:, :, None])[:, 0]
+        x, y, z = state["qpos"][:, :3].split(1, dim=1)
+        above = (z - GROUND.height(GROUND.tile(tasks), x, y)).squeeze(1)
         return (above >= LOWEST) & (above <= HIGHEST)
 
     def distance(self, state: State, tasks: Tasks) -> Float[Tensor, " B"]:
@@ -169,9 +176,8 @@ def heading(quaternion: Float[Tensor, "B 4"]) -> Float[Tensor, "B 2"]:
     Args:
         quaternion: w, x, y, z.
     """
-    w, x, y, z = quaternion.T
-    seen = torch.stack([w * w + x * x - y * y - z * z, 2.0 * (w * z + x * y)], dim=1)
-    return torch.nn.functional.normalize(seen, dim=1)
+    seen = ((quaternion @ X_AXIS).unflatten(1, (2, 4)) * quaternion[:, None]).sum(2)
+    return seen / seen.norm(dim=1, keepdim=True)
 
 
 FAMILIES = (AntTerrain(variant="v1", scan=False), AntTerrain(variant="scan", scan=True))

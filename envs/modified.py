@@ -203,8 +203,11 @@ def with_switch(family: Family, earliest: int | None = None, latest: int | None 
 def _shortest(modifier: Modifier, base: Family) -> Modifier:
     """Return the same modifier without what it would have for this family anyway, so that it has one name."""
     if isinstance(modifier, Factor):
-        plain = Factor(quantity=modifier.quantity, per=modifier.per)
-        return plain if plain.bounds == modifier.bounds else modifier
+        assert isinstance(base, MujocoFamily)
+        # Of a single one, such as gravity, "each" says no more than "all".
+        per = modifier.per if modifier.scaling(base.model).parameter.size > 1 else "all"
+        plain = Factor(quantity=modifier.quantity, per=per)
+        return plain if plain.bounds == modifier.bounds else replace(modifier, per=per)
     if isinstance(modifier, Switch):
         return Switch() if Switch().steps(base.horizon) == modifier.steps(base.horizon) else modifier
     assert isinstance(base, MujocoFamily)

@@ -237,7 +237,7 @@ class Pool:
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         hint = " (the system does so when memory runs out)" if code == -signal.SIGKILL else ""
         words = _where_it_stood(member, "Fatal Python error") or _last_words(member)
-        self._fail(f"{self._who(member)} {how}{hint}{words}. Mend the environment and start again")
+        self._fail(f"{self._who(member)} {how}{hint}{words}. Mend the environment before it is used again")
 
     def _hangs(self, member: Member) -> NoReturn:
         """Say that a process neither answers nor ends itself."""

@@ -7,6 +7,10 @@ k on reward, end, success and physics are the later task's, and the state stays 
 
 Both parts are drawn from the same split, so that what was held out from one is held out from the other, and they are
 never the same task. An oracle is told both parts and k, but not the time.
+
+The agents of this package get their tasks anew with every collection, so that a trial of theirs is one episode: there k
+must lie below the horizon (`check_trials`). In the Gymnasium environments a trial goes on, on its later task, until the
+reset option `task` gives another.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from metarl.envs.family import Family
 from metarl.errors import UserError
 from metarl.parameter import Parameter
 from metarl.space import ParameterSpace
@@ -177,3 +182,18 @@ class SwitchSpace(ParameterSpace):
             f"{later}: the same again, another task of the same split",
             f"{step.name}: {step.allowed()}, whole numbers, {step.scale}; {step.description}",
         ]
+
+
+def check_trials(family: Family) -> None:
+    """Refuse a family whose task may switch after the end of an episode, which is a trial of today's agents.
+
+    Raises:
+        UserError: it may, so that some tasks would never switch.
+    """
+    space = family.space
+    if isinstance(space, SwitchSpace) and space.latest >= family.horizon:
+        raise UserError(
+            f"got {family.full_name}, whose task may switch as late as step {space.latest}, but a trial of this agent "
+            f"is one episode of {family.horizon} steps: "
+            + ("leave +switch out" if family.horizon == 1 else f"give +switch=EARLIEST..LATEST below {family.horizon}")
+        )

@@ -93,8 +93,6 @@ KIND = Parameter(
     choices=tuple(float(number) for number in range(len(KINDS) - HELD_OUT)),
     ood=tuple(float(number) for number in range(len(KINDS) - HELD_OUT, len(KINDS))),
 )
-Points = Float[Tensor, "2 2 P"]
-"""Points of a height scan: `direction @ points` has their x and y from the torso, where ahead is the direction."""
 
 
 def _level_ends() -> Float[Tensor, " ends"]:
@@ -216,7 +214,8 @@ class Ground:
 
     def tile(self, tasks: Tasks) -> Int[Tensor, " B"]:
         """Return the number of every task's tile."""
-        return (tasks["kind"] * LEVELS).long() + torch.bucketize(tasks["difficulty"], LEVEL_ENDS, right=True)
+        level = torch.bucketize(tasks["difficulty"], LEVEL_ENDS, right=True)
+        return level.add_(tasks["kind"].long(), alpha=LEVELS)
 
     def offset(self, tile: Int[Tensor, " B"]) -> Float[Tensor, "B 3"]:
         """Return where the height field has to be so that the middle of the tile is at the origin, m."""
@@ -224,52 +223,30 @@ class Ground:
         y = (0.5 * (self.rows - 1) - tile // self.columns) * self.width
         return torch.stack([x, y, torch.full_like(x, self._lowest)], dim=1)
 
-    def height(self, tile: Int[Tensor, " B"], points: Float[Tensor, "2 B P"]) -> Float[Tensor, "B P"]:
+    def height(
+        self, tile: Int[Tensor, " B"], x: Float[Tensor, "B P"], y: Float[Tensor, "#B #P"]
+    ) -> Float[Tensor, "B P"]:
         """Return the height of the ground at points, m: that of MuJoCo's triangles.
 
         Args:
             tile: number of the tile.
-            points: x and y from the middle of the tile, m; beyond the tile the border's height is returned.
+            x: of the points from the middle of the tile, m; beyond the tile the border's height is returned.
+            y: likewise.
         """
-        stride = self.cells[0] + 1
-        # A failed simulation has points at NaN.
-        place = torch.addcmul(0.5 * self._cells, points, self._per_metre).nan_to_num_(nan=0.0).clamp_(min=0.0)
-        place = torch.minimum(place, self._last)
-        cell = place.floor()
-        u, v = place.sub_(cell)
-        corner = cell[0].add_(cell[1], alpha=stride).int().add_((tile * self.tiles[0].numel())[:, None])
-        # The diagonal of a cell runs from its corner to the opposite one; the third corner is on the point's side.
-        third = (corner + 1).add_(v >= u, alpha=stride - 1)
-        low, side, far = (
-            self._flat.index_select(0, sample.view(-1)).view_as(u) for sample in (corner, third, corner + (stride + 1))
+        (along, across), stride = self.cells, self.cells[0] + 1
+        u = torch.add(0.5 * along, x, alpha=1.0 / self.spacing[0]).clamp_(0.0, along - 1e-9)
+        v = torch.add(0.5 * across, y, alpha=1.0 / self.spacing[1]).clamp_(0.0, across - 1e-9)
+        column, row = u.int(), v.int()
+        u, v = u.sub_(column), v.sub_(row)
+        sample = column.add_(row, alpha=stride).add_(tile[:, None], alpha=stride * (across + 1)).view(-1)
+        # A failed simulation has points at NaN, whose height is NaN too.
+        sample.clamp_(0, len(self._flat) - stride - 2)
+        low, right, left, far = (
+            self._flat.index_select(0, sample + step).view_as(u) for step in (0, 1, stride, stride + 1)
         )
-        return torch.addcmul(low, torch.maximum(u, v), side - low).addcmul_(torch.minimum(u, v), far.sub_(side))
-
-    def scan(
-        self, tile: Int[Tensor, " B"], torso: Float[Tensor, "B 3"], ahead: Float[Tensor, "B 2"], points: Points
-    ) -> Float[Tensor, "B P"]:
-        """Return the height of the ground at points around the torso, less the torso's own height, m.
-
-        Args:
-            tile: number of the tile.
-            torso: position from the middle of the tile, m.
-            ahead: x and y of the direction that counts as ahead, a unit vector.
-            points: from `scan_points`.
-        """
-        around = ahead @ points + torso[:, :2].T[:, :, None]
-        return self.height(tile, around) - torso[:, 2:]
-
-    @cached_property
-    def _cells(self) -> Float[Tensor, "2 1 1"]:
-        return torch.tensor(self.cells, dtype=torch.float64)[:, None, None]
-
-    @cached_property
-    def _last(self) -> Float[Tensor, "2 1 1"]:
-        return self._cells - 1e-9
-
-    @cached_property
-    def _per_metre(self) -> Float[Tensor, "2 1 1"]:
-        return 1.0 / torch.tensor(self.spacing, dtype=torch.float64)[:, None, None]
+        # A cell is two triangles that meet in the diagonal from `low` to `far`.
+        fold, right, left = far.sub_(right).sub_(left).add_(low), right.sub_(low), left.sub_(low)
+        return low.addcmul_(u, right).addcmul_(v, left).addcmul_(torch.minimum(u, v), fold)
 
     @cached_property
     def _flat(self) -> Float[Tensor, " samples"]:
@@ -346,12 +323,6 @@ def _smooth(part: Tensor) -> Tensor:
     return part.square() * (3.0 - 2.0 * part)
 
 
-def scan_points(points: Sequence[tuple[float, float]]) -> Points:
-    """Return the points (m ahead, m to the left) of a height scan, for `Ground.scan`."""
-    ahead, left = torch.tensor(points, dtype=torch.float64).T
-    return torch.stack([torch.stack([ahead, -left]), torch.stack([left, ahead])])
-
-
 def scan_observables(points: Sequence[tuple[float, float]]) -> tuple[Observable, ...]:
     """Return the rows of a height scan at points (m ahead, m to the left) of the torso."""
     return tuple(
@@ -362,7 +333,7 @@ def scan_observables(points: Sequence[tuple[float, float]]) -> tuple[Observable,
 
 def goal_marker(ground: Ground, tasks: Tasks, goal: Float[Tensor, "B 2"]) -> Marker:
     """Return the mark of a goal, above the ground there."""
-    height = GOAL_HEIGHT + ground.height(ground.tile(tasks), goal.T[:, :, None])
+    height = GOAL_HEIGHT + ground.height(ground.tile(tasks), goal[:, :1], goal[:, 1:])
     return Marker(position=torch.cat([goal, height], dim=1), radius=0.15)
 
 

@@ -69,6 +69,8 @@ STEP, DONE, BUSY, OBJECT = b"S", b".", b"+", b"J"
 
 FOLDERS: list[str] = []
 """Of the files that `import_source` has imported."""
+IMPORTING: list[Path] = []
+"""Of those that it is importing now, the innermost last: what a relative path in a file starts from."""
 
 FLAT = "Box, Discrete, MultiBinary, MultiDiscrete, and Dict or Tuple of those"
 
@@ -111,6 +113,14 @@ class Channel:
         return data
 
 
+def _number(reward: Any) -> float:
+    """Return a reward as a float, or say what is wrong with it."""
+    array = np.asarray(reward)
+    if array.dtype.kind not in "biuf" or array.size != 1:
+        raise Unfit(f"step returned the reward {reward!r}: return one number")
+    return float(array.item())
+
+
 def import_source(source: str) -> Any:
     """Return the module called `package.module`, or the one in the file `path/name.py` (once, as `name`)."""
     if not source.endswith(".py"):
@@ -130,11 +140,14 @@ def import_source(source: str) -> Any:
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))
     sys.modules[path.stem] = module
+    IMPORTING.append(path.parent)
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[path.stem]
         raise
+    finally:
+        IMPORTING.pop()
     return module
 
 
@@ -326,7 +339,7 @@ class Singles(Group):
             self.watch.call("step", world)
             observation, reward, terminated, truncated, info = self.envs[world].step(actions[world])
             self.observation[world] = self.flat(observation)
-            self.reward[world] = reward
+            self.reward[world] = _number(reward)
             self.terminated[world] = terminated
             self.truncated[world] = truncated
             if self.success_key is not None:

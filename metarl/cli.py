@@ -225,10 +225,12 @@ def _run(
     """Train in a run folder, from a checkpoint where one is named."""
     from metarl.agents import make
     from metarl.envs import get, make_worlds
+    from metarl.envs.switching import check_trials
     from metarl.seeding import Streams
     from metarl.training import resolve_device, train
 
     family = get(run.family)
+    check_trials(family)
     streams = Streams(run.seed)
     agent = make(run.agent, config, family.spec(), streams, resolve_device(run.device))
     result = train(

@@ -111,10 +111,16 @@ def render_command(arguments: list[str]) -> int:
 def _out(options: RenderOptions) -> Path:
     """Return the file to be written."""
     run = Path(options.source)
-    suffixes = (".gif",) if options.video or not options.grid else (".png", ".gif")
+    suffixes = (".gif",) if options.video or not options.grid else (".png",)
     stem = "grid" if options.grid else "render"
     # What stands before a colon is where a family is imported from.
     name = f"{options.source.rpartition(':')[2]}{'-grid' if options.grid else ''}"
+    if not options.grid and (options.rows, options.columns) != (RenderOptions.rows, RenderOptions.columns):
+        raise UserError(
+            f"Got --rows {options.rows} --columns {options.columns} without --grid. Add it, or leave them out."
+        )
+    if options.grid and options.task != RenderOptions.task:
+        raise UserError(f"Got --task {options.task} with --grid, which draws tasks of a split. Leave one of them out.")
     out = options.out or (run / f"{stem}{suffixes[0]}" if run.is_dir() else Path(f"{name}{suffixes[0]}"))
     if out.exists():
         raise UserError(f"{out} exists already. Remove it, or choose another name with --out.")

@@ -140,6 +140,8 @@ def figures(metrics: Metrics) -> str:
         parts.append(f"KL {metrics['update/kl']:.4f}")
     if "speed/env_steps_per_second" in metrics:
         parts.append(f"{metrics['speed/env_steps_per_second']:,.0f} env-steps/s")
+    if metrics.get("env/failures"):
+        parts.append(f"{metrics['env/failures']:,.0f} simulations failed so far")
     return "  ".join(parts)
 
 

@@ -187,11 +187,12 @@ def train(
                 try:
                     metrics = agent.train_iteration(env, sample_tasks, streams)
                 except UserError as error:
-                    hint = ""
+                    hint = f"Go on from its last checkpoint with: metarl train --resume {run_dir}"
                     if isinstance(error, NotFiniteError):
-                        hint = " The rates may be too high for this family: start a new run with lower ones."
+                        hint = "The rates may be too high for this family: start a new run with lower ones."
                     raise UserError(
-                        f"Iteration {state.iteration + 1} of {run_dir} failed, {error}.{hint} Its checkpoints are kept."
+                        f"Iteration {state.iteration + 1} of {run_dir} failed, {error}. Its checkpoints "
+                        f"are kept. {hint}"
                     ) from error
                 seconds = time.perf_counter() - before
                 state.iteration += 1

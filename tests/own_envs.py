@@ -129,6 +129,8 @@ class Trouble(Reach):
             os.kill(os.getpid(), signal.Signals[self.what])
         if self.what == "sleep":
             time.sleep(60.0)
+        if self.what == "no reward":
+            return observation, None, False, False, info
         if self.what == "nan":
             return observation * np.nan, reward, False, False, info
         if self.what == "shape":

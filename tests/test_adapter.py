@@ -506,6 +506,27 @@ def test_what_goes_wrong_before_the_first_step() -> None:
         begin(trouble("nan at reset"), 2, 1)
 
 
+def test_a_reward_that_is_no_number_is_refused() -> None:
+    worlds, _ = begin(reach(make=own_envs.Trouble, kwargs={"what": "no reward", "right": 0.0}))
+    with pytest.raises(UserError, match="step returned the reward None: return one number"):
+        worlds.step(torch.zeros(5, 2))
+
+
+def test_a_file_is_found_from_the_one_that_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "beside.py").write_text("from own_envs import Reach")
+    (tmp_path / "names_it.py").write_text(
+        "from metarl.envs import GymnasiumFamily, register\n"
+        "from metarl.space import Parameter\n"
+        "goal = Parameter(name='goal', unit='m', description='', scale='uniform', low=-1.0, high=1.0, size=2)\n"
+        "register(GymnasiumFamily(name='beside', make='beside.py:Reach', parameters=(goal,), horizon=3))\n"
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    family = get("../names_it.py:beside")
+    assert isinstance(family, GymnasiumFamily)
+    assert family.make == f"{tmp_path / 'beside.py'}:Reach"
+
+
 def test_an_invalid_number_ends_its_own_episode_only() -> None:
     family = reach(make=own_envs.Trouble, kwargs={"what": "nan", "right": 0.0})
     worlds, start = begin(family)

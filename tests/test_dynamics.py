@@ -368,6 +368,8 @@ def test_fixed_sets_stay_fixed() -> None:
 @pytest.mark.parametrize(
     ("name", "canonical"),
     [
+        ("half-cheetah-vel+gravity=each", "half-cheetah-vel@v5+gravity"),
+        ("half-cheetah-vel+gravity=0.9..1.1,each", "half-cheetah-vel@v5+gravity=0.9..1.1"),
         ("half-cheetah-vel+mass", "half-cheetah-vel@v5+mass"),
         ("half-cheetah-vel@maml17+friction+mass", "half-cheetah-vel@maml17+mass+friction"),
         ("half-cheetah-vel+mass=0.5..2", "half-cheetah-vel@v5+mass"),

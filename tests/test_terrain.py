@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from types import ModuleType
 
@@ -23,7 +22,6 @@ from metarl.envs.terrain import (
     TRAIN_LEVELS,
     Ground,
     scan_observables,
-    scan_points,
 )
 from metarl.envs.worlds import Worlds
 from metarl.errors import UserError
@@ -77,9 +75,9 @@ def torso(name: str, qpos: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return qpos[:, 0], torch.zeros_like(qpos[:, 0]), qpos[:, 1] + 0.7
 
 
-def points_at(x: Sequence[float], y: Sequence[float]) -> Tensor:
-    """Points of one world."""
-    return torch.tensor([x, y], dtype=torch.float64)[:, None]
+def height_at(ground: Ground, tile: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Height of the ground at one point of every tile."""
+    return ground.height(tile, x[:, None], y[:, None])[:, 0]
 
 
 # --- tiles -------------------------------------------------------------------------------------------------------
@@ -145,11 +143,11 @@ def test_start_is_flat(name: str, module: ModuleType, ground: Ground) -> None:
     turn = torch.linspace(0.0, 6.2, 60, dtype=torch.float64)
     # A cell that the rim of the start goes through is not level.
     radius = ground.start - 1.5 * ground.spacing[0]
-    y = radius * turn.sin() if ground.across else torch.zeros_like(turn)
-    circle = torch.stack([radius * turn.cos(), y])[:, None].expand(-1, TILES, -1)
+    tiles = torch.arange(TILES)
+    x, y = ((radius * axis).expand(TILES, -1) for axis in (turn.cos(), turn.sin() * ground.across))
     for part in (0.0, 0.5, 1.0):
-        assert not ground.height(torch.arange(TILES), part * circle).any()
-    assert ground.height(torch.arange(TILES), 2.5 * circle).any(1).double().mean() > 0.9
+        assert not ground.height(tiles, part * x, part * y).any()
+    assert ground.height(tiles, 2.5 * x, 2.5 * y).any(1).double().mean() > 0.9
 
 
 def test_robots_start_as_on_a_plane(name: str, ground: Ground) -> None:
@@ -220,7 +218,7 @@ def test_height_is_that_of_mujocos_rays(name: str, ground: Ground) -> None:
     assert isinstance(worlds.physics, MujocoPhysics)
     size = 0.999 * torch.tensor([ground.length, ground.width], dtype=torch.float64)
     points = (torch.rand(5, 2, 100, generator=generator(), dtype=torch.float64) - 0.5) * size[:, None]
-    heights = ground.height(ground.tile(every_kind(family, 0.9)), points.transpose(0, 1))
+    heights = ground.height(ground.tile(every_kind(family, 0.9)), points[:, 0], points[:, 1])
     down = np.array([0.0, 0.0, -1.0])
     model, data = worlds.physics.snapshot(0)
     for world in range(5):
@@ -235,28 +233,28 @@ def test_height_of_a_cell_is_worked_out_by_hand() -> None:
     # Row 1 is at y = -0.25, column 100 at x = -2: the corners of a cell from there, 0.1 x 0.5 m.
     heights = torch.zeros_like(ground.tiles)
     heights[3, 1:3, 100:102] = torch.tensor([[0.0, 1.0], [2.0, 4.0]])
-    object.__setattr__(ground, "tiles", heights)
+    ground.__dict__["tiles"] = heights
     tile = torch.tensor([3])
     # Corners; the middle of the diagonal from 0 to 4; a point on either side of it.
-    x = [-2.0, -1.9 - 1e-7, -2.0, -1.95, -1.925, -1.975]
-    y = [-0.25, -0.25, 0.25 - 1e-7, 0.0, -0.125, 0.125]
-    got = ground.height(tile, points_at(x, y))[0].tolist()
+    x = torch.tensor([[-2.0, -1.9 - 1e-7, -2.0, -1.95, -1.925, -1.975]], dtype=torch.float64)
+    y = torch.tensor([[-0.25, -0.25, 0.25 - 1e-7, 0.0, -0.125, 0.125]], dtype=torch.float64)
+    got = ground.height(tile, x, y)[0].tolist()
     assert got == pytest.approx([0.0, 1.0, 2.0, 2.0, 0.75 * 1.0 + 0.25 * 3.0, 0.75 * 2.0 + 0.25 * 2.0], abs=1e-5)
     # Beyond the tile is its border.
-    assert ground.height(tile, points_at([99.0, -99.0, 0.0], [0.0, 0.0, 99.0])).tolist() == [[0.0] * 3]
+    far = torch.tensor([[99.0, -99.0, 0.0]], dtype=torch.float64)
+    assert ground.height(tile, far, far.flip(1)).tolist() == [[0.0] * 3]
 
 
 def test_scan_turns_with_the_heading() -> None:
-    ground = ant_terrain.GROUND
-    tile = torch.arange(4) * LEVELS + 100
-    torso = torch.tensor([[1.5, -0.5, 0.6]] * 4, dtype=torch.float64)
+    """The points of an ant that has turned about z are those of one that has not, turned."""
     angle = torch.tensor([0.0, 0.5, 2.0, -2.5], dtype=torch.float64)
-    ahead = torch.stack([angle.cos(), angle.sin()], dim=1)
-    scan = ground.scan(tile, torso, ahead, scan_points(((0.0, 0.0), (0.9, 0.0), (0.0, 0.6))))
-    left = torch.stack([-angle.sin(), angle.cos()], dim=1)
-    for column, offset in enumerate((0.0 * ahead, 0.9 * ahead, 0.6 * left)):
-        place = (torso[:, :2] + offset).T[:, :, None]
-        torch.testing.assert_close(scan[:, column], ground.height(tile, place)[:, 0] - 0.6)
+    zero = torch.zeros_like(angle)
+    quaternion = torch.stack([(angle / 2.0).cos(), zero, zero, (angle / 2.0).sin()], dim=1)
+    x, y = (ant_terrain.heading(quaternion) @ scan for scan in (ant_terrain.SCAN_X, ant_terrain.SCAN_Y))
+    assert x.shape == y.shape == (4, len(ant_terrain.SCAN))
+    for point, (ahead, left) in enumerate(ant_terrain.SCAN):
+        torch.testing.assert_close(x[:, point], ahead * angle.cos() - left * angle.sin())
+        torch.testing.assert_close(y[:, point], ahead * angle.sin() + left * angle.cos())
 
 
 def test_heading_is_the_direction_of_the_x_axis() -> None:
@@ -284,8 +282,7 @@ def test_scan_is_in_the_observation(name: str, module: ModuleType, ground: Groun
     assert torch.equal(observation[:, :-extra], blind.observe(state, Tasks(blind.full_name, tasks.values)))
     start_x, start_y, z = torso(name, state["qpos"])
     for column, (x, y) in enumerate(module.SCAN):
-        place = torch.stack([start_x + x, start_y + y])[:, :, None]
-        expected = ground.height(ground.tile(tasks), place)[:, 0] - z
+        expected = height_at(ground, ground.tile(tasks), start_x + x, start_y + y) - z
         torch.testing.assert_close(observation[:, column - extra], expected)
 
 
@@ -339,7 +336,7 @@ def test_stays_on_the_ground_under_random_and_saturated_actions(name: str, groun
         after = worlds.step(action if step < 30 else action.sign())
         alive &= ~(after.terminated | after.truncated)
         x, y, z = torso(name, worlds.physics.state["qpos"])
-        assert (z > ground.height(tile, torch.stack([x, y])[:, :, None])[:, 0]).all()
+        assert (z > height_at(ground, tile, x, y)).all()
         if not alive.any():
             break
     assert worlds.failures == 0
@@ -406,10 +403,9 @@ def test_ant_observation() -> None:
 def test_ant_ends_by_its_height_above_the_ground_and_at_the_edge() -> None:
     family, ground = get("ant-terrain"), ant_terrain.GROUND
     tasks = family.space.from_records([{"difficulty": 1.0, "kind": 0.0, "goal": [0.0, 3.0]}])
-    tile = ground.tile(tasks)
     grid = torch.linspace(-3.0, 3.0, 61, dtype=torch.float64)
     x, y = (axis.flatten() for axis in torch.meshgrid(grid, grid, indexing="xy"))
-    heights = ground.height(tile, torch.stack([x, y])[:, None])[0]
+    heights = ground.height(ground.tile(tasks), x[None], y[None])[0]
     lowest, highest = heights.argmin(), heights.argmax()
     assert heights[highest] - heights[lowest] > 0.5
     for place in (lowest, highest):
@@ -492,5 +488,5 @@ def test_a_picture_shows_the_own_tile_only(name: str, ground: Ground) -> None:
     assert goal.position.shape == (5, 3)
     x, y, _ = goal.position[1].tolist()
     assert (x, y) == ((2.5, 2.0) if name == "ant-terrain" else (7.0, 0.0))
-    place = goal.position[:, :2].T[:, :, None]
-    torch.testing.assert_close(goal.position[:, 2], 0.4 + ground.height(ground.tile(tasks), place)[:, 0])
+    below = height_at(ground, ground.tile(tasks), goal.position[:, 0], goal.position[:, 1])
+    torch.testing.assert_close(goal.position[:, 2], 0.4 + below)
