@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -130,7 +130,7 @@ class Trouble(Reach):
         if self.what == "sleep":
             time.sleep(60.0)
         if self.what == "no reward":
-            return observation, None, False, False, info
+            return observation, cast(Any, None), False, False, info
         if self.what == "nan":
             return observation * np.nan, reward, False, False, info
         if self.what == "shape":
