@@ -85,12 +85,17 @@ SCALE = torch.tensor([1.0, 1.0, 1.0, DM, DM] * 2 + [DM] * 6 + [1.0] * 3, dtype=t
 """What they are multiplied by."""
 SHIFT = torch.tensor([0.0] * 10 + [DM * MIDDLE[0], DM * MIDDLE[1]] + [0.0] * 7, dtype=torch.float64)
 """What is then taken off."""
-TURNS = torch.zeros(13, 3, dtype=torch.float64)
-"""Joints in qpos whose angles sum up to the headings of upper arm, forearm and hand."""
-TURNS[SHOULDER] = torch.tensor([1.0, 1.0, 1.0])
-TURNS[ELBOW] = torch.tensor([0.0, 1.0, 1.0])
-TURNS[WRIST] = torch.tensor([0.0, 0.0, 1.0])
-LINKS = torch.tensor([UPPER, FORE], dtype=torch.float64)
+TURNS = torch.zeros(13, 6, dtype=torch.float64)
+"""Joints in qpos whose angles sum up to the headings of upper arm, forearm and hand, twice."""
+TURNS[SHOULDER] = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+TURNS[ELBOW] = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0, 1.0])
+TURNS[WRIST] = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0, 1.0])
+QUARTER = torch.tensor([0.0] * 3 + [-math.pi / 2.0] * 3, dtype=torch.float64)
+"""Makes sines of the second three cosines."""
+HAND = torch.zeros(6, 4, dtype=torch.float64)
+"""From these cosines and sines to x, y of the hand, m, and the cosine and sine of its heading."""
+HAND[:3, 0] = HAND[3:, 1] = torch.tensor([UPPER, FORE, 0.0], dtype=torch.float64)
+HAND[2, 2] = HAND[5, 3] = 1.0
 AXES = torch.stack((*ROTATION[:, 0], *ROTATION[:2, 2]), dim=1)
 """The x axis of a body and the x, y of its z axis."""
 CENTRE = torch.tensor(MIDDLE, dtype=torch.float64)
@@ -171,20 +176,20 @@ class Arm(MujocoFamily):
     def observe(self, state: State, tasks: Tasks) -> Float[Tensor, "B O"]:
         """Return pose and velocities of robot and object."""
         qpos = state["qpos"]
-        direct = torch.cat((qpos, state["qvel"]), dim=1)[:, READ] * SCALE - SHIFT
-        grip, heading = hand_of(qpos)
-        cosine, sine = heading.cos(), heading.sin()
+        direct = torch.cat((qpos, state["qvel"]), dim=1).index_select(1, READ) * SCALE - SHIFT
+        grip, facing = hand_of(qpos)
+        cosine, sine = facing.unbind(1)
         away = DM * (qpos[:, OBJECT : OBJECT + 3] - grip)
         x, y, up = away.unbind(1)
-        hand = torch.stack((cosine, sine, x * cosine + y * sine, y * cosine - x * sine, up), dim=1)
-        return torch.cat((direct, DM * (grip[:, :2] - CENTRE), hand, entries(qpos[:, OBJECT + 3 :], AXES)), dim=1)
+        hand = torch.stack((x * cosine + y * sine, y * cosine - x * sine, up), dim=1)
+        axes = entries(qpos[:, OBJECT + 3 :], AXES)
+        return torch.cat((direct, DM * (grip[:, :2] - CENTRE), facing, hand, axes), dim=1)
 
 
-def hand_of(qpos: Float[Tensor, "B Q"]) -> tuple[Float[Tensor, "B 3"], Float[Tensor, " B"]]:
-    """Return the place of the grip point, m, and the hand's heading, rad, of the same moment as qpos."""
-    turns = qpos @ TURNS
-    links = turns[:, :2]
-    return torch.stack((links.cos() @ LINKS, links.sin() @ LINKS, qpos[:, LIFT] + TIPS), dim=1), turns[:, 2]
+def hand_of(qpos: Float[Tensor, "B Q"]) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 2"]]:
+    """Return the place of the grip point, m, and the cosine and sine of the hand's heading, of the moment of qpos."""
+    hand = (qpos @ TURNS + QUARTER).cos() @ HAND
+    return torch.cat((hand[:, :2], qpos[:, LIFT : LIFT + 1] + TIPS), dim=1), hand[:, 2:]
 
 
 def joints_of(x: Float[Tensor, " B"], y: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
