@@ -192,6 +192,12 @@ def hand_of(qpos: Float[Tensor, "B Q"]) -> tuple[Float[Tensor, "B 3"], Float[Ten
     return torch.cat((hand[:, :2], qpos[:, LIFT : LIFT + 1] + TIPS), dim=1), hand[:, 2:]
 
 
+def from_grip(state: State) -> Float[Tensor, " B"]:
+    """Return how far the object's centre of mass is from the grip point, m."""
+    grip, _ = hand_of(state["qpos"])
+    return (state["qpos"][:, OBJECT : OBJECT + 3] - grip).norm(dim=1)
+
+
 def joints_of(x: Float[Tensor, " B"], y: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
     """Return the angles of shoulder and elbow, rad, that bring the hand to x, y (m): the inverse of `hand_of`."""
     cosine = (x * x + y * y - UPPER**2 - FORE**2) / (2.0 * UPPER * FORE)

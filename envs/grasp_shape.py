@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.arm import DM, LEFT, OBJECT, OPEN, Arm, around, hand_of
+from metarl.envs.arm import DM, LEFT, OBJECT, OPEN, Arm, around, from_grip
 from metarl.envs.family import State, Terms
 from metarl.envs.shapes import clearance, shape_parameters
 from metarl.space import ParameterSpace
@@ -50,10 +50,7 @@ class GraspShape(Arm):
     space: ParameterSpace = field(init=False)
 
     def __post_init__(self) -> None:
-        shape = shape_parameters(
-            length=(0.07, 0.14), longer=(0.14, 0.17), height=(0.03, 0.06), mass=(0.1, 0.5), friction=(0.5, 1.2)
-        )
-        object.__setattr__(self, "space", ParameterSpace(self.full_name, shape))
+        object.__setattr__(self, "space", ParameterSpace(self.full_name, shape_parameters(friction=(0.5, 1.2))))
 
     def reset_state(self, generator: torch.Generator, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
         """Return the open hand above the object."""
@@ -68,23 +65,21 @@ class GraspShape(Arm):
 
     def reward_terms(self, before: State, state: State, action: Float[Tensor, "B A"], tasks: Tasks) -> Terms:
         """Return what leads to the grasp, the height and the bonus."""
-        away, height = self.away(state), self.height(state, tasks)
+        away, height = from_grip(state), self.height(state, tasks)
         closed = 1.0 - (state["qpos"][:, LEFT] / OPEN).clamp(0.0, 1.0)
         return {
             "reach": -DM * away,
             "close": closed * (1.0 - away / CLOSE).clamp_min(0.0),
             "lift": 4.0 * (DM * height).clamp(0.0, 1.0),
-            "success": ((height >= LIFTED) & (away < HELD)).double(),
+            "success": self._met(away, height).double(),
         }
 
     def success(self, state: State, tasks: Tasks) -> Bool[Tensor, " B"]:
         """Return whose object is lifted."""
-        return (self.height(state, tasks) >= LIFTED) & (self.away(state) < HELD)
+        return self._met(from_grip(state), self.height(state, tasks))
 
-    def away(self, state: State) -> Float[Tensor, " B"]:
-        """Return how far the object's centre of mass is from the grip point, m."""
-        grip, _ = hand_of(state["qpos"])
-        return (state["qpos"][:, OBJECT : OBJECT + 3] - grip).norm(dim=1)
+    def _met(self, away: Tensor, height: Tensor) -> Bool[Tensor, " B"]:
+        return (height >= LIFTED) & (away < HELD)
 
     def height(self, state: State, tasks: Tasks) -> Float[Tensor, " B"]:
         """Return how high the object is above the table, m."""

@@ -28,7 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms, gymnasium_model, noisy_start
-from metarl.envs.locomotion import arrow_along_x, direction, speed
+from metarl.envs.locomotion import arrow_along_x, direction, planar_observables, speed
 from metarl.space import FixedTasks, ParameterSpace
 from metarl.types import Tasks
 
@@ -40,15 +40,7 @@ TORSO_HEIGHT = 0.7
 
 JOINTS = ("bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot")
 
-OBSERVABLES = (
-    Observable("z of the torso", "rootz", "m"),
-    Observable("pitch of the torso", "rooty", "rad"),
-    *(Observable(f"angle of {joint}", joint, "rad") for joint in JOINTS),
-    Observable("x velocity of the torso", "rootx", "m/s"),
-    Observable("z velocity of the torso", "rootz", "m/s"),
-    Observable("pitch velocity of the torso", "rooty", "rad/s"),
-    *(Observable(f"angular velocity of {joint}", joint, "rad/s") for joint in JOINTS),
-)
+OBSERVABLES = planar_observables(JOINTS)
 TORSO_X = Observable("x of the torso", "rootx", "m")
 
 

@@ -20,17 +20,16 @@ three joints, rad/s. Velocities are clipped to -10 to 10.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import mujoco
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.dynamics import Scaling, scaled
-from metarl.envs.family import MujocoFamily, Observable, State, Terms, gymnasium_model
-from metarl.envs.locomotion import rand_params, uniform_start
-from metarl.space import FixedTasks, ParameterSpace
+from metarl.envs.family import Observable, State, Terms, gymnasium_model
+from metarl.envs.locomotion import RandParams, planar_observables, uniform_start
+from metarl.space import FixedTasks
 from metarl.types import Tasks
 
 RESET_NOISE = 5e-3
@@ -46,26 +45,17 @@ LARGEST_VELOCITY = 10.0
 
 JOINTS = ("thigh_joint", "leg_joint", "foot_joint")
 
-OBSERVABLES = (
-    Observable("z of the torso", "rootz", "m"),
-    Observable("pitch of the torso", "rooty", "rad"),
-    *(Observable(f"angle of {joint}", joint, "rad") for joint in JOINTS),
-    Observable("x velocity of the torso", "rootx", "m/s"),
-    Observable("z velocity of the torso", "rootz", "m/s"),
-    Observable("pitch velocity of the torso", "rooty", "rad/s"),
-    *(Observable(f"angular velocity of {joint}", joint, "rad/s") for joint in JOINTS),
-)
+OBSERVABLES = planar_observables(JOINTS)
 
 
 @dataclass(frozen=True, kw_only=True)
-class HopperRandParams(MujocoFamily):
+class HopperRandParams(RandParams):
     """Hop forward as fast as possible with unknown masses, inertias, frictions and dampings."""
 
     variant: str
     source: str
     survive_fallen: bool
     """Whether the step in which the robot falls earns the reward for survival too."""
-    fixed: FixedTasks | None = None
     name: str = "hopper-rand-params"
     summary: str = "hop forward with unknown masses, inertias, frictions and dampings, on one leg"
     survive_reward: float = 1.0
@@ -78,22 +68,10 @@ class HopperRandParams(MujocoFamily):
     action_unit: str = "of the motor's full torque"
     remember: tuple[str, ...] = ("qpos",)
     observables: tuple[Observable, ...] = OBSERVABLES
-    space: ParameterSpace = field(init=False)
-    scalings: tuple[Scaling, ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        scalings = rand_params(self.model)
-        object.__setattr__(self, "scalings", scalings)
-        parameters = tuple(scaling.parameter for scaling in scalings)
-        object.__setattr__(self, "space", ParameterSpace(self.full_name, parameters, fixed=self.fixed))
 
     def model_spec(self) -> mujoco.MjSpec:
         """Return Gymnasium's hopper."""
         return gymnasium_model("hopper.xml")
-
-    def apply(self, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
-        """Return the scaled model fields."""
-        return scaled(self.model, {}, self.scalings, tasks)
 
     def reset_state(self, generator: torch.Generator, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
         """Return the standing pose with Hopper-v5's noise."""

@@ -1,20 +1,40 @@
-"""What the locomotion families share: starts, contact forces, and the task parameters that several of them have."""
+"""What locomotion families share: observation tables, starts, contact forces, task parameters, unknown dynamics."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
 
 import mujoco
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.envs.dynamics import Scaling, entry_factors
-from metarl.envs.family import Marker
-from metarl.space import Parameter
+from metarl.envs.dynamics import Scaling, entry_factors, scaled
+from metarl.envs.family import Marker, MujocoFamily, Observable
+from metarl.space import FixedTasks, Parameter, ParameterSpace
+from metarl.types import Tasks
 
 ARROW_HEIGHT = 0.6
 """Of an arrow over a torso, m."""
 SHORTEST_ARROW = 0.05
 """Length of the arrow of a wanted speed of 0, m."""
+
+
+def planar_observables(joints: tuple[str, ...]) -> tuple[Observable, ...]:
+    """Return the observation table of Gymnasium's planar robots: pose but for x, then all velocities.
+
+    Args:
+        joints: names of the robot's own joints, in the order of the model.
+    """
+    return (
+        Observable("z of the torso", "rootz", "m"),
+        Observable("pitch of the torso", "rooty", "rad"),
+        *(Observable(f"angle of {joint}", joint, "rad") for joint in joints),
+        Observable("x velocity of the torso", "rootx", "m/s"),
+        Observable("z velocity of the torso", "rootz", "m/s"),
+        Observable("pitch velocity of the torso", "rooty", "rad/s"),
+        *(Observable(f"angular velocity of {joint}", joint, "rad/s") for joint in joints),
+    )
 
 
 def uniform_start(
@@ -79,19 +99,35 @@ def speed(low: float, high: float, beyond: float) -> Parameter:
     )
 
 
-def rand_params(model: mujoco.MjModel) -> tuple[Scaling, ...]:
-    """Return the factors of the rand-params families: log-uniform, one for each entry of four model fields.
+@dataclass(frozen=True, kw_only=True)
+class RandParams(MujocoFamily):
+    """A robot with unknown dynamics: log-uniform factors, one for each entry of four fields of its model.
 
     Source: Rothfuss et al. 2018 (ProMP), used by Rakelly et al. 2019 (PEARL).
     """
-    largest = {"body_mass": 1.5**3, "body_inertia": 1.5**3, "geom_friction": 1.5**3, "dof_damping": 1.3**3}
-    meaning = {
-        "body_mass": "factors of the bodies' masses",
-        "body_inertia": "factors of their principal moments of inertia, each by itself",
-        "geom_friction": "factors of the sliding, torsional and rolling friction of the geoms",
-        "dof_damping": "factors of the joints' damping",
-    }
-    return tuple(entry_factors(model, name, 1.0 / most, most, meaning[name]) for name, most in largest.items())
+
+    fixed: FixedTasks | None = None
+    space: ParameterSpace = field(init=False)
+    scalings: tuple[Scaling, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        largest = {"body_mass": 1.5**3, "body_inertia": 1.5**3, "geom_friction": 1.5**3, "dof_damping": 1.3**3}
+        meaning = {
+            "body_mass": "factors of the bodies' masses",
+            "body_inertia": "factors of their principal moments of inertia, each by itself",
+            "geom_friction": "factors of the sliding, torsional and rolling friction of the geoms",
+            "dof_damping": "factors of the joints' damping",
+        }
+        scalings = tuple(
+            entry_factors(self.model, name, 1.0 / most, most, meaning[name]) for name, most in largest.items()
+        )
+        object.__setattr__(self, "scalings", scalings)
+        parameters = tuple(scaling.parameter for scaling in scalings)
+        object.__setattr__(self, "space", ParameterSpace(self.full_name, parameters, fixed=self.fixed))
+
+    def apply(self, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
+        """Return the scaled model fields."""
+        return scaled(self.model, {}, self.scalings, tasks)
 
 
 def arrow(root: Float[Tensor, "B 3"], along: Float[Tensor, "B 2"]) -> Marker:

@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.arm import DM, OBJECT, Arm, any_heading, around, goal_marker, hand_of
+from metarl.envs.arm import DM, OBJECT, Arm, any_heading, around, from_grip, goal_marker
 from metarl.envs.family import Marker, State, Terms
 from metarl.envs.shapes import shape_parameters
 from metarl.space import Parameter, ParameterSpace
@@ -52,9 +52,7 @@ class PushShape(Arm):
         goal = Parameter(
             name="goal", unit="m", description=f"where to push it, from {GOAL_MIDDLE}", scale="disc", radius=0.1
         )
-        shape = shape_parameters(
-            length=(0.07, 0.14), longer=(0.14, 0.17), height=(0.03, 0.06), mass=(0.1, 0.5), friction=(0.2, 0.8)
-        )
+        shape = shape_parameters(friction=(0.2, 0.8))
         object.__setattr__(self, "space", ParameterSpace(self.full_name, (*shape, goal)))
 
     def reset_state(self, generator: torch.Generator, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
@@ -75,9 +73,11 @@ class PushShape(Arm):
     def reward_terms(self, before: State, state: State, action: Float[Tensor, "B A"], tasks: Tasks) -> Terms:
         """Return the (negative) distances and the bonus."""
         distance = self.distance(state, tasks)
-        grip, _ = hand_of(state["qpos"])
-        away = (state["qpos"][:, OBJECT : OBJECT + 3] - grip).norm(dim=1)
-        return {"goal": -DM * distance, "reach": -0.5 * DM * away, "success": (distance < NEAR).double()}
+        return {
+            "goal": -DM * distance,
+            "reach": -0.5 * DM * from_grip(state),
+            "success": (distance < NEAR).double(),
+        }
 
     def success(self, state: State, tasks: Tasks) -> Bool[Tensor, " B"]:
         """Return whose object is at the goal."""

@@ -246,25 +246,27 @@ def _check(dims: Tensor, half: Tensor, used: Tensor, mass: Tensor) -> None:
 
 def shape_parameters(
     *,
-    length: tuple[float, float],
-    longer: tuple[float, float],
-    height: tuple[float, float],
-    mass: tuple[float, float],
     friction: tuple[float, float],
+    length: tuple[float, float] = (0.07, 0.14),
+    longer: tuple[float, float] = (0.14, 0.17),
+    height: tuple[float, float] = (0.03, 0.06),
+    mass: tuple[float, float] = (0.1, 0.5),
     kinds: tuple[str, ...] = KINDS[:6],
     unseen: tuple[str, ...] = KINDS[6:],
 ) -> tuple[Parameter, ...]:
-    """Return the parameters of an object; out of distribution are other kinds and greater lengths.
+    """Return the parameters of an object, by default one that the gripper can handle.
+
+    Out of distribution are other kinds and greater lengths.
 
     Every kind's size along x is a fixed multiple of its length, so that two objects of one kind whose lengths lie in
     different splits are different shapes.
 
     Args:
+        friction: range of the sliding friction of the object with everything.
         length: training range, m.
         longer: range of lengths out of distribution, m.
         height: range, m.
         mass: range, kg.
-        friction: range of the sliding friction of the object with everything.
         kinds: for training and test.
         unseen: kinds out of distribution.
     """

@@ -31,9 +31,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.dynamics import Scaling, scaled
 from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms, gymnasium_model
-from metarl.envs.locomotion import arrow_along_x, rand_params, speed, uniform_start
+from metarl.envs.locomotion import RandParams, arrow_along_x, planar_observables, speed, uniform_start
 from metarl.space import FixedTasks, ParameterSpace
 from metarl.types import Tasks
 
@@ -48,15 +47,7 @@ LARGEST_VELOCITY = 10.0
 
 JOINTS = ("thigh_joint", "leg_joint", "foot_joint", "thigh_left_joint", "leg_left_joint", "foot_left_joint")
 
-OBSERVABLES = (
-    Observable("z of the torso", "rootz", "m"),
-    Observable("pitch of the torso", "rooty", "rad"),
-    *(Observable(f"angle of {joint}", joint, "rad") for joint in JOINTS),
-    Observable("x velocity of the torso", "rootx", "m/s"),
-    Observable("z velocity of the torso", "rootz", "m/s"),
-    Observable("pitch velocity of the torso", "rooty", "rad/s"),
-    *(Observable(f"angular velocity of {joint}", joint, "rad/s") for joint in JOINTS),
-)
+OBSERVABLES = planar_observables(JOINTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,23 +133,11 @@ class Walker2dVel(Walker2d):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Walker2dRandParams(Walker2d):
+class Walker2dRandParams(RandParams, Walker2d):
     """Walk forward as fast as possible with unknown masses, inertias, frictions and dampings."""
 
-    fixed: FixedTasks | None = None
     name: str = "walker2d-rand-params"
     summary: str = "walk forward with unknown masses, inertias, frictions and dampings, on two legs"
-    scalings: tuple[Scaling, ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        scalings = rand_params(self.model)
-        object.__setattr__(self, "scalings", scalings)
-        parameters = tuple(scaling.parameter for scaling in scalings)
-        object.__setattr__(self, "space", ParameterSpace(self.full_name, parameters, fixed=self.fixed))
-
-    def apply(self, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
-        """Return the scaled model fields."""
-        return scaled(self.model, {}, self.scalings, tasks)
 
     def reward_terms(self, before: State, state: State, action: Float[Tensor, "B A"], tasks: Tasks) -> Terms:
         """Return forward speed, survival and effort."""

@@ -130,7 +130,7 @@ def _out(options: RenderOptions) -> Path:
 
 
 def _grid(family: Family, agent: Any, options: RenderOptions, out: Path) -> None:
-    """Draw many tasks side by side: their starts, or whole episodes where the file is a GIF."""
+    """Draw many tasks side by side: their starts, or whole episodes as a film."""
     from metarl.envs import make_worlds
     from metarl.envs.draw import make_painter
     from metarl.render import play, save_gif, save_png, stride_of
@@ -139,20 +139,19 @@ def _grid(family: Family, agent: Any, options: RenderOptions, out: Path) -> None
     tasks = draw_tasks(family, options.rows * options.columns, options.split, options.seed)
     worlds = make_worlds(family, len(tasks))
     painter = make_painter(worlds, options.width, options.height)
-    moving = out.suffix == ".gif"
     clips = play(
         worlds,
         agent.start(tasks).policy,
         tasks,
         Streams(options.seed)["render"],
         painter,
-        stride=stride_of(family.step_seconds) if moving else 0,
+        stride=stride_of(family.step_seconds) if options.video else 0,
         captions=[_in_words(family, tasks.select([number])) for number in range(len(tasks))],
     )
     painter.close()
     who = "untrained policy" if agent.name == "random" else agent.name
-    title = f"{family.full_name}, {options.split} tasks" + (f", {who}" if moving else "")
-    (save_gif if moving else save_png)(out, clips, title, options.columns)
+    title = f"{family.full_name}, {options.split} tasks" + (f", {who}" if options.video else "")
+    (save_gif if options.video else save_png)(out, clips, title, options.columns)
 
 
 def _before_and_after(family: Family, agent: Any, options: RenderOptions, out: Path) -> None:

@@ -276,10 +276,11 @@ def table(summary: dict[str, Any]) -> Table:
                 str(point["step"]),
                 str(point["episodes"]),
                 f"{_short(point['mean'])} \\[{_short(point['lower'])}, {_short(point['upper'])}]",
-                _short(point["iqm"]),
             ]
-            if has_success:
-                cells[-1] = f"{point['success']:.1%}" if has_gap else _percent(point, "success")
+            if not has_success:
+                cells.append(_short(point["iqm"]))
+            else:
+                cells.append(f"{point['success']:.1%}" if has_gap else _percent(point, "success"))
             if point["gap_closed"] is not None:
                 cells.append(_percent(point, "gap_closed"))
             result.add_row(*cells, end_section=number == len(agent["points"]) - 1)
