@@ -19,6 +19,7 @@ import own_envs
 import pytest
 import torch
 from torch import Tensor
+from toys import seeded as generator
 
 from metarl.cli import main
 from metarl.envs import GymnasiumFamily, get, make_worlds, register, registry, worker
@@ -47,10 +48,6 @@ def clock(**fields: Any) -> GymnasiumFamily:
 
 def trouble(what: str, **fields: Any) -> GymnasiumFamily:
     return reach(make=own_envs.Trouble, kwargs={"what": what}, **fields)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def begin(family: GymnasiumFamily, count: int = 5, threads: int = 1, **options: Any) -> tuple[Worlds, Tensor]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from toys import seeded as generator
 
 from metarl.envs import get, make_worlds
 from metarl.envs.arm import (
@@ -42,10 +43,6 @@ GRIP = np.array([0.0, 0.0, 0.015])
 """The grip point above the finger tips, m."""
 LEVEL = [1.0, 0.0, 0.0, 0.0]
 """Quaternion of no turn."""
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def arm(name: str) -> Arm:

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from toys import seeded as generator
 
 from metarl.envs import FamilyEnv, families, get, make_worlds
 from metarl.envs.cpu import MujocoPhysics
@@ -26,10 +27,6 @@ from metarl.errors import UserError
 from metarl.types import Record, Tasks
 
 WORLDS, STEPS = 4, 15
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def mujoco_family(name: str) -> MujocoFamily:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from toys import seeded as generator
 
 from metarl.envs import get, make_worlds
 from metarl.envs.ant import AntDir
@@ -21,10 +22,6 @@ from metarl.envs.worlds import Worlds
 from metarl.types import Step, Tasks
 
 WORLDS = 5
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def varied(family: MujocoFamily, tasks: Tasks) -> dict[str, Tensor]:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from toys import seeded as generator
 
 from metarl.envs import get, make_worlds, register
 from metarl.errors import UserError
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def terms(name: str, before: dict[str, Tensor], after: dict[str, Tensor], action: float, **task: float | list[float]):

@@ -19,6 +19,7 @@ import torch
 from gymnasium.utils import seeding
 from gymnasium.utils.env_checker import check_env
 from torch import Tensor
+from toys import seeded as generator
 
 from metarl.envs import FamilyEnv, FamilyVectorEnv, families, get, gymnasium_id, make_worlds
 from metarl.envs.choice import generators
@@ -49,10 +50,6 @@ UNITS = {"", "1", "m", "dm", "dm/s", "rad", "s", "m/s", "rad/s", "N", "N m", "kg
 @pytest.fixture(params=ALL)
 def family(request: pytest.FixtureRequest) -> Family:
     return get(request.param)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def sampled(family: Family, seed: int = 0, split: str = "train") -> Tasks:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from toys import seeded as generator
 
 from metarl.envs import get, make_worlds
 from metarl.envs.cpu import MujocoPhysics
@@ -42,10 +43,6 @@ VARIANTS = {
 }
 RAND_PARAMS = [name for name in VARIANTS if "rand-params" in name]
 FACTORS = {"body_mass": 1.5**3, "body_inertia": 1.5**3, "geom_friction": 1.5**3, "dof_damping": 1.3**3}
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def robot(name: str) -> MujocoFamily:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from scipy import stats
 from torch import Tensor
+from toys import seeded as generator
 
 from metarl import cli_play
 from metarl.agents.bandit_players import (
@@ -43,10 +44,6 @@ from metarl.types import Learner, MetaAgent, Tasks, Trajectories
 DOUBLE = torch.float64
 BERNOULLI = BanditModel(arms=2, rewards="bernoulli")
 TINY = MdpModel(states=2, actions=2, horizon=3, reward_mean=1.0)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def arms(total: list[float], pulls: list[float], *, gaussian: bool = False) -> Arms:

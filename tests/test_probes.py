@@ -10,6 +10,7 @@ import torch
 from gymnasium.spaces import Discrete, MultiDiscrete
 from gymnasium.utils.env_checker import check_env
 from torch import Tensor
+from toys import seeded as generator
 
 from metarl.agents import config_class, make
 from metarl.envs import families, get, make_worlds
@@ -28,10 +29,6 @@ from metarl.types import MetaAgent, Tasks
 
 PROBES = [family for name in ("bandit", "tabular-mdp") for family in families()[name]]
 DOUBLE = torch.float64
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def one_hot(actions: list[int], size: int) -> Tensor:

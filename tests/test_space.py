@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import seeded as generator
 
 from metarl.errors import UserError
 from metarl.parameter import Parameter
@@ -32,10 +33,6 @@ REWARDS = parameter("rewards", "normal", mean=1.0, std=2.0, size=3)
 CHANCES = parameter("chances", "simplex", size=4, rows=3)
 CONTINUOUS = (VELOCITY, GOAL, DAMPING, POSITION, RING, DIRECTION, AXIS, REWARDS, CHANCES)
 ALL = (*CONTINUOUS, SIGN, SHAPE)
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 SEEDS = st.integers(0, 2**32)

@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats as scipy_stats
+from toys import seeded as generator
 
 from metarl.errors import UserError
 from metarl.stats import Interval, bootstrap_interval, iqm, mean, ratio_gap
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def skewed(*shape: int) -> torch.Tensor:

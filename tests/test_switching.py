@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from toys import seeded as generator
 
 from metarl.cli import main
 from metarl.envs import FamilyEnv, FamilyVectorEnv, get, make_worlds
@@ -28,10 +29,6 @@ from metarl.types import Record, Step, Tasks
 from tests.test_resume import assert_same_run
 
 WORLDS, STEPS = 3, 12
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def space_of(family: Family) -> SwitchSpace:

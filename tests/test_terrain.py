@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from toys import seeded as generator
 
 from metarl.envs import ant_terrain, get, half_cheetah_terrain, make_worlds
 from metarl.envs.cpu import MujocoPhysics
@@ -46,10 +47,6 @@ def module(name: str) -> ModuleType:
 @pytest.fixture
 def ground(module: ModuleType) -> Ground:
     return module.GROUND
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def some_tasks(family: Family, count: int, split: str = "train") -> Tasks:

@@ -14,7 +14,7 @@ from metarl.types import Params
 DOUBLE = torch.float64
 
 
-def seeded(seed: int) -> torch.Generator:
+def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
