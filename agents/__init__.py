@@ -9,6 +9,7 @@ import torch
 
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.agents.multitask import Multitask, MultitaskConfig
+from metarl.agents.rl2 import Rl2, Rl2Config
 from metarl.errors import UserError, nearest
 from metarl.seeding import Streams
 from metarl.types import EnvSpec, MetaAgent
@@ -19,6 +20,7 @@ AGENTS: dict[str, tuple[type[Any], Any, str]] = {
         MamlTrpo,
         "meta-learns an initial policy that adapts by policy-gradient steps",
     ),
+    "rl2": (Rl2Config, Rl2, "learns to adapt in its memory, over trials of several episodes"),
     "multitask": (
         MultitaskConfig,
         partial(Multitask, name="multitask"),

@@ -99,6 +99,11 @@ class MamlTrpoConfig:
     chunk_steps: int = 8192
     """Environment steps computed at a time (whole tasks, at least one): bounds memory and stays in cache."""
 
+    @property
+    def worlds(self) -> int:
+        """Parallel worlds of a training iteration, B."""
+        return self.tasks * self.episodes
+
     def __post_init__(self) -> None:
         check(self, at_least={"iterations": 0, "tasks": 1, "episodes": 1, "inner_steps": 0, "cg_iterations": 1})
         check(
@@ -122,6 +127,8 @@ class MamlTrpo:
     """
 
     name = "maml-trpo"
+    trial = 1
+    pools = True
 
     def __init__(self, config: MamlTrpoConfig, spec: EnvSpec, streams: Streams, device: torch.device) -> None:
         self.config = config

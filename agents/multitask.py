@@ -68,6 +68,11 @@ class MultitaskConfig:
     chunk_steps: int = 8192
     """Environment steps computed at a time (whole tasks, at least one)."""
 
+    @property
+    def worlds(self) -> int:
+        """Parallel worlds of a training iteration, B."""
+        return self.tasks * self.episodes
+
     def __post_init__(self) -> None:
         check(self, at_least={"iterations": 0, "tasks": 1, "episodes": 1, "cg_iterations": 1, "chunk_steps": 1})
         check(self, at_least={"inner_rate": 0.0, "later_rate": 0.0, "damping": 0.0, "output_gain": 0.0})
@@ -86,6 +91,9 @@ class Multitask:
         device: where the network and the update live.
         name: `multitask`, `oracle` or `random`.
     """
+
+    trial = 1
+    pools = True
 
     def __init__(
         self, config: MultitaskConfig, spec: EnvSpec, streams: Streams, device: torch.device, *, name: str

@@ -65,9 +65,12 @@ Begin = Callable[[Tasks], Learner]
 class Player:
     """A reference player (see `metarl.types.MetaAgent`), made by `make_player`."""
 
+    pools = True
+
     def __init__(self, name: str, config: PlayerConfig, begin: Begin) -> None:
         self.name = name
         self.config = config
+        self.trial = config.trial
         self._begin = begin
 
     def start(self, tasks: Tasks) -> Learner:

@@ -15,7 +15,9 @@ An episode starts with the object lying ahead of the half-open gripper, at any h
 | goal | a disc of 0.1 m about (0.54, 0) m | |
 
 Reward per step: `goal` is minus the distance of the object's centre of mass from the goal, dm; `reach` is minus half
-its distance from the grip point, dm; `success` is 1 while the object is within 0.04 m of the goal.
+the distance, dm, of the grip point from where to push: 0.05 m from the object's centre of mass, straight away from the
+goal, nearer where the object is within 0.04 m of it; `success` is 1 there. (With the way to the object itself in its
+place some agents push straight ahead only, and never learn to bring the object to the side.)
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.arm import DM, OBJECT, Arm, any_heading, around, from_grip, goal_marker
+from metarl.envs.arm import DM, OBJECT, Arm, any_heading, around, goal_marker, hand_of
 from metarl.envs.family import Marker, State, Terms
 from metarl.envs.shapes import shape_parameters
 from metarl.space import Parameter, ParameterSpace
@@ -37,6 +39,8 @@ GOAL_MIDDLE = (0.54, 0.0)
 CENTRE = torch.tensor(GOAL_MIDDLE, dtype=torch.float64)
 NEAR = 0.04
 """Distance from the goal that counts as success, m."""
+BEHIND = 0.05
+"""Way from the object's centre of mass to where it is to be pushed, m."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +76,15 @@ class PushShape(Arm):
 
     def reward_terms(self, before: State, state: State, action: Float[Tensor, "B A"], tasks: Tasks) -> Terms:
         """Return the (negative) distances and the bonus."""
-        distance = self.distance(state, tasks)
+        place = state["qpos"][:, OBJECT : OBJECT + 3]
+        away = place[:, :2] - goal_of(tasks)
+        distance = away.norm(dim=1)
+        behind = place.clone()
+        behind[:, :2] += BEHIND * away / distance.clamp_min(NEAR)[:, None]
+        grip, _ = hand_of(state["qpos"])
         return {
             "goal": -DM * distance,
-            "reach": -0.5 * DM * from_grip(state),
+            "reach": -0.5 * DM * (behind - grip).norm(dim=1),
             "success": (distance < NEAR).double(),
         }
 

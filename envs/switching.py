@@ -8,8 +8,8 @@ k on reward, end, success and physics are the later task's, and the state stays 
 Both parts are drawn from the same split, so that what was held out from one is held out from the other, and they are
 never the same task. An oracle is told both parts and k, but not the time.
 
-The agents of this package get their tasks anew with every collection, so that a trial of theirs is one episode: there k
-must lie below the horizon (`check_trials`). In the Gymnasium environments a trial goes on, on its later task, until the
+For an agent that adapts by gradient steps a trial is one episode, for one with a memory it is several: k must lie below
+the end of the trial (`check_trials`). In the Gymnasium environments a trial goes on, on its later task, until the
 reset option `task` gives another.
 """
 
@@ -184,16 +184,22 @@ class SwitchSpace(ParameterSpace):
         ]
 
 
-def check_trials(family: Family) -> None:
-    """Refuse a family whose task may switch after the end of an episode, which is a trial of today's agents.
+def check_trials(family: Family, episodes: int = 1) -> None:
+    """Refuse a family whose task may switch after the end of the trials.
+
+    Args:
+        family: any family.
+        episodes: episodes of a trial; an early end makes them shorter, and its trial may then never switch.
 
     Raises:
-        UserError: it may, so that some tasks would never switch.
+        UserError: some tasks would never switch.
     """
     space = family.space
-    if isinstance(space, SwitchSpace) and space.latest >= family.horizon:
+    steps = episodes * family.horizon
+    if isinstance(space, SwitchSpace) and space.latest >= steps:
+        trial = f"{steps} steps" if episodes == 1 else f"{episodes} episodes of {family.horizon} steps"
         raise UserError(
             f"got {family.full_name}, whose task may switch as late as step {space.latest}, but a trial of this agent "
-            f"is one episode of {family.horizon} steps: "
-            + ("leave +switch out" if family.horizon == 1 else f"give +switch=EARLIEST..LATEST below {family.horizon}")
+            f"is {trial} long: "
+            + ("leave +switch out" if steps == 1 else f"give +switch=EARLIEST..LATEST below {steps}")
         )

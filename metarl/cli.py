@@ -230,14 +230,14 @@ def _run(
     from metarl.training import resolve_device, train
 
     family = get(run.family)
-    check_trials(family)
     streams = Streams(run.seed)
     agent = make(run.agent, config, family.spec(), streams, resolve_device(run.device))
+    check_trials(family, agent.trial)
     result = train(
         folder,
         run,
         agent,
-        make_worlds(family, config.tasks * config.episodes, threads=run.threads),
+        make_worlds(family, config.worlds, threads=run.threads),
         family.space.sample,
         streams,
         iterations,

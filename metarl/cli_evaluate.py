@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from rich.console import Console
@@ -24,44 +25,64 @@ if TYPE_CHECKING:
 
 RANDOM_NETWORKS = 5
 """Untrained networks behind `--random`."""
+STEPS = 3
+"""Adaptation steps of an agent that pools, where no number is given."""
+TRIALS, MOST_TRIALS = 400, 10
+"""Parallel trials of all tasks together, and most of one task, where no agent says how many episodes it learns from."""
+WORLD_BYTES, NUMBER_BYTES, STEP_BYTES = 20_000, 160, 70
+"""Memory that a collection needs for a world, for each number of its task, and for each number of a step, measured."""
+BOOTSTRAP_BYTES = 60_000
+"""Memory that an interval needs for a task and training seed: 2,000 resamples."""
 
 EVALUATE = """\
 Adapt trained agents to tasks they were not trained on, and draw the adaptation curve.
 
-At every point of the curve an agent plays some episodes of each task, then takes one adaptation step on them. The
-result is written to RUN/evaluation/SPLIT: adaptation.csv, adaptation.json, adaptation.png and TensorBoard events. It
-takes the place of an earlier result there: keep that by giving this one an --out of its own.
-Several runs of one agent are its training seeds and make one curve. With --oracle the table shows the gap closed,
-(agent - random@0) / (oracle - random@0).
+At every point of a curve the agent plays --episodes of each task in parallel, then learns from them. One that takes
+gradient steps (maml-trpo, multitask) learns from all of them together: its points are at 0, K, 2K, ... episodes of
+experience. One that adapts in its memory (rl2) learns in every world by itself, so that they are as many trials, and
+its points are at 0, 1, 2, ...; of a trial of more than two episodes the table tells the total return too.
+
+Runs of one agent are its training seeds and make one curve; those of several agents are drawn in one picture. With
+--oracle the table shows the gap closed, (agent - random@0) / (oracle - random@0). The result is written to
+RUN/evaluation/SPLIT of the first run, or to --out: adaptation.csv, adaptation.json, adaptation.png, and TensorBoard
+events in a folder for each agent. It takes the place of an earlier result there.
+
+With --probe, from the memory after each episode of a trial a linear probe predicts the task parameters of tasks that it
+was not fitted to (R2, for a choice accuracy; `before` is the first observation alone); and the last episode of the
+trials is played with the world's own memory, with that of another task, and with none. All of it is in probe.json.
 
 examples:
   metarl evaluate runs/maml --random
   metarl evaluate runs/maml --split ood --steps 5
-  metarl evaluate runs/maml-seed0 runs/maml-seed1 --against runs/multitask --oracle runs/oracle"""
+  metarl evaluate runs/rl2 --probe
+  metarl evaluate runs/rl2-seed0 runs/rl2-seed1 runs/maml --oracle runs/oracle --out compare"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """What is evaluated, on which tasks, against what."""
+    """What is evaluated, and on which tasks."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Run folders of one agent, each trained with another seed."""
+    """Run folders, of one agent or of several; the agent of the first one comes first."""
     split: Split = "test"
     """Where the tasks are from: test (held out), ood (out of distribution), train."""
     tasks: int = 40
     """How many tasks."""
-    steps: int = 3
-    """How many adaptation steps."""
+    steps: int | None = None
+    """How many adaptation steps; if not given 3, for rl2 as many as lead to the last episode of its trials."""
     episodes: int | None = None
-    """Episodes of each task for every step; as in the agent's training if not given."""
+    """Parallel episodes of each task; if not given as in the training of the first agent that takes gradient steps. If
+    there is only rl2: 10, fewer above 40 tasks (400 in all), at least 1."""
     checkpoint: Which = "last"
     """Which checkpoint of the runs."""
-    against: tuple[Path, ...] = ()
-    """Runs of other agents, for further curves."""
     oracle: tuple[Path, ...] = ()
     """Runs of the oracle, for the gap closed; brings --random with it."""
     random: bool = False
     """Show an untrained policy too."""
+    probe: bool = False
+    """Show what the memory of agents that have one (rl2) knows of the task, and what swapping memories does."""
+    probe_tasks: int = 256
+    """Tasks for --probe to be scored on; it is fitted to twice as many training tasks."""
     seed: int = 0
     """Seed of tasks, starts and policy noise: the same seed gives the same tasks."""
     out: Path | None = None
@@ -71,7 +92,7 @@ class EvaluateOptions:
     threads: int = 0
     """CPU threads; 0 for all cores."""
     json: bool = False
-    """Print adaptation.json in place of the table."""
+    """Print adaptation.json in place of the table; with --probe its results too."""
 
 
 def evaluate_command(arguments: list[str]) -> int:
@@ -80,31 +101,37 @@ def evaluate_command(arguments: list[str]) -> int:
     if not options.runs:
         raise UserError("Got no run to evaluate. Give a folder of `metarl train`: metarl evaluate runs/...")
 
+    from metarl import probe
     from metarl.evaluate import Evaluation, summarise, table, write
 
     meeting = _Meeting(options)
     folder = options.out or options.runs[0] / "evaluation" / options.split
     # Better refused now than when everything has been computed.
     folder.mkdir(parents=True, exist_ok=True)
-    entries = [meeting.entry(options.runs)]
-    entries += [meeting.entry(runs) for _, runs in meeting.grouped(options.against)]
-    oracle = meeting.entry(options.oracle, steps=0) if options.oracle else None
+    probes = meeting.probe() if options.probe else []
+    entries = tuple(meeting.entry(runs) for runs in meeting.agents)
+    oracle = meeting.entry(meeting.oracle, steps=0) if meeting.oracle else None
     evaluation = Evaluation(
         family=meeting.family.full_name,
         split=options.split,
         seed=options.seed,
-        entries=tuple(entries),
+        entries=entries,
         oracle=oracle,
         random=meeting.random() if options.random or oracle else None,
         coincide=meeting.family.space.coincide,
     )
     summary = summarise(evaluation)
     write(evaluation, summary, folder)
+    if probes:
+        probe.write(probes, folder)
     if options.json:
-        print(json.dumps(summary))
+        print(json.dumps(summary | {"probe": probes} if probes else summary))
         return 0
     console = Console()
     console.print(table(summary))
+    for result in probes:
+        for part in probe.tables(result, summary["kind"]):
+            console.print(part)
     if summary["gap_note"]:
         console.print(f"No gap closed: {summary['gap_note']}", style="yellow", soft_wrap=True, markup=False)
     failures = sum(agent["failures"] for agent in summary["agents"])
@@ -114,13 +141,33 @@ def evaluate_command(arguments: list[str]) -> int:
         f"Picture      {folder / 'adaptation.png'}\n"
         f"Numbers      {folder / 'adaptation.csv'}\n"
         f"Summary      {folder / 'adaptation.json'}\n"
-        f"TensorBoard  tensorboard --logdir {options.runs[0]}"
+        + (f"Probe        {folder / 'probe.json'}\n" if probes else "")
+        + f"TensorBoard  tensorboard --logdir {options.out or options.runs[0]}"
     )
     return 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """A run that was loaded."""
+
+    folder: Path
+    """Where it is."""
+    family: Family
+    """What it was trained on."""
+    agent: MetaAgent
+    """As its checkpoint has it."""
+    seed: int
+    """It was trained with."""
+
+
 class _Meeting:
-    """Tasks and worlds on which all agents of one evaluation meet."""
+    """Tasks and worlds on which all agents of one evaluation meet.
+
+    Attributes:
+        agents: the runs of every agent; those of one agent are its training seeds.
+        oracle: the runs of the oracle.
+    """
 
     def __init__(self, options: EvaluateOptions) -> None:
         from metarl.envs import make_worlds
@@ -128,52 +175,53 @@ class _Meeting:
 
         self.options = options
         self.device = resolve_device(options.device)
-        self.family, agent, _ = load_agent(options.runs[0], options.checkpoint, self.device)
-        self.episodes = agent.config.episodes if options.episodes is None else options.episodes
-        if self.episodes < 1 or options.steps < 0:
-            raise UserError(f"Got --episodes {self.episodes} --steps {options.steps}. Allowed: from 1, and from 0.")
+        self.agents = load_runs(options.runs, options.checkpoint, self.device)
+        self.family = self.agents[0][0].family
+        self.oracle = self._load_oracle()
+        self.episodes = self._episodes()
+        if self.episodes < 1 or options.tasks < 1 or (options.steps is not None and options.steps < 0):
+            got = f"--tasks {options.tasks} --episodes {self.episodes} --steps {options.steps}"
+            raise UserError(f"Got {got}. Allowed: from 1, from 1, and from 0.")
+        most_seeds = max(RANDOM_NETWORKS, *(len(runs) for runs in self.agents))
+        check_memory(
+            self.family,
+            options.tasks * self.episodes,
+            f"--tasks {options.tasks} with {self.episodes} parallel episodes each",
+            more=options.tasks * most_seeds * BOOTSTRAP_BYTES,
+        )
         self.tasks = draw_tasks(self.family, options.tasks, options.split, options.seed)
         self.env = make_worlds(self.family, options.tasks * self.episodes, threads=options.threads)
-        self._check()
 
-    def _check(self) -> None:
-        """Refuse runs that cannot be compared, before any of them is evaluated."""
-        options = self.options
-        if len({run.resolve() for run in options.runs}) < len(options.runs):
-            raise UserError("Got a run twice, which would count as two training seeds. Give each run once.")
-        for run in (*options.runs, *options.against, *options.oracle):
-            family, _, _ = load_agent(run, options.checkpoint, self.device)
-            if family is not self.family:
+    def _load_oracle(self) -> list[TrainedRun]:
+        """Load the runs of the oracle, of the same family."""
+        if not self.options.oracle:
+            return []
+        groups = load_runs(self.options.oracle, self.options.checkpoint, self.device)
+        for run in (group[0] for group in groups):
+            if run.agent.name != "oracle":
                 raise UserError(
-                    f"Got {run} trained on {family.full_name}, and {options.runs[0]} trained on "
-                    f"{self.family.full_name}. Compare runs of one family."
+                    f"Got {run.folder} for --oracle, which is a run of '{run.agent.name}'. Give one of 'oracle'."
                 )
-        if len(self.grouped(options.runs)) > 1:
-            raise UserError("Got runs of different agents. Give those of one agent, and the others with --against.")
-        for name, group in self.grouped(options.oracle):
-            if name != "oracle":
-                raise UserError(f"Got {group[0]} for --oracle, which is a run of '{name}'. Give one of 'oracle'.")
+        check_family([self.agents[0][0], groups[0][0]])
+        return groups[0]
 
-    def grouped(self, runs: Sequence[Path]) -> list[tuple[str, list[Path]]]:
-        """Return the runs by agent."""
-        from metarl.training import load_run
+    def _episodes(self) -> int:
+        """Return the number of parallel episodes of each task, K."""
+        if self.options.episodes is not None:
+            return self.options.episodes
+        pooling = [runs[0].agent.config.episodes for runs in self.agents if runs[0].agent.pools]
+        return pooling[0] if pooling else min(MOST_TRIALS, max(1, TRIALS // max(1, self.options.tasks)))
 
-        groups: dict[str, list[Path]] = {}
-        for run in runs:
-            groups.setdefault(load_run(run)[0].agent, []).append(run)
-        return list(groups.items())
-
-    def entry(self, runs: Sequence[Path], steps: int | None = None) -> Entry:
+    def entry(self, runs: Sequence[TrainedRun], steps: int | None = None) -> Entry:
         """Evaluate the runs of one agent, with so many adaptation steps; as many as asked for if None."""
         from metarl.evaluate import Entry
 
-        name, curves, seeds = "", [], []
-        for run in runs:
-            _, agent, settings = load_agent(run, self.options.checkpoint, self.device)
-            name = settings.agent
-            curves.append(self._curve(agent, steps))
-            seeds.append(settings.seed)
-        return Entry(agent=name, curves=tuple(curves), runs=tuple(map(str, runs)), seeds=tuple(seeds))
+        return Entry(
+            agent=runs[0].agent.name,
+            curves=tuple(self._curve(run.agent, steps) for run in runs),
+            runs=tuple(str(run.folder) for run in runs),
+            seeds=tuple(run.seed for run in runs),
+        )
 
     def random(self) -> Entry:
         """Evaluate untrained policies, without adaptation; several, since they differ from one another."""
@@ -186,19 +234,85 @@ class _Meeting:
         agents = [make("random", config, spec, Streams(seed), self.device) for seed in seeds]
         return Entry(agent="random", curves=tuple(self._curve(agent, 0) for agent in agents), runs=(), seeds=seeds)
 
+    def probe(self) -> list[dict[str, Any]]:
+        """Probe every agent that has a memory."""
+        from metarl.envs import make_worlds
+        from metarl.probe import MOST_WORLDS, probe, probe_tasks
+        from metarl.seeding import Streams
+
+        options, space = self.options, self.family.space
+        groups = [runs for runs in self.agents if not runs[0].agent.pools]
+        if not groups:
+            names = ", ".join(f"'{runs[0].agent.name}'" for runs in self.agents)
+            raise UserError(f"Got --probe for {names}, which has no memory. Give a run of an agent that has one: rl2.")
+        fit, tasks = probe_tasks(space, options.split, options.probe_tasks, Streams(options.seed))
+        worlds = make_worlds(self.family, min(len(tasks), MOST_WORLDS), threads=options.threads)
+        results = []
+        for runs in groups:
+            agents = [run.agent for run in runs]
+            result = probe(agents, worlds, space, fit, tasks, options.seed, discrete=self.family.discrete)
+            result["runs"], result["training_seeds"] = [str(run.folder) for run in runs], [run.seed for run in runs]
+            results.append(result)
+        return results
+
     def _curve(self, agent: MetaAgent, steps: int | None) -> Curve:
         from metarl.evaluate import adaptation_curve
         from metarl.seeding import Streams
 
+        if steps is None:
+            steps = self.options.steps
+        if steps is None:
+            steps = STEPS if agent.pools else agent.trial - 1
         return adaptation_curve(
             agent,
             self.env,
             self.tasks,
-            steps=self.options.steps if steps is None else steps,
+            steps=steps,
             episodes=self.episodes,
             # Fresh for every agent: all meet the same starts.
             generator=Streams(self.options.seed)["evaluation"],
         )
+
+
+def load_runs(runs: Sequence[Path], which: Which, device: torch.device) -> list[list[TrainedRun]]:
+    """Return trained runs by agent, the first one's first.
+
+    Raises:
+        UserError: as for `load_agent`; a run is given twice; they are of several families; those of one agent differ in
+            more than their seeds.
+    """
+    from metarl.config import to_plain
+
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise UserError("Got a run twice, which would count as two training seeds. Give each run once.")
+    groups: dict[str, list[TrainedRun]] = {}
+    for folder in runs:
+        family, agent, settings = load_agent(folder, which, device)
+        run = TrainedRun(folder=folder, family=family, agent=agent, seed=settings.seed)
+        groups.setdefault(settings.agent, []).append(run)
+    check_family([run for group in groups.values() for run in group])
+    for name, (first, *others) in groups.items():
+        known = to_plain(first.agent.config)
+        for other in others:
+            config = to_plain(other.agent.config)
+            differ = [key for key in known if key != "iterations" and known[key] != config[key]]
+            if differ:
+                key = differ[0].replace("_", "-")
+                raise UserError(
+                    f"Got {first.folder} and {other.folder}, both of '{name}', as training seeds of one agent, but one "
+                    f"has --{key} {known[differ[0]]}, the other {config[differ[0]]}. Evaluate them one by one."
+                )
+    return list(groups.values())
+
+
+def check_family(runs: Sequence[TrainedRun]) -> None:
+    """Refuse runs of several families."""
+    for run in runs:
+        if run.family is not runs[0].family:
+            raise UserError(
+                f"Got {run.folder} trained on {run.family.full_name}, and {runs[0].folder} trained on "
+                f"{runs[0].family.full_name}. Compare runs of one family."
+            )
 
 
 def load_agent(run: Path, which: Which, device: torch.device) -> tuple[Family, MetaAgent, RunConfig]:
@@ -226,3 +340,36 @@ def draw_tasks(family: Family, count: int, split: Split, seed: int) -> Tasks:
     from metarl.seeding import Streams
 
     return family.space.sample(count, split, Streams(seed)["tasks"])
+
+
+def check_memory(family: Family, worlds: int, asked: str, more: int = 0) -> None:
+    """Refuse what does not fit into memory, by a rough estimate: the system would end the process in the middle of it.
+
+    Args:
+        family: what the worlds are of.
+        worlds: B.
+        asked: the options that ask for it.
+        more: memory needed for something else, bytes.
+    """
+    step = family.observation_size + family.action_size + 10
+    world = WORLD_BYTES + NUMBER_BYTES * family.space.feature_size + STEP_BYTES * step * family.horizon
+    needed, free = worlds * world + more, free_memory()
+    if needed > free:
+        raise UserError(
+            f"Got {asked}: that takes about {needed / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} are free. Ask "
+            "for fewer."
+        )
+
+
+def free_memory() -> int:
+    """Return how much memory this process may still take, bytes."""
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+    free = 1024 * int(lines["MemAvailable"].split()[0])
+    # A container may have been given less.
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return free

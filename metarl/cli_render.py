@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from metarl.types import Tasks
 
 RENDER = """\
-Make a GIF of one task: a trained agent before and after adaptation, side by side, from the same start. Or, with --grid,
-a picture of many tasks side by side (--video: a GIF of the agent, before adaptation, in all of them).
+Make a GIF of one task: a trained agent before and after adaptation, side by side, from the same start; of an agent that
+adapts in its memory (rl2), the first and the last episode of a trial. Or, with --grid, a picture of many tasks side by
+side (--video: a GIF of the agent, before adaptation, in all of them).
 
 Robots need off-screen OpenGL (no screen, no graphics card): on Debian and Ubuntu `apt-get install libegl1`.
 
@@ -49,10 +50,11 @@ class RenderOptions:
     """Where numbered tasks, and those of a grid, are from."""
     tasks: int = 40
     """How many tasks are drawn for a numbered one, as in `metarl evaluate`."""
-    steps: int = 1
-    """Adaptation steps before the second picture."""
+    steps: int | None = None
+    """Adaptation steps before the second picture; if not given 1, for rl2 as many as lead to the last episode of its
+    trials."""
     episodes: int | None = None
-    """Episodes for every step; as in the agent's training if not given."""
+    """Episodes for every step; as in the agent's training if not given (of rl2, a step is one episode)."""
     grid: bool = False
     """Show --rows times --columns tasks side by side, each at its start."""
     rows: int = 2
@@ -158,37 +160,64 @@ def _before_and_after(family: Family, agent: Any, options: RenderOptions, out: P
     """Film one task before and after adaptation; only once with a policy that was never trained."""
     from metarl.envs import make_worlds
     from metarl.envs.draw import make_painter
+    from metarl.progress import rounded
     from metarl.render import play, save_gif, stride_of
     from metarl.rollout import collect
     from metarl.seeding import Streams
 
-    trained = agent.name != "random"
-    episodes = agent.config.episodes if options.episodes is None else options.episodes
-    if min(options.steps, episodes, options.tasks) < 1:
-        got = f"--steps {options.steps} --episodes {episodes} --tasks {options.tasks}"
-        raise UserError(f"Got {got}. All must be at least 1.")
+    steps, episodes = _practice(agent, options)
     task = _one_task(family, options)
     worlds = make_worlds(family, 1)
     painter = make_painter(worlds, options.width, options.height)
     learner, clips = agent.start(task), []
-    captions = ["untrained policy"]
-    if trained:
-        plural = "s" if options.steps > 1 else ""
-        captions = ["before adaptation", f"after {options.steps} step{plural} on {options.steps * episodes} episodes"]
+    if agent.name == "random":
+        captions = ["untrained policy"]
+    elif agent.pools:
+        plural = "s" if steps > 1 else ""
+        captions = ["before adaptation", f"after {steps} step{plural} on {steps * episodes} episodes"]
+    else:
+        captions = [f"episode {number} of the trial" for number in (1, steps + 1)]
     for caption in captions:
         if clips:
             generator = Streams(options.seed)["evaluation"]
-            practice = make_worlds(family, episodes)
-            for _ in range(options.steps):
-                learner = learner.learn(collect(practice, learner.policy, task, episodes, generator))
+            # A trial goes on in its own world, and the first of its episodes has been played.
+            practice = make_worlds(family, episodes) if agent.pools else worlds
+            for _ in range(steps if agent.pools else steps - 1):
+                experience = collect(practice, learner.policy, task, episodes, generator, new_trial=agent.pools)
+                learner = learner.learn(experience)
         # The same start and noise for every clip.
         noise = Streams(options.seed)["render"]
-        stride = stride_of(family.step_seconds)
-        clips += play(worlds, learner.policy, task, noise, painter, stride=stride, captions=[caption])
+        clips += play(
+            worlds,
+            learner.policy,
+            task,
+            noise,
+            painter,
+            stride=stride_of(family.step_seconds),
+            captions=[caption],
+            new_trial=agent.pools or not clips,
+        )
     painter.close()
     save_gif(out, clips, f"{agent.name}, {family.full_name}, {_in_words(family, task)}", len(clips))
     for clip in clips:
-        print(f"{clip.caption}: return {clip.returns[-1]:.1f}")
+        print(f"{clip.caption}: return {rounded(clip.returns[-1])[0]}")
+
+
+def _practice(agent: Any, options: RenderOptions) -> tuple[int, int]:
+    """Return the adaptation steps between the two pictures, and the episodes of each."""
+    steps, episodes = options.steps, options.episodes
+    if agent.pools:
+        steps = 1 if steps is None else steps
+        episodes = agent.config.episodes if episodes is None else episodes
+    elif episodes is None:
+        steps = max(1, agent.trial - 1) if steps is None else steps
+        episodes = 1
+    else:
+        raise UserError(f"Got --episodes {episodes}, but {agent.name} learns from one at a time. Leave it out.")
+    if min(steps, episodes, options.tasks) < 1:
+        got = f"--steps {steps} --episodes {episodes} --tasks {options.tasks}"
+        raise UserError(f"Got {got}. All must be at least 1.")
+    return steps, episodes
 
 
 def _one_task(family: Family, options: RenderOptions) -> Tasks:

@@ -1,8 +1,10 @@
 """Evaluation: one protocol for every agent, on one axis, the episodes of experience with a new task.
 
-Every task is met afresh. At each point of the curve K episodes of every task are played, their mean return is the
-task's score there, and the same episodes are what the agent learns from before the next point: the point at n
-episodes says how well the agent does after having learned from n episodes. All tasks are adapted in parallel.
+Every task is met afresh. At each point of the curve K episodes of every task are played in parallel, their mean return
+is the task's score there, and the same episodes are what the agent learns from before the next point: the point at n
+episodes says how well the agent does after having learned from n episodes. An agent that pools (MAML) learns from the K
+episodes together, so that its points are at 0, K, 2K, ...; for one that has a memory in each world (RL2) they belong to
+K trials, which are averaged: its points are at 0, 1, 2, ... All tasks are adapted in parallel.
 
 All agents meet the same tasks and, as far as their actions allow, the same starts. Intervals are 95% bootstrap
 intervals over tasks (within every training seed where there are several; see metarl/stats.py), and
@@ -35,6 +37,7 @@ from metarl import __version__
 from metarl.checkpoint import write_atomically
 from metarl.errors import UserError
 from metarl.plot import plot
+from metarl.progress import rounded
 from metarl.rollout import collect
 from metarl.seeding import Streams
 from metarl.stats import bootstrap_interval, iqm, mean, ratio_gap
@@ -45,14 +48,20 @@ EVENTS_SUFFIX = ".adaptation"
 """End of the name of the events file, which the next evaluation into the same folder replaces."""
 VERSIONS = ("torch", "mujoco", "gymnasium", "numpy")
 """Packages whose version a result is told with."""
+MOST_ROWS = 8
+"""Points of a curve that the table shows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
     """How one trained agent adapts to M tasks, at X = steps + 1 points."""
 
+    parallel: int
+    """Episodes of each task played at every point, K."""
+    pools: bool
+    """Whether the agent learns from the K episodes together; if not, each belongs to a trial of its own."""
     episodes: tuple[int, ...]
-    """Episodes of experience with each task before every point: 0, K, 2K, ..."""
+    """Episodes of experience with each task before every point: 0, K, 2K, ..., or of each trial: 0, 1, 2, ..."""
     returns: Float[Tensor, "X M"]
     """Undiscounted return, mean over the K episodes of the point, float64."""
     tasks: Tasks
@@ -75,6 +84,11 @@ class Entry:
     """Where each was trained; empty for an untrained agent."""
     seeds: tuple[int, ...]
     """Seed that each was trained with."""
+
+    @property
+    def pools(self) -> bool:
+        """Whether the agent learns from the parallel episodes together."""
+        return self.curves[0].pools
 
     @property
     def episodes(self) -> tuple[int, ...]:
@@ -129,11 +143,13 @@ def adaptation_curve(
 ) -> Curve:
     """Adapt an agent to new tasks, all in parallel, and measure it on the way.
 
+    Where the agent does not pool, the episodes of a world follow one another in one trial.
+
     Args:
         agent: a trained agent; it is not changed.
         env: M * `episodes` worlds.
         tasks: M tasks.
-        steps: adaptation steps; the curve has one point more.
+        steps: adaptation steps, for an agent that does not pool: episodes; the curve has one point more.
         episodes: K, episodes of each task at every point.
         generator: draws starts and policy noise.
 
@@ -146,14 +162,17 @@ def adaptation_curve(
     learner = agent.start(tasks)
     returns, success = [], []
     for step in range(steps + 1):
-        experience = collect(env, learner.policy, tasks, episodes, generator)
+        new_trial = agent.pools or step == 0
+        experience = collect(env, learner.policy, tasks, episodes, generator, new_trial=new_trial)
         returns.append(experience.returns.double().mean(1))
         if experience.success is not None:
             success.append(experience.success.double().mean(1))
         if step < steps:
             learner = learner.learn(experience)
     return Curve(
-        episodes=tuple(step * episodes for step in range(steps + 1)),
+        parallel=episodes,
+        pools=agent.pools,
+        episodes=tuple(step * (episodes if agent.pools else 1) for step in range(steps + 1)),
         returns=torch.stack(returns),
         tasks=tasks,
         failures=env.failures - failures,
@@ -209,7 +228,7 @@ def task_kind(split: str, *, coincide: bool) -> str:
 
 
 def _describe(entry: Entry, steps: Sequence[int], generator: torch.Generator) -> dict[str, Any]:
-    """Return an entry with the statistics of its points."""
+    """Return an entry with the statistics of its points, and of whole trials where there are several episodes."""
     points = []
     for step in steps:
         average = bootstrap_interval(entry.returns[step], mean, generator)
@@ -233,12 +252,19 @@ def _describe(entry: Entry, steps: Sequence[int], generator: torch.Generator) ->
                 "gap_upper": None,
             }
         )
+    total = None
+    if not entry.pools and len(steps) > 2:
+        over_trial = bootstrap_interval(entry.returns.sum(0), mean, generator)
+        total = {"mean": over_trial.estimate, "lower": over_trial.lower, "upper": over_trial.upper}
     return {
         "agent": entry.agent,
         "runs": list(entry.runs),
         "training_seeds": list(entry.seeds),
+        "pools": entry.pools,
+        "parallel": entry.curves[0].parallel,
         "failures": sum(curve.failures for curve in entry.curves),
         "points": points,
+        "total": total,
     }
 
 
@@ -259,6 +285,7 @@ def table(summary: dict[str, Any]) -> Table:
         title_style="bold",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
+        caption_justify="left",
     )
     result.add_column("agent", no_wrap=True)
     has_gap = any(point["gap_closed"] is not None for agent in summary["agents"] for point in agent["points"])
@@ -270,26 +297,45 @@ def table(summary: dict[str, Any]) -> Table:
         result.add_column(header, justify="right", no_wrap=True)
     references = [summary[name] for name in ("oracle", "random") if summary[name] is not None]
     for agent in (*summary["agents"], *references):
-        for number, point in enumerate(agent["points"]):
+        points = agent["points"]
+        shown = _some(len(points))
+        if len(shown) < len(points):
+            result.caption = "Of long curves some points are shown; the files hold all."
+        for number in shown:
+            point = points[number]
             cells = [
                 agent["agent"] if number == 0 else "",
                 str(point["step"]),
                 str(point["episodes"]),
-                f"{_short(point['mean'])} \\[{_short(point['lower'])}, {_short(point['upper'])}]",
+                _interval(point),
             ]
             if not has_success:
-                cells.append(_short(point["iqm"]))
+                cells.append(rounded(point["iqm"])[0])
             else:
                 cells.append(f"{point['success']:.1%}" if has_gap else _percent(point, "success"))
             if point["gap_closed"] is not None:
                 cells.append(_percent(point, "gap_closed"))
-            result.add_row(*cells, end_section=number == len(agent["points"]) - 1)
+            result.add_row(*cells)
+        if agent["total"] is not None:
+            result.add_row("total", "", f"0-{points[-1]['episodes']}", _interval(agent["total"]))
+        result.add_section()
     return result
 
 
-def _short(value: float) -> str:
-    """Return a return with one decimal, or with none from 1,000 on."""
-    return f"{value:.1f}" if abs(value) < 1000.0 else f"{value:.0f}"
+def _some(count: int) -> list[int]:
+    """Return the numbers of at most MOST_ROWS of so many points, the first and the last among them.
+
+    They become rarer along the curve, which changes most at its beginning.
+    """
+    if count <= MOST_ROWS:
+        return list(range(count))
+    return sorted({round(count ** (row / (MOST_ROWS - 1))) - 1 for row in range(MOST_ROWS)})
+
+
+def _interval(figures: dict[str, Any]) -> str:
+    """Return a mean return with its interval."""
+    estimate, low, high = rounded(figures["mean"], figures["lower"], figures["upper"])
+    return f"{estimate} \\[{low}, {high}]"
 
 
 def _percent(point: dict[str, Any], name: str) -> str:
@@ -341,15 +387,24 @@ def _csv(evaluation: Evaluation) -> str:
 
 
 def _write_events(summary: dict[str, Any], folder: Path) -> None:
-    """Write the agent's own curve for TensorBoard: step is the episodes of experience, the interval a margin chart."""
-    for earlier in folder.glob(f"events.out.tfevents.*{EVENTS_SUFFIX}"):
+    """Write the curve of every agent for TensorBoard, in a folder of its name, so that one chart holds them all.
+
+    The step is the episodes of experience; the interval stands in a margin chart.
+    """
+    pattern = f"events.out.tfevents.*{EVENTS_SUFFIX}"
+    for earlier in (*folder.glob(pattern), *folder.glob(f"*/{pattern}")):
         earlier.unlink()
+        # That of an agent which may not be there any more; the next lines make it anew where it is.
+        if earlier.parent != folder and not any(earlier.parent.iterdir()):
+            earlier.parent.rmdir()
     tags = {key: f"adaptation/{key}" for key in ("mean", "lower", "upper", "iqm", "success")}
-    with SummaryWriter(str(folder), filename_suffix=EVENTS_SUFFIX) as events:
-        for key, tag in tags.items():
-            look_up(tag)
-            for point in summary["agents"][0]["points"]:
-                if point[key] is not None:
-                    events.add_scalar(tag, point[key], point["episodes"])
-        chart = ["Margin", [tags["mean"], tags["lower"], tags["upper"]]]
-        events.add_custom_scalars({"adaptation": {"return over episodes of experience, mean and 95% interval": chart}})
+    chart = ["Margin", [tags["mean"], tags["lower"], tags["upper"]]]
+    for agent in summary["agents"]:
+        with SummaryWriter(str(folder / agent["agent"]), filename_suffix=EVENTS_SUFFIX) as events:
+            for key, tag in tags.items():
+                look_up(tag)
+                for point in agent["points"]:
+                    if point[key] is not None:
+                        events.add_scalar(tag, point[key], point["episodes"])
+            title = "return over episodes of experience, mean and 95% interval"
+            events.add_custom_scalars({"adaptation": {title: chart}})

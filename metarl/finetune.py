@@ -11,11 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from metarl.experience import Estimator, StochasticPolicy, inner_loss, prepare
 from metarl.inner import Rates, adapt, over_tasks
-from metarl.nets import Normal
 from metarl.types import Params, Trajectories
 
 
@@ -40,14 +38,7 @@ class TaskPolicy:
         by_task = observation.unflatten(0, (self.tasks, -1))
         if self.features is not None:
             by_task = with_features(by_task, self.features)
-        output = self.policy(self.params, by_task)
-        if isinstance(output, Normal):
-            noise = torch.randn(output.mean.shape, generator=generator, dtype=output.mean.dtype)
-            return torch.addcmul(output.mean, noise.to(output.mean.device), output.log_std.exp()).flatten(0, 1)
-        # Of exponential times with rates p, the first is that of each action with its probability p.
-        times = torch.empty(output.logits.shape, dtype=output.logits.dtype).exponential_(generator=generator)
-        chosen = (output.logits - times.to(output.logits.device).log()).argmax(-1)
-        return one_hot(chosen.flatten(), output.logits.shape[-1]).to(output.logits.dtype)
+        return self.policy(self.params, by_task).sample(generator).flatten(0, 1)
 
 
 def with_features(observations: Float[Tensor, "M *N O"], features: Float[Tensor, "M P"]) -> Float[Tensor, "M *N Q"]:

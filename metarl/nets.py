@@ -15,6 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from metarl.errors import UserError
 from metarl.types import Params
@@ -109,6 +110,11 @@ class Normal(NamedTuple):
     mean: Tensor
     log_std: Tensor
 
+    def sample(self, generator: torch.Generator) -> Float[Tensor, "*batch N A"]:
+        """Draw an action at every observation; the noise comes from the CPU, wherever the network is."""
+        noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype)
+        return torch.addcmul(self.mean, noise.to(self.mean.device), self.log_std.exp())
+
     def log_prob(self, action: Float[Tensor, "*batch N A"]) -> Float[Tensor, "*batch N"]:
         """Compute log-densities, summed over action dimensions."""
         standard = (action - self.mean) * torch.exp(-self.log_std)
@@ -144,6 +150,13 @@ class Categorical(NamedTuple):
     """
 
     logits: Tensor
+
+    def sample(self, generator: torch.Generator) -> Float[Tensor, "*batch N A"]:
+        """Draw a one-hot action at every observation; the noise comes from the CPU, wherever the network is."""
+        # Of exponential times with rates p, the first is that of each action with its probability p.
+        times = torch.empty(self.logits.shape, dtype=self.logits.dtype).exponential_(generator=generator)
+        chosen = (self.logits - times.to(self.logits.device).log()).argmax(-1)
+        return one_hot(chosen, self.logits.shape[-1]).to(self.logits.dtype)
 
     def log_prob(self, action: Float[Tensor, "*batch N A"]) -> Float[Tensor, "*batch N"]:
         """Compute log-probabilities of one-hot actions (so that all actions of the project have A components)."""

@@ -8,7 +8,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
 COLOURS = ("#1f5a9e", "#d1603d", "#2a8c6e", "#8a5aa8", "#b8860b", "#c0417f")
 """Of the agents, the evaluated one first; they stay apart for colour-blind readers in this order."""
@@ -17,14 +18,27 @@ LABEL_SPACING = 0.055
 """Least distance between two labels, as a part of the axis' height."""
 MOST_TICKS = 11
 """Up to so many points each has its own tick."""
+MOST_MARKERS = 30
+"""Longer curves are lines without a marker at every point."""
+LONG_TITLE = 60
+"""Titles of more letters are written smaller."""
+SHORT_CURVE = 0.85
+"""A curve that ends left of this part of the axis has its name at its end, not at that of the axis."""
+FAR_APART = 8.0
+"""If the longest curve has so many times the shortest one's experience, the axis is logarithmic from 1 episode on."""
+TICK_SPACING = 0.05
+"""Least distance between two ticks of a logarithmic axis, as a part of its width."""
 
 
 def plot(summary: dict[str, Any]) -> bytes:
-    """Draw the summary of an evaluation (metarl/evaluate.py): mean return with its interval over experience.
+    """Draw the summary of an evaluation (metarl/evaluate.py) and return it as the content of a PNG file."""
+    buffer = io.BytesIO()
+    FigureCanvasAgg(draw(summary)).print_png(buffer)
+    return buffer.getvalue()
 
-    Returns:
-        A PNG file's content.
-    """
+
+def draw(summary: dict[str, Any]) -> Figure:
+    """Draw the mean return with its interval over experience, a curve for each agent."""
     figure = Figure(figsize=(7.2, 4.4), dpi=160, facecolor="white", layout="constrained")
     axes = figure.add_subplot()
     labels: list[tuple[float, str, str]] = []
@@ -34,20 +48,20 @@ def plot(summary: dict[str, Any]) -> bytes:
             axes.axhspan(point["lower"], point["upper"], color=colour, alpha=0.13, linewidth=0, zorder=1)
             axes.axhline(point["mean"], color=colour, linestyle=style, linewidth=1.4, zorder=2)
             labels.append((point["mean"], name, colour))
-    # The evaluated agent is drawn last, on top of all others.
+    axes.set_xlabel("episodes of experience on the new task", color=INK, fontsize=10)
+    _scale_experience(axes, summary)
+    short: list[tuple[float, float, str, str]] = []
+    # The first agent is drawn last, on top of all others.
     for order, agent in reversed(list(enumerate(summary["agents"]))):
         colour = COLOURS[order % len(COLOURS)]
         x, mean, lower, upper = ([p[key] for p in agent["points"]] for key in ("episodes", "mean", "lower", "upper"))
         axes.fill_between(x, lower, upper, color=colour, alpha=0.2, linewidth=0, zorder=3)
-        axes.plot(x, mean, color=colour, linewidth=2.2, marker="o", markersize=5, zorder=4, clip_on=False)
-        labels.append((mean[-1], agent["agent"], colour))
-
-    experience = sorted({p["episodes"] for agent in summary["agents"] for p in agent["points"]})
-    axes.set_xlim(experience[0], max(experience[-1], 1))
-    if len(experience) <= MOST_TICKS:
-        axes.set_xticks(experience)
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        marker = "o" if len(x) <= MOST_MARKERS else None
+        axes.plot(x, mean, color=colour, linewidth=2.2, marker=marker, markersize=5, zorder=4, clip_on=False)
+        if _along(axes, x[-1]) < SHORT_CURVE:
+            short.append((x[-1], mean[-1], agent["agent"], colour))
+        else:
+            labels.append((mean[-1], agent["agent"], colour))
     axes.margins(y=0.08)
     axes.grid(axis="y", color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -55,26 +69,75 @@ def plot(summary: dict[str, Any]) -> bytes:
     axes.spines["bottom"].set_color("#888888")
     axes.tick_params(colors="#444444", length=3, labelsize=9)
     axes.tick_params(axis="y", length=0, pad=8)
-    axes.set_xlabel("episodes of experience on the new task", color=INK, fontsize=10)
     axes.set_ylabel("return", color=INK, fontsize=10)
-    axes.set_title(_title(summary), loc="left", color=INK, fontsize=12, fontweight="bold", pad=24)
+    title = _title(summary)
+    size = 12 * min(1.0, LONG_TITLE / len(title))
+    axes.set_title(title, loc="left", color=INK, fontsize=size, fontweight="bold", pad=24)
     axes.text(0.0, 1.03, _subtitle(summary), transform=axes.transAxes, color="#666666", fontsize=9)
     _label_ends(axes, labels)
+    for end, height, text, colour in short:
+        axes.annotate(
+            text,
+            (end, height),
+            xytext=(8, 0),
+            textcoords="offset points",
+            color=colour,
+            fontsize=10,
+            va="center",
+            zorder=5,
+            # Other curves may pass behind it.
+            path_effects=[withStroke(linewidth=3, foreground="white")],
+        )
+    return figure
 
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return buffer.getvalue()
+
+def _scale_experience(axes: Axes, summary: dict[str, Any]) -> None:
+    """Set the axis of experience: linear, or logarithmic behind its first episode where curves differ much in length.
+
+    An agent that learns in its memory has had 1 or 2 episodes where one that takes gradient steps has had 20 or 60: on
+    a linear axis its whole curve would stand on the left edge.
+    """
+    experience = sorted({p["episodes"] for agent in summary["agents"] for p in agent["points"]})
+    lengths = [agent["points"][-1]["episodes"] for agent in summary["agents"] if len(agent["points"]) > 1]
+    axes.set_xlim(experience[0], max(experience[-1], 1))
+    if lengths and max(lengths) >= FAR_APART * min(lengths):
+        axes.set_xscale("symlog", linthresh=1.0, linscale=0.5)
+        axes.set_xlabel(f"{axes.get_xlabel()} (logarithmic from 1 on)")
+        # From the end, which must have its tick, to the beginning.
+        ticks = [experience[-1]]
+        for value in reversed(experience[:-1]):
+            if _along(axes, ticks[-1]) - _along(axes, value) >= TICK_SPACING:
+                ticks.append(value)
+        axes.set_xticks(ticks)
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_locator(NullLocator())
+    elif len(experience) <= MOST_TICKS:
+        axes.set_xticks(experience)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _along(axes: Axes, episodes: int) -> float:
+    """Return where a number of episodes lies on its axis, from 0 at the left end to 1 at the right."""
+    left, place, right = axes.xaxis.get_transform().transform([axes.get_xlim()[0], episodes, axes.get_xlim()[1]])
+    return float((place - left) / (right - left))
 
 
 def _title(summary: dict[str, Any]) -> str:
     """Return what is shown."""
-    return f"{summary['agents'][0]['agent']} adapts to tasks of {summary['family']}"
+    names = [agent["agent"] for agent in summary["agents"]]
+    if len(names) == 1:
+        return f"{names[0]} adapts to tasks of {summary['family']}"
+    return f"{', '.join(names[:-1])} and {names[-1]} adapt to tasks of {summary['family']}"
 
 
 def _subtitle(summary: dict[str, Any]) -> str:
     """Return how it was measured."""
-    seeds = len(summary["agents"][0]["training_seeds"])
-    trained = f", {seeds} training seeds" if seeds > 1 else ""
+    seeds = [len(agent["training_seeds"]) for agent in summary["agents"]]
+    trained = ""
+    if max(seeds) > 1:
+        counts = " to ".join(str(count) for count in sorted({min(seeds), max(seeds)}))
+        trained = f", {counts} training seeds{' each' if len(seeds) > 1 else ''}"
     return f"{summary['tasks']} {summary['kind']}{trained}; mean and 95% bootstrap interval over tasks"
 
 

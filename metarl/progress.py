@@ -134,8 +134,8 @@ def figures(metrics: Metrics) -> str:
     """Return the few figures that matter, as far as they are there, in one line."""
     parts = []
     if "return/post" in metrics:
-        before = f"{metrics['return/pre']:.1f} -> " if "return/pre" in metrics else ""
-        parts.append(f"return {before}{metrics['return/post']:.1f}")
+        returns = rounded(*(metrics[tag] for tag in ("return/pre", "return/post") if tag in metrics))
+        parts.append(f"return {' -> '.join(returns)}")
     if "update/kl" in metrics:
         parts.append(f"KL {metrics['update/kl']:.4f}")
     if "speed/env_steps_per_second" in metrics:
@@ -166,3 +166,13 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def rounded(*values: float) -> list[str]:
+    """Return numbers as text, all with the decimals that give the largest of them three digits: 3 at most.
+
+    One decimal is there up to 1,000.
+    """
+    size = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    decimals = sum(size < limit for limit in (1000.0, 10.0, 1.0))
+    return [f"{value:.{decimals}f}" for value in values]

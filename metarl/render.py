@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from metarl.checkpoint import write_atomically
 from metarl.rollout import one_torch_thread
-from metarl.types import BatchEnv, Policy, Tasks
+from metarl.types import BatchEnv, MemoryPolicy, Policy, Tasks
 
 Picture = UInt8[np.ndarray, "H W 3"]
 """Height x width x red, green, blue."""
@@ -56,6 +56,7 @@ def play(
     *,
     stride: int,
     captions: Sequence[str],
+    new_trial: bool = True,
 ) -> list[Clip]:
     """Play one episode in every world and draw it.
 
@@ -67,11 +68,16 @@ def play(
         picture: draws a world as it is now.
         stride: control steps from one picture to the next; 0 draws the start only.
         captions: what each world's clip shows.
+        new_trial: whether the worlds get the tasks now; if not, their trial goes on (see `metarl.rollout.collect`).
     """
     count = env.num_worlds
     with one_torch_thread():
-        env.set_tasks(tasks)
+        if new_trial:
+            env.set_tasks(tasks)
         observation = env.reset(generator)
+        memory = policy if isinstance(policy, MemoryPolicy) else None
+        if memory is not None:
+            memory.begin_episode()
         frames, returns = [[picture(world)] for world in range(count)], [[0.0] for _ in range(count)]
         total, playing = torch.zeros(count), torch.ones(count, dtype=torch.bool)
         for t in range(1, env.horizon + 1 if stride else 1):
@@ -79,6 +85,8 @@ def play(
             observation = step.observation
             total += step.reward
             ended = step.terminated | step.truncated
+            if memory is not None:
+                memory.see(step.reward, ended)
             for world in (playing & (ended | (t % stride == 0))).nonzero().flatten().tolist():
                 frames[world].append(picture(world))
                 returns[world].append(float(total[world]))

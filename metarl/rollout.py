@@ -1,7 +1,8 @@
 """The only collection loop: M tasks x K complete episodes in B = M*K worlds.
 
 Every world plays exactly one episode. Worlds that ended early wait, masked, until the last one has ended: refilling
-them would favour short episodes.
+them would favour short episodes. A trial of several episodes in a row is several collections, the first of which gives
+the worlds their tasks.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
-from metarl.types import BatchEnv, Policy, Tasks, Trajectories
+from metarl.types import BatchEnv, MemoryPolicy, Policy, Tasks, Trajectories
 
 
 @contextmanager
@@ -27,7 +28,15 @@ def one_torch_thread() -> Iterator[None]:
 
 
 @torch.no_grad()
-def collect(env: BatchEnv, policy: Policy, tasks: Tasks, episodes: int, generator: torch.Generator) -> Trajectories:
+def collect(
+    env: BatchEnv,
+    policy: Policy,
+    tasks: Tasks,
+    episodes: int,
+    generator: torch.Generator,
+    *,
+    new_trial: bool = True,
+) -> Trajectories:
     """Play `episodes` complete episodes of every task.
 
     Args:
@@ -36,6 +45,8 @@ def collect(env: BatchEnv, policy: Policy, tasks: Tasks, episodes: int, generato
         tasks: M tasks.
         episodes: K.
         generator: draws the starts and the policy's noise.
+        new_trial: whether the worlds get the tasks now; if not, they go on with those that they have, and the trial of
+            the collection before goes on (where tasks switch, the steps of all its episodes count).
 
     Returns:
         The episodes, padded to the longest one seen (T <= horizon).
@@ -44,8 +55,12 @@ def collect(env: BatchEnv, policy: Policy, tasks: Tasks, episodes: int, generato
     in_policy = 0.0
     count, worlds, horizon = len(tasks), env.num_worlds, env.horizon
     with one_torch_thread():
-        env.set_tasks(tasks.repeat(episodes))
+        if new_trial:
+            env.set_tasks(tasks.repeat(episodes))
         observation = env.reset(generator)
+        memory = policy if isinstance(policy, MemoryPolicy) else None
+        if memory is not None:
+            memory.begin_episode()
         device, dtype = observation.device, observation.dtype
         observations = torch.zeros(horizon, worlds, env.observation_size, device=device, dtype=dtype)
         actions = torch.zeros(horizon, worlds, env.action_size, device=device, dtype=dtype)
@@ -77,6 +92,10 @@ def collect(env: BatchEnv, policy: Policy, tasks: Tasks, episodes: int, generato
             terminated |= step.terminated
             steps = t + 1
             ended = step.terminated | step.truncated
+            if memory is not None:
+                before = time.perf_counter()
+                memory.see(step.reward, ended)
+                in_policy += time.perf_counter() - before
             if bool(ended.any()):
                 active &= ~ended
                 all_active = False

@@ -1,4 +1,4 @@
-"""Statistics of results: mean, interquartile mean, bootstrap intervals and the gap closed.
+"""Statistics of results: mean, interquartile mean, bootstrap intervals, the gap closed and R2.
 
 Values are laid out [M] (tasks) or [S, M] (seeds x tasks). Seeds are strata: the bootstrap draws tasks anew
 within every seed and never mixes seeds up. Intervals are percentile intervals.
@@ -115,6 +115,40 @@ def ratio_gap(
         )
     estimate = (at_agent - at_random) / (at_oracle - at_random)
     return _interval(estimate, (drawn[0] - drawn[1]) / (drawn[2] - drawn[1]), confidence)
+
+
+def r_squared(
+    truth: Float[Tensor, "M C"],
+    predicted: Float[Tensor, "M C"],
+    generator: torch.Generator,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> Interval:
+    """Return R2 = 1 - Σ(y - ŷ)² / Σ(y - ȳ)², mean over C components, with its bootstrap interval over M tasks.
+
+    Args:
+        truth: y.
+        predicted: ŷ.
+        generator: draws the resamples.
+        confidence: part of the resamples that the interval spans.
+        resamples: R.
+
+    Raises:
+        ValueError: if there are no values, one is not finite, or a component is the same for all tasks.
+    """
+    truth, predicted = _rows(truth.T).T, _rows(predicted.T).T
+    truth, predicted = truth - truth.mean(0), predicted - truth.mean(0)
+    if bool((truth == 0.0).all(0).any()):
+        raise ValueError("Got a component that is the same for all tasks; its R2 is not defined.")
+    size = len(truth)
+    drawn = torch.randint(size, (resamples, size), generator=generator)
+    # How often each resample has each task, the values as they are first: all sums are then matrix products.
+    counts = torch.zeros(resamples, size, dtype=torch.float64).scatter_add_(1, drawn, torch.ones_like(drawn).double())
+    counts = torch.cat((torch.ones(1, size, dtype=torch.float64), counts))
+    around = counts @ truth.square() - (counts @ truth).square() / size
+    # Not quite zero where a resample has one task only.
+    scores = (1.0 - counts @ (truth - predicted).square() / around.clamp_min(1e-12)).mean(1)
+    return _interval(float(scores[0]), scores[1:], confidence)
 
 
 def _rows(values: Float[Tensor, "*S M"]) -> Float[Tensor, "S M"]:

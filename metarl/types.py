@@ -153,6 +153,25 @@ class Policy(Protocol):
         ...
 
 
+@runtime_checkable
+class MemoryPolicy(Policy, Protocol):
+    """A policy that remembers, in every world, what it met there in the episodes of a trial."""
+
+    def begin_episode(self) -> None:
+        """Take note that the next observation is the first one of an episode, in every world."""
+        ...
+
+    def see(self, reward: Float[Tensor, " B"], ended: Bool[Tensor, " B"]) -> None:
+        """Take in what followed from the last action.
+
+        Args:
+            reward: of the step.
+            ended: whose episode ended with the step; these worlds wait, and nothing of them is to be remembered,
+                until the next episode begins.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Trajectories:
     """Complete episodes of M tasks, K episodes each, padded to T steps.
@@ -228,10 +247,21 @@ class Learner(Protocol):
 
 @runtime_checkable
 class MetaAgent(Protocol):
-    """A meta-learner: trained over a family, then adapted to new tasks."""
+    """A meta-learner: trained over a family, then adapted to new tasks.
+
+    Attributes:
+        name: its name.
+        config: its settings.
+        trial: episodes that it plays in a row with one task in each world while it is trained, n: 1 for an agent that
+            has no memory of its own.
+        pools: whether it learns from all K parallel episodes of a task together, so that one step of learning is K
+            episodes of experience; if not, every world is a trial of its own, and a step is one episode.
+    """
 
     name: str
     config: Any
+    trial: int
+    pools: bool
 
     def train_iteration(self, env: BatchEnv, sample_tasks: SampleTasks, streams: Streams) -> Metrics:
         """Run one meta-iteration in place and return its metrics."""

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,12 +31,21 @@ def train(folder: Path, agent: str = "maml-trpo", *more: str) -> Path:
     return folder
 
 
+def remember(folder: Path, *more: str) -> Path:
+    """Train an agent with a memory; the family is the last one named."""
+    small = ["--tasks", "4", "--minibatches", "1", "--width", "4", "--iterations", "1", "--threads", "1"]
+    assert main(["train", "rl2", "--family", "point-nav", *small, "--out", str(folder), *more]) == 0
+    return folder
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One tiny run of every agent that is trained; tests write only to their evaluation folders."""
     root = tmp_path_factory.mktemp("runs")
     trained = {agent: train(root / agent, agent) for agent in ("maml-trpo", "multitask", "oracle")}
     trained["other-seed"] = train(root / "other-seed", "maml-trpo", "--seed", "1")
+    trained["rl2"] = remember(root / "rl2")
+    trained["rl2-other-seed"] = remember(root / "rl2-other-seed", "--seed", "1")
     return trained
 
 
@@ -100,7 +110,10 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("render point-nav --grid --out x.gif", ["x.gif", "ends in .png"]),
         ("render point-nav --rows 1 --out x.gif", ["--rows 1", "without --grid"]),
         ("render point-nav --grid --task 3 --out x.png", ["--task 3", "Leave one of them out"]),
-        ("train maml-trpo --family bandit+switch", ["bandit@bernoulli-5+switch", "one episode of 1 steps"]),
+        (
+            "train maml-trpo --family bandit+switch",
+            ["bandit@bernoulli-5+switch", "agent is 1 steps long"],
+        ),
         ("train maml-trpo --family point-nav+switch=50..100", ["step 100", "below 100"]),
         ("render point-nav --video", ["without --grid"]),
         ("render point-nav --grid --rows 0", ["--rows 0 --columns 3", "at least 1"]),
@@ -191,14 +204,34 @@ def test_runs_that_do_not_compare_are_refused(
     runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     maml, multitask = str(runs["maml-trpo"]), str(runs["multitask"])
-    assert "--against" in refused(["evaluate", maml, multitask, *SMALL], capsys)
     assert "Give each run once" in refused(["evaluate", maml, f"{maml}/../maml-trpo", *SMALL], capsys)
+    assert "Give each run once" in refused(["evaluate", maml, multitask, multitask, *SMALL], capsys)
     assert "run of 'multitask'" in refused(["evaluate", maml, "--oracle", multitask, *SMALL], capsys)
     other = tmp_path / "other"
     assert main(["train", "multitask", *TINY, "--family", "half-cheetah-dir", "--out", str(other)]) == 0
-    message = refused(["evaluate", maml, "--against", str(other), *SMALL], capsys)
-    assert "half-cheetah-dir@v5" in message
-    assert "point-nav@maml17" in message
+    assert main(["train", "oracle", *TINY, "--family", "half-cheetah-dir", "--out", str(tmp_path / "oracle")]) == 0
+    for arguments in ([maml, str(other)], [maml, "--oracle", str(tmp_path / "oracle")]):
+        message = refused(["evaluate", *arguments, *SMALL], capsys)
+        assert "half-cheetah-dir@v5" in message
+        assert "point-nav@maml17" in message
+    wide = train(tmp_path / "wide", "multitask", "--hidden", "9")
+    message = refused(["evaluate", maml, multitask, str(wide), *SMALL], capsys)
+    assert "training seeds of one agent" in message
+    assert "--hidden [8], the other [9]" in message
+
+
+def test_more_than_the_memory_holds_is_refused(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = ["--out", str(tmp_path / "out")]
+    for option, says in (
+        ("--tasks", "--tasks 2000000000 with 1 "),
+        ("--episodes", "with 2000000000 parallel episodes"),
+    ):
+        message = refused(["evaluate", str(runs["rl2"]), option, "2000000000", *out], capsys)
+        assert says in message
+        assert "GiB of memory" in message
+    assert not (tmp_path / "out").exists()
 
 
 # -- help -------------------------------------------------------------------------------------------------------------
@@ -294,8 +327,8 @@ def test_resume_goes_on_as_an_uninterrupted_run(runs: dict[str, Path], tmp_path:
 
 def test_evaluate_writes_everything(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     run = runs["maml-trpo"]
-    references = ["--oracle", str(runs["oracle"]), "--against", str(runs["multitask"])]
-    arguments = ["evaluate", str(run), str(runs["other-seed"]), *references, *SMALL, "--tasks", "3", "--json"]
+    others = [str(runs["multitask"]), str(runs["other-seed"]), "--oracle", str(runs["oracle"])]
+    arguments = ["evaluate", str(run), *others, *SMALL, "--tasks", "3", "--json"]
     capsys.readouterr()
     assert main(arguments) == 0
     summary = json.loads(capsys.readouterr().out)
@@ -315,6 +348,44 @@ def test_evaluate_writes_everything(runs: dict[str, Path], capsys: pytest.Captur
         assert point["gap_closed"] == pytest.approx(gap)
     else:
         assert summary["gap_note"] is not None
+
+
+def test_all_agents_share_one_axis(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ("rl2", "maml-trpo", "rl2-other-seed")
+    arguments = ["evaluate", *(str(runs[name]) for name in names), "--tasks", "3", "--threads", "1"]
+    capsys.readouterr()
+    assert main([*arguments, "--out", str(tmp_path / "both"), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    rl2, maml = summary["agents"]
+    assert (rl2["agent"], rl2["training_seeds"], rl2["pools"]) == ("rl2", [0, 1], False)
+    # Two episodes are a trial; MAML-TRPO was trained with two episodes a step, and takes three steps.
+    assert [point["episodes"] for point in rl2["points"]] == [0, 1]
+    assert [point["episodes"] for point in maml["points"]] == [0, 2, 4, 6]
+    assert rl2["parallel"] == maml["parallel"] == 2
+    assert {path.name for path in (tmp_path / "both").iterdir() if path.is_dir()} == {"rl2", "maml-trpo"}
+
+    assert main([*arguments, "--out", str(tmp_path / "long"), "--steps", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert f"tensorboard --logdir {tmp_path / 'long'}\n" in shown
+    assert max(map(len, shown.partition("Picture")[0].splitlines())) <= 80
+    summary = json.loads((tmp_path / "long" / "adaptation.json").read_text())
+    assert [[point["episodes"] for point in agent["points"]] for agent in summary["agents"]] == [[0, 1, 2], [0, 2, 4]]
+    assert summary["agents"][0]["total"]["mean"] == pytest.approx(
+        sum(point["mean"] for point in summary["agents"][0]["points"])
+    )
+    assert re.search(r"total +0-2 ", shown)
+
+
+@pytest.mark.parametrize(("tasks", "trials"), [(2, 10), (100, 4), (500, 1)])
+def test_agents_with_a_memory_play_some_trials_of_each_task(
+    tasks: int, trials: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = remember(tmp_path / "run", "--family", "bandit", "--episodes", "3")
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--tasks", str(tasks), "--json"]) == 0
+    (agent,) = json.loads(capsys.readouterr().out)["agents"]
+    assert agent["parallel"] == trials
+    assert [point["episodes"] for point in agent["points"]] == [0, 1, 2]
 
 
 def test_evaluate_gives_the_same_numbers_again(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -418,6 +489,30 @@ def test_render_shows_before_and_after(
     before = out.read_bytes()
     assert "exists already" in refused(arguments, capsys)
     assert out.read_bytes() == before
+
+
+def test_render_shows_the_first_and_the_last_episode_of_a_trial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # An episode is 100 steps: in the last one the goal is elsewhere.
+    run = remember(tmp_path / "run", "--family", "point-nav+switch=150..150", "--episodes", "3")
+    size = ["--width", "100", "--height", "80"]
+    task = '{"goal": [0.5, 0.5], "later_goal": [-0.5, -0.5], "switch_step": 150}'
+    capsys.readouterr()
+    assert main(["render", str(run), *size, "--task", task, "--out", str(tmp_path / "film.gif")]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^episode 1 of the trial: return -[0-9.]+\nepisode 3 of the trial: return -[0-9.]+$", shown, re.M)
+    with Image.open(tmp_path / "film.gif") as film:
+        # The goal is green, and above and right in the first picture, below and left in the second.
+        image = np.asarray(film.convert("RGB")).astype(int)
+    green = (image[:, :, 1] > 2 * image[:, :, 0]) & (image[:, :, 1] > 2 * image[:, :, 2])
+    rows, columns = green.nonzero()
+    assert np.any(columns < 106)
+    assert columns[columns < 106].mean() > 50
+    assert columns[columns >= 106].mean() < 156
+    assert rows[columns < 106].mean() < rows[columns >= 106].mean() - 10
+    message = refused(["render", str(run), "--episodes", "4", "--out", str(tmp_path / "other.gif")], capsys)
+    assert "learns from one at a time" in message
 
 
 def test_a_grid_shows_many_tasks(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

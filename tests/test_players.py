@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from metarl.agents.bandit_players import (
 from metarl.agents.mdp_players import MdpBelief, MdpLearner, MdpModel, Mdps, true_mdps
 from metarl.agents.players import Player, ceiling, expected_ceiling, make_player, players
 from metarl.cli import main
+from metarl.cli_evaluate import load_agent
 from metarl.cli_play import PUBLISHED, PlayOptions, fresh_tasks, model_of, play
 from metarl.envs import get, make_worlds
 from metarl.errors import UserError
@@ -366,7 +368,9 @@ def without_luck(result: dict[str, Any], mean: float) -> float:
 @pytest.mark.parametrize(("family", "trial"), list(PUBLISHED))
 def test_play_agrees_with_the_published_table(family: str, trial: int) -> None:
     tasks = 1000 if family == "tabular-mdp@rl2" else 2000
-    known, more = PUBLISHED[family, trial], ("certainty",) if "mdp" in family else ()
+    known, more = dict(PUBLISHED[family, trial]), ("certainty",) if "mdp" in family else ()
+    # That of a trained agent, not of a player.
+    known.pop("rl2")
     result = play(PlayOptions(family=family, episodes=trial, tasks=tasks, players=(*known, *more, "clairvoyant")))
     rows = {row["player"]: row for row in result["players"]}
     for player, published in known.items():
@@ -388,6 +392,87 @@ def test_long_trials_agree_within_one(arms: int) -> None:
     result = play(PlayOptions(family=family, episodes=100, tasks=20_000, players=("thompson", "ucb1", "greedy")))
     for row in result["players"]:
         assert abs(without_luck(result, row["mean"]) - PUBLISHED[family, 100][row["player"]]) < 1.0
+
+
+# --- trained agents ----------------------------------------------------------------------------------------------
+
+
+def trained(folder: Path, *more: str) -> Path:
+    small = ["--tasks", "4", "--minibatches", "1", "--width", "4", "--iterations", "1", "--threads", "1"]
+    family = ["--family", "bandit@bernoulli-10", "--episodes", "10"]
+    assert main(["train", "rl2", *family, *small, "--out", str(folder), *more]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two seeds of one agent with a memory."""
+    root = tmp_path_factory.mktemp("runs")
+    return [trained(root / str(seed), "--seed", str(seed)) for seed in (0, 1)]
+
+
+def test_trained_agents_stand_beside_the_players(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    names = [str(run) for run in runs]
+    capsys.readouterr()
+    assert main(["play", "--runs", *names, "--players", "random", "clairvoyant", "--tasks", "50"]) == 0
+    shown = capsys.readouterr().out
+    assert "bandit@bernoulli-10: total reward of 10 episodes, 50 tasks" in shown
+    result = play(PlayOptions(runs=tuple(runs), players=("random", "clairvoyant"), tasks=50))
+    rl2, random, clairvoyant = result["players"]
+    assert [row["player"] for row in result["players"]] == ["rl2", "random", "clairvoyant"]
+    assert (rl2["published"], rl2["runs"], rl2["training_seeds"]) == (6.7, names, [0, 1])
+    assert f"rl2: training seeds 0, 1: {rl2['by_run'][0]:.2f}, {rl2['by_run'][1]:.2f}" in shown
+    assert rl2["mean"] == pytest.approx(sum(rl2["by_run"]) / 2)
+    assert rl2["by_run"][0] != rl2["by_run"][1]
+    assert clairvoyant["mean"] > max(rl2["mean"], random["mean"])
+
+    # By hand: the trials of one seed, on the same tasks and with the same chance.
+    family, agent, _ = load_agent(runs[0], "last", torch.device("cpu"))
+    tasks, generator, worlds = fresh_tasks(family, 50, 0), Streams(0)["play"], make_worlds(family, 50)
+    policy, total = agent.start(tasks).policy, torch.zeros(50)
+    for episode in range(10):
+        total += collect(worlds, policy, tasks, 1, generator, new_trial=episode == 0).returns.squeeze(1)
+    assert total.mean().item() == pytest.approx(rl2["by_run"][0])
+    alone = play(PlayOptions(runs=(runs[0],), players=("random",), tasks=50))["players"]
+    assert alone[0]["mean"] == pytest.approx(rl2["by_run"][0])
+    margin = 1.96 * float(total.std()) / math.sqrt(50)
+    assert alone[0]["upper"] - alone[0]["mean"] == pytest.approx(margin, rel=1e-5)
+    # The players do not notice that there are agents.
+    assert alone[1] == random
+
+
+def test_runs_that_cannot_play_are_refused(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*arguments: str) -> str:
+        capsys.readouterr()
+        assert main(["play", "--tasks", "5", "--players", "random", *arguments]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("\n") == 1
+        return captured.err
+
+    run = str(runs[0])
+    assert main(["play", "--runs", run, "--family", "bandit@bernoulli-10", "--episodes", "10", "--tasks", "5"]) == 0
+    message = refused("--runs", run, "--family", "bandit")
+    assert "--family bandit " in message
+    assert "bandit@bernoulli-10" in message
+    assert "trained for trials of 10" in refused("--runs", run, "--episodes", "9")
+    assert "Give each run once" in refused("--runs", run, run)
+    short = trained(tmp_path / "short", "--episodes", "9")
+    assert "one has --episodes 10, the other 9" in refused("--runs", run, str(short))
+    arguments = ["--family", "bandit", "--tasks", "2", "--episodes", "2", "--hidden", "4", "--iterations", "1"]
+    assert main(["train", "multitask", *arguments, "--out", str(tmp_path / "multitask")]) == 0
+    assert "'multitask', which has no memory" in refused("--runs", str(tmp_path / "multitask"))
+    point = trained(tmp_path / "point", "--family", "point-nav", "--episodes", "1")
+    assert "neither a bandit nor a tabular MDP" in refused("--runs", str(point))
+
+
+def test_fresh_tasks_are_none_that_were_trained_on() -> None:
+    # The seed of a run, as many tasks: other draws.
+    family = get("bandit")
+    trained_on = family.space.sample(80, "train", Streams(3)["tasks"])["mean"]
+    assert not torch.isin(fresh_tasks(family, 100, 3)["mean"], trained_on).any()
 
 
 # --- the rest ----------------------------------------------------------------------------------------------------
@@ -454,6 +539,10 @@ def test_the_command_prints_a_table_and_json(capsys: pytest.CaptureFixture[str])
         ("--family bandit@gaussian-5 --players gittins", ["'gittins'", "trials of 10 episodes", "thompson"]),
         (f"--episodes {MOST_PULLS + 1} --players gittins", ["'gittins'", f"trials of {MOST_PULLS + 1}"]),
         ("--tasks 1", ["--tasks 1", "from 2"]),
+        ("--episodes 0", ["--episodes 0", "from 1"]),
+        ("--tasks 20000000000", ["--tasks 20000000000", "GiB of memory"]),
+        ("--tasks 5 --episodes 9000000000 --players random", ["9000000000 episodes", "GiB of memory"]),
+        ("--players random thompson random", ["'random' 2 times"]),
         ("--pulls 10", ["'--pulls'", "--episodes"]),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,9 @@ ITERATIONS = 30
 
 SMALL = ["--hidden", "16", "--checkpoint-every", "2", "--threads", "1"]
 POINT = ["maml-trpo", "--family", "point-nav", "--tasks", "4", "--episodes", "5", "--learn-rates", *SMALL]
+RL2 = ["rl2", "--tasks", "4", "--episodes", "4", "--width", "8", "--minibatches", "2", *SMALL[2:]]
+GRU = [*RL2, "--family", "tabular-mdp"]
+TRANSFORMER = [*RL2, "--family", "bandit+switch=1..3", "--core", "transformer", "--advantages", "task"]
 CHEETAH = ["maml-trpo", "--family", "half-cheetah-vel", "--tasks", "2", "--episodes", "2", *SMALL]
 
 
@@ -69,15 +73,16 @@ def assert_same_run(first: Path, second: Path) -> None:
     assert rows[0] == rows[1]
 
 
-def test_runs_killed_at_any_moment_end_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [POINT, GRU], ids=["maml-trpo", "rl2"])
+def test_runs_killed_at_any_moment_end_the_same(arguments: list[str], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run_here(*POINT, "--iterations", str(ITERATIONS), "--out", str(whole))
+    run_here(*arguments, "--iterations", str(ITERATIONS), "--out", str(whole))
     seconds = min(row["time/iteration"] for row in read_progress(whole))
 
     moments = random.Random()
     for attempt in range(2):
         if attempt == 0:
-            process = launch(*POINT, "--iterations", str(ITERATIONS), "--out", str(killed))
+            process = launch(*arguments, "--iterations", str(ITERATIONS), "--out", str(killed))
         else:
             process = launch("--resume", str(killed))
         target = len(read_progress(killed)) + moments.randint(1, 6)
@@ -107,3 +112,20 @@ def test_a_fresh_process_goes_on_where_another_ended(arguments: list[str], tmp_p
         load(whole / "checkpoints" / f"{name}.pt", {})["agent"]["meta"]["w0"] for name in ("previous", "last")
     )
     assert not torch.equal(first, last)
+
+
+def test_what_changes_over_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    whole, parts, other = (tmp_path / name for name in ("whole", "parts", "other"))
+    run_here(*TRANSFORMER, "--iterations", "6", "--out", str(whole))
+    # As a process leaves it that dies while it writes its last checkpoint: four of six iterations are safe.
+    shutil.copytree(whole, parts)
+    (parts / "checkpoints" / "last.pt").write_bytes(b"")
+    finish(launch("--resume", str(parts), "--checkpoint", "previous"))
+    assert_same_run(parts, whole)
+    rows = read_progress(whole)
+    assert [row["update/learning_rate"] for row in rows] == pytest.approx([1e-3 - n * 1.5e-4 for n in range(6)])
+    assert [row["update/entropy_weight"] for row in rows] == pytest.approx([0.01 * (6 - n) / 6 for n in range(6)])
+
+    run_here(*TRANSFORMER, "--iterations", "6", "--seed", "1", "--out", str(other))
+    ours, theirs = (load(run / "checkpoints" / "last.pt", {})["agent"]["network"] for run in (whole, other))
+    assert not any(torch.equal(value, theirs[name]) for name, value in ours.items())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from metarl.envs.point_nav import PointNav
 from metarl.envs.registry import make_worlds
 from metarl.errors import UserError
 from metarl.rollout import collect
-from metarl.types import Tasks
+from metarl.types import MemoryPolicy, Tasks
 
 POINT = PointNav(variant="short", horizon=5)
 
@@ -42,6 +43,24 @@ class Scripted:
         self.seen.append(observation.clone())
         self.threads.add(torch.get_num_threads())
         return self.moves
+
+
+class Remembering(Scripted):
+    """Notes what a policy with a memory is told."""
+
+    def __init__(self, moves: Tensor) -> None:
+        super().__init__(moves)
+        self.told: list[tuple[str, Any]] = []
+
+    def begin_episode(self) -> None:
+        self.told.append(("begin", None))
+
+    def act(self, observation: Tensor, generator: torch.Generator) -> Tensor:
+        self.told.append(("act", observation.tolist()))
+        return super().act(observation, generator)
+
+    def see(self, reward: Tensor, ended: Tensor) -> None:
+        self.told.append(("see", (reward.tolist(), ended.tolist())))
 
 
 class Noisy:
@@ -125,6 +144,50 @@ def test_reaching_the_goal_with_the_last_step_terminates() -> None:
     episodes = collect(make_worlds(point, 4), Scripted(MOVES), goals, 2, seeded(0))
     assert episodes.mask.sum(2).tolist() == [[3, 3], [2, 3]]
     assert episodes.terminated.tolist() == [[True, False], [True, False]]
+
+
+def test_a_memory_is_told_of_every_step_and_of_every_new_episode() -> None:
+    policy = Remembering(MOVES[[0, 2]])
+    assert isinstance(policy, MemoryPolicy)
+    assert not isinstance(Scripted(MOVES), MemoryPolicy)
+    env = make_worlds(POINT, 2, dtype=DOUBLE)
+    for number in range(2):
+        collect(env, policy, GOALS, 1, seeded(0), new_trial=number == 0)
+    # World 1 is at its goal after two steps, and waits there while world 0 takes its third.
+    episode = [
+        ("begin", None),
+        ("act", [[0.0, 0.0], [0.0, 0.0]]),
+        ("see", ([-0.2, -0.1], [False, False])),
+        ("act", [[0.1, 0.0], [0.0, -0.1]]),
+        ("see", ([-0.1, 0.0], [False, True])),
+        ("act", [[0.2, 0.0], [0.0, -0.2]]),
+        ("see", ([0.0, 0.0], [True, False])),
+    ]
+    assert [name for name, _ in policy.told] == [name for name, _ in episode * 2]
+    for (name, told), (_, expected) in zip(policy.told, episode * 2, strict=True):
+        if name == "act":
+            torch.testing.assert_close(torch.tensor(told), torch.tensor(expected), rtol=0.0, atol=1e-6)
+        elif name == "see":
+            assert told[0] == pytest.approx(expected[0], abs=1e-12)
+            assert told[1] == expected[1]
+
+
+def test_a_trial_goes_on_with_the_tasks_of_its_first_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = make_worlds(POINT, 4, dtype=DOUBLE)
+    given: list[Tasks] = []
+    original = env.set_tasks
+    monkeypatch.setattr(env, "set_tasks", lambda tasks: given.append(tasks) or original(tasks))
+    with pytest.raises(UserError, match="no tasks yet"):
+        collect(env, Scripted(MOVES), GOALS, 2, seeded(0), new_trial=False)
+    episodes = [collect(env, Scripted(MOVES), GOALS, 2, seeded(0), new_trial=number == 0) for number in range(3)]
+    assert len(given) == 1
+    for later in episodes[1:]:
+        assert torch.equal(later.rewards, episodes[0].rewards)
+        assert torch.equal(later.mask, episodes[0].mask)
+        assert later.tasks is GOALS
+    others = Tasks(POINT.full_name, {"goal": -GOALS["goal"]})
+    assert not torch.equal(collect(env, Scripted(MOVES), others, 2, seeded(0)).rewards, episodes[0].rewards)
+    assert torch.equal(given[1]["goal"], -GOALS["goal"].repeat_interleave(2, 0))
 
 
 def test_the_generator_decides_everything() -> None:

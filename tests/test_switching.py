@@ -22,9 +22,10 @@ from metarl.envs.cpu import MujocoPhysics
 from metarl.envs.family import Family, MujocoFamily, with_horizon
 from metarl.envs.half_cheetah import HalfCheetahVel
 from metarl.envs.modified import with_switch
-from metarl.envs.switching import LATER, STEP, Switch, SwitchSpace
+from metarl.envs.switching import LATER, STEP, Switch, SwitchSpace, check_trials
 from metarl.envs.worlds import Worlds
 from metarl.errors import UserError
+from metarl.rollout import collect
 from metarl.types import Record, Step, Tasks
 from tests.test_resume import assert_same_run
 
@@ -207,6 +208,62 @@ def test_worlds_that_wait_do_not_count() -> None:
     step = worlds.step(torch.tensor([[-1.0, 0.0]] * 2))
     assert present(worlds, "goal")[0] == [0.4, 0.4]
     assert step.reward[0].item() == pytest.approx(-((0.7**2 + 0.4**2) ** 0.5))
+
+
+class Straight:
+    """Always to the right, as fast as may be."""
+
+    def act(self, observation: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.tensor([[1.0, 0.0]]).expand(len(observation), -1)
+
+
+def test_a_trial_of_several_collections_switches_once_and_at_its_step() -> None:
+    family = with_horizon(with_switch(get("point-nav"), 1, 9), 3)
+    # In units of a move: the first world switches at the 5th of 9 steps; the second, at its first goal after one step
+    # in every episode, has taken 3 when its last episode has begun; the third switches as its third episode begins.
+    records: list[Record] = [
+        {"goal": [-0.3, 0.0], "later_goal": [0.0, 0.4], STEP: 4.0},
+        {"goal": [0.1, 0.0], "later_goal": [-0.5, 0.0], STEP: 2.0},
+        {"goal": [-0.5, 0.0], "later_goal": [-0.1, 0.0], STEP: 6.0},
+    ]
+    tasks = family.space.from_records(records)
+    worlds = make_worlds(family, 3, threads=1, dtype=torch.float64)
+    for _ in range(2):
+        episodes = [collect(worlds, Straight(), tasks, 1, generator(), new_trial=number == 0) for number in range(3)]
+        rewards = torch.cat([episode.rewards.squeeze(1) for episode in episodes[:2]], dim=1)
+        diagonals = [-(((0.1 * n) ** 2 + 0.4**2) ** 0.5) for n in (2, 3)]
+        expected = [
+            [-0.4, -0.5, -0.6, -0.4, *diagonals],
+            [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+            [-0.6, -0.7, -0.8, -0.6, -0.7, -0.8],
+        ]
+        torch.testing.assert_close(rewards, torch.tensor(expected, dtype=torch.float64), rtol=0.0, atol=1e-12)
+        last = [[-(((0.1 * n) ** 2 + 0.4**2) ** 0.5) for n in (1, 2, 3)], [-0.6, -0.7, -0.8], [-0.2, -0.3, -0.4]]
+        rewards = episodes[2].rewards.squeeze(1)
+        torch.testing.assert_close(rewards, torch.tensor(last, dtype=torch.float64), rtol=0.0, atol=1e-12)
+
+
+def test_trials_must_be_long_enough_to_switch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    family = get("point-nav+switch=60..150")
+    check_trials(family, 2)
+    check_trials(get("point-nav+switch=60..199"), 2)
+    check_trials(get("point-nav"), 1)
+    with pytest.raises(
+        UserError, match=r"as late as step 150, but a trial of this agent is 100 steps long.* below 100"
+    ):
+        check_trials(family)
+    with pytest.raises(UserError, match=r"step 200.* 2 episodes of 100 steps long.*EARLIEST\.\.LATEST below 200"):
+        check_trials(get("point-nav+switch=60..200"), 2)
+    with pytest.raises(UserError, match="leave \\+switch out"):
+        check_trials(get("bandit+switch"), 1)
+    check_trials(get("bandit+switch"), 2)
+
+    small = ["--tasks", "2", "--minibatches", "1", "--width", "4", "--iterations", "1", "--threads", "1", "--json"]
+    command = ["train", "rl2", "--family", "bandit+switch=1..3", *small]
+    assert main([*command, "--episodes", "3", "--out", str(tmp_path / "short")]) == 2
+    assert "3 episodes of 1 steps long" in capsys.readouterr().err
+    assert not (tmp_path / "short").exists()
+    assert main([*command, "--episodes", "4", "--out", str(tmp_path / "long")]) == 0
 
 
 def test_other_families_are_told_their_tasks_as_they_are() -> None:

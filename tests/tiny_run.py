@@ -38,6 +38,8 @@ class Follower:
     """Follows the goals with momentum: its state depends on every draw of both streams so far."""
 
     name = "follower"
+    trial = 1
+    pools = True
 
     def __init__(self, config: FollowerConfig) -> None:
         self.config = config
