@@ -76,9 +76,9 @@ class Rl2Config:
     """What advantages are standardised over: all trials of the update, or each trial by itself."""
     clip: float = 0.2
     """ε of the clipped objective."""
-    epochs: int = 8
+    epochs: int = 4
     """Passes over the trials in an update."""
-    minibatches: int = 4
+    minibatches: int = 10
     """Steps of the optimiser in a pass."""
     learning_rate: float = 1e-3
     """Of AdamW, at the start."""
@@ -86,7 +86,7 @@ class Rl2Config:
     """After the last of the iterations, with a straight line between."""
     weight_decay: float = 0.0
     """Of AdamW."""
-    entropy: float = 0.01
+    entropy: float = 0.0
     """Weight of the policy's entropy in the objective, at the start."""
     final_entropy: float = 0.0
     """After the last of the iterations, with a straight line between."""
