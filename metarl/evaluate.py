@@ -6,6 +6,8 @@ episodes says how well the agent does after having learned from n episodes. An a
 episodes together, so that its points are at 0, K, 2K, ...; for one that has a memory in each world (RL2) they belong to
 K trials, which are averaged: its points are at 0, 1, 2, ... All tasks are adapted in parallel.
 
+The gain of a point is what adaptation brought: its return less that of the first point, task by task.
+
 All agents meet the same tasks and, as far as their actions allow, the same starts. Intervals are 95% bootstrap
 intervals over tasks (within every training seed where there are several; see metarl/stats.py), and
 
@@ -234,6 +236,8 @@ def _describe(entry: Entry, steps: Sequence[int], generator: torch.Generator) ->
         average = bootstrap_interval(entry.returns[step], mean, generator)
         middle = bootstrap_interval(entry.returns[step], iqm, generator)
         success = None if entry.success is None else bootstrap_interval(entry.success[step], mean, generator)
+        # Task by task: how much one task's returns differ from another's does not blur it.
+        gain = bootstrap_interval(entry.returns[step] - entry.returns[0], mean, generator) if step > 0 else None
         points.append(
             {
                 "step": step,
@@ -244,6 +248,9 @@ def _describe(entry: Entry, steps: Sequence[int], generator: torch.Generator) ->
                 "iqm": middle.estimate,
                 "iqm_lower": middle.lower,
                 "iqm_upper": middle.upper,
+                "gain": None if gain is None else gain.estimate,
+                "gain_lower": None if gain is None else gain.lower,
+                "gain_upper": None if gain is None else gain.upper,
                 "success": None if success is None else success.estimate,
                 "success_lower": None if success is None else success.lower,
                 "success_upper": None if success is None else success.upper,
@@ -290,8 +297,8 @@ def table(summary: dict[str, Any]) -> Table:
     result.add_column("agent", no_wrap=True)
     has_gap = any(point["gap_closed"] is not None for agent in summary["agents"] for point in agent["points"])
     has_success = summary["agents"][0]["points"][0]["success"] is not None
-    # Within 80 columns: the interquartile mean makes room for the success rate, its interval for the gap.
-    fourth = ("success" if has_gap else "success \\[95%]") if has_success else "IQM"
+    # Within 80 columns: the gain makes room for the success rate, an interval for the gap.
+    fourth = ("success" if has_success else "gain") + ("" if has_gap else " \\[95%]")
     headers = ["step", "episodes", "mean \\[95%]", fourth]
     for header in (*headers, *(["gap closed \\[95%]"] if has_gap else [])):
         result.add_column(header, justify="right", no_wrap=True)
@@ -309,10 +316,13 @@ def table(summary: dict[str, Any]) -> Table:
                 str(point["episodes"]),
                 _interval(point),
             ]
-            if not has_success:
-                cells.append(rounded(point["iqm"])[0])
-            else:
+            if has_success:
                 cells.append(f"{point['success']:.1%}" if has_gap else _percent(point, "success"))
+            elif point["gain"] is None:
+                cells.append("")
+            else:
+                gain = _interval(point, ("gain", "gain_lower", "gain_upper"))
+                cells.append(rounded(point["gain"])[0] if has_gap else gain)
             if point["gap_closed"] is not None:
                 cells.append(_percent(point, "gap_closed"))
             result.add_row(*cells)
@@ -332,9 +342,9 @@ def _some(count: int) -> list[int]:
     return sorted({round(count ** (row / (MOST_ROWS - 1))) - 1 for row in range(MOST_ROWS)})
 
 
-def _interval(figures: dict[str, Any]) -> str:
-    """Return a mean return with its interval."""
-    estimate, low, high = rounded(figures["mean"], figures["lower"], figures["upper"])
+def _interval(figures: dict[str, Any], names: tuple[str, str, str] = ("mean", "lower", "upper")) -> str:
+    """Return a figure with its interval."""
+    estimate, low, high = rounded(*(figures[name] for name in names))
     return f"{estimate} \\[{low}, {high}]"
 
 

@@ -402,7 +402,14 @@ def test_evaluate_prints_the_table(runs: dict[str, Path], tmp_path: Path, capsys
     capsys.readouterr()
     assert main(["evaluate", str(runs["maml-trpo"]), *SMALL, "--random", "--out", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
-    for text in ("maml-trpo", "random", "mean [95%]", "IQM", str(tmp_path / "adaptation.png"), "tensorboard --logdir"):
+    for text in (
+        "maml-trpo",
+        "random",
+        "mean [95%]",
+        "gain [95%]",
+        str(tmp_path / "adaptation.png"),
+        "tensorboard --logdir",
+    ):
         assert text in shown
 
 

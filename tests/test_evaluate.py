@@ -138,6 +138,17 @@ def test_mean_and_iqm_by_hand() -> None:
     assert [point["gap_closed"] for point in points] == [None, None, None]
 
 
+def test_gain_is_told_task_by_task() -> None:
+    # Tasks that differ by hundreds, each of which gains from 9 to 11: the spread of the tasks is not that of the gain.
+    returns = [[-100.0, -200.0, -300.0, -400.0], [-90.0, -191.0, -289.0, -390.0]]
+    evaluation = Evaluation(family=FAMILY.full_name, split="test", seed=0, entries=(entry("maml-trpo", returns),))
+    first, second = summarise(evaluation)["agents"][0]["points"]
+    assert first["gain"] is None
+    assert second["gain"] == 10.0
+    assert 9.0 <= second["gain_lower"] < 10.0 < second["gain_upper"] <= 11.0
+    assert second["upper"] - second["lower"] > 100.0
+
+
 def test_gap_closed_by_hand() -> None:
     random = entry("random", [[-50.0, -50.0, -50.0, -50.0]])
     oracle = entry("oracle", [[-1.0, -1.0, 1.0, 1.0]])

@@ -515,7 +515,20 @@ def test_files_hold_what_was_measured(tmp_path: Path) -> None:
 
 def test_the_command_probes_a_trained_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
-    small = ["--tasks", "8", "--minibatches", "2", "--episodes", "3", "--width", "8", "--iterations", "1", "--threads", "1"]
+    small = [
+        "--tasks",
+        "8",
+        "--minibatches",
+        "2",
+        "--episodes",
+        "3",
+        "--width",
+        "8",
+        "--iterations",
+        "1",
+        "--threads",
+        "1",
+    ]
     assert main(["train", "rl2", "--family", "bandit", *small, "--out", str(run)]) == 0
     capsys.readouterr()
     evaluate = ["evaluate", str(run), "--tasks", "4", "--threads", "1", "--probe", "--probe-tasks", "10"]
