@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +42,10 @@ gradient steps (maml-trpo, multitask) learns from all of them together: its poin
 experience. One that adapts in its memory (rl2) learns in every world by itself, so that they are as many trials, and
 its points are at 0, 1, 2, ...; of a trial of more than two episodes the table tells the total return too.
 
-Runs of one agent are its training seeds and make one curve; those of several agents are drawn in one picture. With
---oracle the table shows the gap closed, (agent - random@0) / (oracle - random@0). The result is written to
-RUN/evaluation/SPLIT of the first run, or to --out: adaptation.csv, adaptation.json, adaptation.png, and TensorBoard
-events in a folder for each agent. It takes the place of an earlier result there.
+Runs of one agent are its training seeds and make one curve, unless their settings differ. With --oracle the table shows
+the gap closed, (agent - random@0) / (oracle - random@0); without it the gain on the first point, task by task. The
+result is written to RUN/evaluation/SPLIT of the first run, or to --out: adaptation.csv, adaptation.json,
+adaptation.png, and TensorBoard events in a folder for each agent. It takes the place of an earlier result there.
 
 With --probe, from the memory after each episode of a trial a linear probe predicts the task parameters of tasks that it
 was not fitted to (R2, for a choice accuracy; `before` is the first observation alone); and the last episode of the
@@ -147,7 +147,7 @@ def evaluate_command(arguments: list[str]) -> int:
     return 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TrainedRun:
     """A run that was loaded."""
 
@@ -159,6 +159,8 @@ class TrainedRun:
     """As its checkpoint has it."""
     seed: int
     """It was trained with."""
+    label: str
+    """What it is called in the result: the agent's name, told apart by settings where there are several of it."""
 
 
 class _Meeting:
@@ -202,6 +204,9 @@ class _Meeting:
                 raise UserError(
                     f"Got {run.folder} for --oracle, which is a run of '{run.agent.name}'. Give one of 'oracle'."
                 )
+        if len(groups) > 1:
+            names = " and ".join(f"'{group[0].label}'" for group in groups)
+            raise UserError(f"Got oracles of several kinds, {names}. Give training seeds of one.")
         check_family([self.agents[0][0], groups[0][0]])
         return groups[0]
 
@@ -217,7 +222,7 @@ class _Meeting:
         from metarl.evaluate import Entry
 
         return Entry(
-            agent=runs[0].agent.name,
+            agent=runs[0].label,
             curves=tuple(self._curve(run.agent, steps) for run in runs),
             runs=tuple(str(run.folder) for run in runs),
             seeds=tuple(run.seed for run in runs),
@@ -251,6 +256,7 @@ class _Meeting:
         for runs in groups:
             agents = [run.agent for run in runs]
             result = probe(agents, worlds, space, fit, tasks, options.seed, discrete=self.family.discrete)
+            result["agent"] = runs[0].label
             result["runs"], result["training_seeds"] = [str(run.folder) for run in runs], [run.seed for run in runs]
             results.append(result)
         return results
@@ -275,34 +281,37 @@ class _Meeting:
 
 
 def load_runs(runs: Sequence[Path], which: Which, device: torch.device) -> list[list[TrainedRun]]:
-    """Return trained runs by agent, the first one's first.
+    """Return trained runs by agent and its settings, the first one's first: those of a group differ in their seeds only.
 
     Raises:
-        UserError: as for `load_agent`; a run is given twice; they are of several families; those of one agent differ in
-            more than their seeds.
+        UserError: as for `load_agent`; a run is given twice; they are of several families.
     """
     from metarl.config import to_plain
 
     if len({run.resolve() for run in runs}) < len(runs):
         raise UserError("Got a run twice, which would count as two training seeds. Give each run once.")
-    groups: dict[str, list[TrainedRun]] = {}
+    loaded = []
     for folder in runs:
         family, agent, settings = load_agent(folder, which, device)
-        run = TrainedRun(folder=folder, family=family, agent=agent, seed=settings.seed)
-        groups.setdefault(settings.agent, []).append(run)
-    check_family([run for group in groups.values() for run in group])
-    for name, (first, *others) in groups.items():
-        known = to_plain(first.agent.config)
-        for other in others:
-            config = to_plain(other.agent.config)
-            differ = [key for key in known if key != "iterations" and known[key] != config[key]]
-            if differ:
-                key = differ[0].replace("_", "-")
-                raise UserError(
-                    f"Got {first.folder} and {other.folder}, both of '{name}', as training seeds of one agent, but one "
-                    f"has --{key} {known[differ[0]]}, the other {config[differ[0]]}. Evaluate them one by one."
-                )
-    return list(groups.values())
+        # How long a run was trained makes it no other agent.
+        config = {key: value for key, value in to_plain(agent.config).items() if key != "iterations"}
+        loaded.append((config, TrainedRun(folder, family, agent, settings.seed, label=settings.agent)))
+    check_family([run for _, run in loaded])
+    groups: list[tuple[dict[str, Any], list[TrainedRun]]] = []
+    for config, run in loaded:
+        alike = [group for known, group in groups if known == config and group[0].agent.name == run.agent.name]
+        if alike:
+            alike[0].append(run)
+        else:
+            groups.append((config, [run]))
+    return [[replace(run, label=_label(run, config, groups)) for run in group] for config, group in groups]
+
+
+def _label(run: TrainedRun, config: dict[str, Any], groups: list[tuple[dict[str, Any], list[TrainedRun]]]) -> str:
+    """Return the agent's name, with the settings in which it differs from the others of that name."""
+    others = [known for known, group in groups if group[0].agent.name == run.agent.name]
+    differ = [key for key in config if any(known[key] != config[key] for known in others)]
+    return " ".join([run.agent.name, *(f"{key.replace('_', '-')}={config[key]}" for key in differ)])
 
 
 def check_family(runs: Sequence[TrainedRun]) -> None:

@@ -143,9 +143,10 @@ def play(options: PlayOptions) -> dict[str, Any]:
         totals = returns.sum(0)
         mean, margin = float(totals.mean()), 1.96 * float(totals.std()) / math.sqrt(len(totals))
         name = agents[0].name
+        label = runs[0].label if runs else name
         rows.append(
             {
-                "player": name,
+                "player": label,
                 "runs": [str(run.folder) for run in runs],
                 "training_seeds": [run.seed for run in runs],
                 "by_run": [float(curve.sum(0).mean()) for curve in curves] if runs else [],
@@ -197,6 +198,11 @@ def _who_and_what(options: PlayOptions) -> tuple[Family, int, list[list[TrainedR
             raise UserError(
                 f"Got {run.folder}, a run of '{run.agent.name}', which has no memory of a trial. Give runs of rl2, or "
                 "use metarl evaluate."
+            )
+        if run.agent.trial != episodes:
+            raise UserError(
+                f"Got {first.folder}, trained for trials of {episodes} episodes, and {run.folder}, for trials of "
+                f"{run.agent.trial}. Let those of one length play together."
             )
     return family, episodes, trained
 

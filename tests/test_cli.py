@@ -214,10 +214,28 @@ def test_runs_that_do_not_compare_are_refused(
         message = refused(["evaluate", *arguments, *SMALL], capsys)
         assert "half-cheetah-dir@v5" in message
         assert "point-nav@maml17" in message
-    wide = train(tmp_path / "wide", "multitask", "--hidden", "9")
-    message = refused(["evaluate", maml, multitask, str(wide), *SMALL], capsys)
-    assert "training seeds of one agent" in message
-    assert "--hidden [8], the other [9]" in message
+    wide = train(tmp_path / "wide", "oracle", "--hidden", "9")
+    message = refused(["evaluate", maml, "--oracle", str(runs["oracle"]), str(wide), *SMALL], capsys)
+    assert "'oracle hidden=[8]' and 'oracle hidden=[9]'" in message
+    longer = remember(tmp_path / "longer", "--family", "bandit", "--episodes", "3")
+    shorter = remember(tmp_path / "shorter", "--family", "bandit", "--episodes", "2")
+    message = refused(["play", "--runs", str(longer), str(shorter), "--tasks", "4"], capsys)
+    assert "trials of 3 episodes" in message
+    assert "trials of 2" in message
+
+
+def test_settings_tell_curves_of_one_agent_apart(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = remember(tmp_path / "lstm", "--core", "lstm", "--iterations", "0")
+    names = (runs["rl2"], other, runs["rl2-other-seed"], runs["maml-trpo"])
+    capsys.readouterr()
+    arguments = ["evaluate", *map(str, names), *SMALL, "--steps", "1", "--out", str(tmp_path / "both"), "--json"]
+    assert main(arguments) == 0
+    agents = json.loads(capsys.readouterr().out)["agents"]
+    assert [agent["agent"] for agent in agents] == ["rl2 core=gru", "rl2 core=lstm", "maml-trpo"]
+    assert [agent["training_seeds"] for agent in agents] == [[0, 1], [0], [0]]
+    assert (tmp_path / "both" / "rl2 core=lstm").is_dir()
 
 
 def test_more_than_the_memory_holds_is_refused(
