@@ -36,7 +36,7 @@ from torch.nn.functional import pad
 
 from metarl.config import check
 from metarl.errors import NotFiniteError, UserError, nearest
-from metarl.memory import CoreName, Memory, make_core
+from metarl.memory import CoreName, Memory, blank, make_core
 from metarl.moments import Moments
 from metarl.nets import Categorical, Normal
 from metarl.returns import gae
@@ -131,8 +131,8 @@ class Network(nn.Module):
             context=config.episodes * spec.horizon + 1,
             generator=generator,
         )
-        self.policy = nn.Linear(config.width, spec.action_size)
-        self.value = nn.Linear(config.width, 1)
+        self.policy = blank(nn.Linear, config.width, spec.action_size)
+        self.value = blank(nn.Linear, config.width, 1)
         self.log_std = None
         if not spec.discrete:
             self.log_std = nn.Parameter(torch.full((spec.action_size,), config.initial_std).log())

@@ -1,4 +1,4 @@
-"""Benchmarks: ratios measured side by side in one run.
+"""Benchmarks of the engines: ratios measured side by side in one run.
 
 Machines are noisy, so contenders take turns round by round; a figure is the median over rounds, and a ratio is the
 median of the rounds' ratios. Absolute figures hold for the machine and the moment only.
@@ -9,13 +9,12 @@ from __future__ import annotations
 import copy
 import importlib.util
 import os
-import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import Any
@@ -28,15 +27,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from metarl.agents import make
-from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.config import check
 from metarl.envs import families, get, make_worlds
 from metarl.envs.cpu import MujocoPhysics
-from metarl.envs.family import MujocoFamily, State, with_horizon
+from metarl.envs.family import MujocoFamily, State
 from metarl.errors import UserError
-from metarl.inner import Executor
-from metarl.seeding import Streams
 from metarl.training import resolve_threads
 from metarl.types import Tasks
 
@@ -81,31 +76,6 @@ class EnginesConfig:
                 f"Got --family {' '.join(self.family)} --worlds {self.worlds}. Name families, or `all` alone, and "
                 "worlds from 1."
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class MamlConfig:
-    """One meta-iteration of MAML-TRPO: the task-batched forms against a plain loop over tasks."""
-
-    family: str = "half-cheetah-vel"
-    """Family."""
-    tasks: int = 40
-    """Tasks, M."""
-    episodes: int = 20
-    """Episodes of a task, K."""
-    steps: int = 100
-    """Steps of an episode, T."""
-    executors: tuple[Executor, ...] = ("folded", "vmap", "loop")
-    """Executors to compare; the last one is the reference of the ratios."""
-    rounds: int = 5
-    """Rounds in which they take turns."""
-    threads: int = 0
-    """Threads of engine and torch; 0 takes every core."""
-    json: bool = False
-    """Print JSON in place of tables."""
-
-    def __post_init__(self) -> None:
-        check(self, at_least={"tasks": 1, "episodes": 1, "steps": 1, "rounds": 1, "threads": 0})
 
 
 def run_engines(config: EnginesConfig) -> dict[str, Any]:
@@ -376,96 +346,3 @@ def _print_ceilings(report: dict[str, Any]) -> None:
     )
     if report["left_out"]:
         console.print(f"left out, without a MuJoCo model: {', '.join(report['left_out'])}", highlight=False)
-
-
-def run_maml(config: MamlConfig) -> dict[str, Any]:
-    """Measure, print and return the parts of one meta-iteration under every executor."""
-    threads = resolve_threads(config.threads)
-    family = with_horizon(get(config.family), config.steps)
-    env = make_worlds(family, config.tasks * config.episodes, threads=threads)
-    agents = {}
-    for executor in config.executors:
-        settings = MamlTrpoConfig(tasks=config.tasks, episodes=config.episodes, executor=executor)
-        if executor == "loop":
-            settings = replace(settings, chunk_steps=1)
-        agents[executor] = make("maml-trpo", settings, family.spec(), Streams(0), torch.device("cpu"))
-    start = {name: agent.state_dict() for name, agent in agents.items()}
-    parts = ("time/collect", "time/policy", "time/adapt", "time/update")
-    seconds: dict[str, dict[str, list[float]]] = {name: {part: [] for part in parts} for name in agents}
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        for turn in range(config.rounds + 1):
-            for name, agent in agents.items():
-                agent.load_state_dict(start[name])
-                metrics = agent.train_iteration(env, family.space.sample, Streams(turn))
-                for part in parts if turn else ():
-                    seconds[name][part].append(metrics[part])
-    finally:
-        torch.set_num_threads(before)
-    reference = seconds[config.executors[-1]]
-
-    def learning(times: dict[str, list[float]]) -> list[float]:
-        return [a + u for a, u in zip(times["time/adapt"], times["time/update"], strict=True)]
-
-    report: dict[str, Any] = {
-        "family": family.full_name,
-        "tasks": config.tasks,
-        "episodes": config.episodes,
-        "steps": config.steps,
-        "threads": threads,
-        "rounds": config.rounds,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "executors": {
-            name: {
-                **{part: median(values) for part, values in times.items()},
-                "policy_share_of_collect": median(
-                    p / c for p, c in zip(times["time/policy"], times["time/collect"], strict=True)
-                ),
-                "update_over_collect": median(
-                    u / c for u, c in zip(times["time/update"], times["time/collect"], strict=True)
-                ),
-                "speedup": median(
-                    theirs / ours for ours, theirs in zip(learning(times), learning(reference), strict=True)
-                ),
-            }
-            for name, times in seconds.items()
-        },
-    }
-    if not config.json:
-        _print_maml(report, config.executors[-1])
-    return report
-
-
-def _print_maml(report: dict[str, Any], reference: str) -> None:
-    table = Table(
-        title=f"{report['family']}, {report['tasks']} tasks x {report['episodes']} episodes x {report['steps']} steps "
-        f"before and after, {report['threads']} threads, median of {report['rounds']} rounds"
-    )
-    columns = (
-        "executor",
-        "collect s",
-        "policy",
-        "adapt s",
-        "update s",
-        "update/collect",
-        "speed-up",
-    )
-    for column in columns:
-        table.add_column(column, justify="left" if column == "executor" else "right")
-    for name, row in report["executors"].items():
-        table.add_row(
-            name,
-            f"{row['time/collect']:.2f}",
-            f"{row['policy_share_of_collect']:.0%}",
-            f"{row['time/adapt']:.3f}",
-            f"{row['time/update']:.3f}",
-            f"{row['update_over_collect']:.2f}",
-            f"{row['speedup']:.2f}x",
-        )
-    console = Console()
-    console.print(table)
-    console.print(
-        f"policy: its share of the collection; speed-up: of adapt and update, on {reference}; peak memory "
-        f"{report['peak_memory_mb']:,.0f} MB"
-    )

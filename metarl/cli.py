@@ -311,15 +311,17 @@ def list_command(arguments: list[str]) -> int:
 BENCH = """\
 Measure speed on this machine, contenders interleaved in one run: medians and ratios.
 
-usage: metarl bench {engines,maml} [OPTIONS]
+usage: metarl bench {engines,maml,rl2} [OPTIONS]
 
   engines   env-steps/s of the CPU engine, its open-loop ceiling, Gymnasium's vector environments and EnvPool
   maml      one meta-iteration by part, the task-batched forms against a loop over tasks
+  rl2       what the memory costs while acting, and in a training pass beside a bare nn.GRU; transformer beside GRU
 
 examples:
   metarl bench engines --family half-cheetah-vel --worlds 32 256 1024
   metarl bench engines --family all
-  metarl bench maml --tasks 40 --episodes 20 --json"""
+  metarl bench maml --tasks 40 --episodes 20 --json
+  metarl bench rl2 --width 64 128"""
 
 
 def bench_command(arguments: list[str]) -> int:
@@ -327,21 +329,21 @@ def bench_command(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(BENCH)
         return 0 if arguments else BAD_INPUT
-    kinds = ("engines", "maml")
+    kinds = ("engines", "maml", "rl2")
     kind = arguments[0]
     if kind not in kinds:
         raise UserError(f"Unknown benchmark '{kind}'.{nearest(kind, kinds)}")
 
-    from metarl import bench
+    from metarl import bench, bench_learning
 
-    prog = f"metarl bench {kind}"
-    if kind == "engines":
-        engines = parse(bench.EnginesConfig, arguments[1:], prog, BENCH)
-        wants_json, report = engines.json, bench.run_engines(engines)
-    else:
-        maml = parse(bench.MamlConfig, arguments[1:], prog, BENCH)
-        wants_json, report = maml.json, bench.run_maml(maml)
-    if wants_json:
+    config_class, run = {
+        "engines": (bench.EnginesConfig, bench.run_engines),
+        "maml": (bench_learning.MamlConfig, bench_learning.run_maml),
+        "rl2": (bench_learning.MemoryConfig, bench_learning.run_rl2),
+    }[kind]
+    config: Any = parse(config_class, arguments[1:], f"metarl bench {kind}", BENCH)
+    report = run(config)
+    if config.json:
         print(json.dumps(report))
     return 0
 

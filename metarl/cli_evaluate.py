@@ -281,7 +281,7 @@ class _Meeting:
 
 
 def load_runs(runs: Sequence[Path], which: Which, device: torch.device) -> list[list[TrainedRun]]:
-    """Return trained runs by agent and its settings, the first one's first: those of a group differ in their seeds only.
+    """Return trained runs by agent and settings, the first one's first: those of a group differ in their seeds only.
 
     Raises:
         UserError: as for `load_agent`; a run is given twice; they are of several families.

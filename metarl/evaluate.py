@@ -317,14 +317,14 @@ def table(summary: dict[str, Any]) -> Table:
                 _interval(point),
             ]
             if has_success:
-                cells.append(f"{point['success']:.1%}" if has_gap else _percent(point, "success"))
+                cells.append(f"{point['success']:.0%}" if has_gap else _percent(point, "success"))
             elif point["gain"] is None:
                 cells.append("")
             else:
                 gain = _interval(point, ("gain", "gain_lower", "gain_upper"))
                 cells.append(rounded(point["gain"])[0] if has_gap else gain)
             if point["gap_closed"] is not None:
-                cells.append(_percent(point, "gap_closed"))
+                cells.append(_percent(point, "gap_closed", 0 if has_success else 1))
             result.add_row(*cells)
         if agent["total"] is not None:
             result.add_row("total", "", f"0-{points[-1]['episodes']}", _interval(agent["total"]))
@@ -348,11 +348,11 @@ def _interval(figures: dict[str, Any], names: tuple[str, str, str] = ("mean", "l
     return f"{estimate} \\[{low}, {high}]"
 
 
-def _percent(point: dict[str, Any], name: str) -> str:
-    """Return one figure of a point with its interval, in percent."""
+def _percent(point: dict[str, Any], name: str, digits: int = 1) -> str:
+    """Return one figure of a point with its interval, in percent with so many decimals."""
     first = name.partition("_")[0]
     estimate, low, high = (100.0 * point[key] for key in (name, f"{first}_lower", f"{first}_upper"))
-    return f"{estimate:.1f}% \\[{low:.1f}, {high:.1f}]"
+    return f"{estimate:.{digits}f}% \\[{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def write(evaluation: Evaluation, summary: dict[str, Any], folder: Path) -> None:

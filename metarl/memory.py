@@ -156,8 +156,8 @@ def _tanh_(x: Tensor) -> Tensor:
 class Transformer(Core):
     """Causal self-attention over the whole trial.
 
-    Attention and the network after it are half as wide as the features: so a training pass costs no more than a GRU's
-    of the same width, up to 200 moments (`metarl bench rl2`), and the cache is half as large.
+    Attention is half as wide as the features, and the network after it a quarter: so a training pass costs no more than
+    a GRU's of the same width, up to 200 moments (`metarl bench rl2`), and the cache is half as large.
 
     While acting, keys and values of earlier moments are kept, so that a step costs O(moments so far). The memory is
     (position, moments written, keys and values of every layer), the last of which are written in place: a step copies
@@ -175,12 +175,12 @@ class Transformer(Core):
     def __init__(self, inputs: int, width: int, layers: int, context: int, generator: torch.Generator) -> None:
         super().__init__()
         self.width = width
-        self.narrow = max(1, width // 2)
-        self.heads = math.gcd(HEADS, self.narrow)
+        self.attention = max(1, width // 2)
+        self.heads = math.gcd(HEADS, self.attention)
         self.context = context
         self.embed = blank(nn.Linear, inputs, width)
         self.positions = nn.Parameter(torch.empty(context, width))
-        self.blocks = nn.ModuleList([Block(width, self.narrow, self.heads) for _ in range(layers)])
+        self.blocks = nn.ModuleList([Block(width, self.attention, self.heads) for _ in range(layers)])
         self.norm = nn.LayerNorm(width)
         with torch.no_grad():
             self.positions.normal_(0.0, 0.02, generator=generator)
@@ -193,7 +193,7 @@ class Transformer(Core):
         """Return empty caches."""
         position = torch.zeros(worlds, dtype=torch.long, device=self.positions.device)
         room = min(FIRST_ROOM, self.context)
-        size = (worlds, self.heads, room, self.narrow // self.heads)
+        size = (worlds, self.heads, room, self.attention // self.heads)
         return (position, position.clone(), *(self.positions.new_zeros(size) for _ in range(2 * len(self.blocks))))
 
     @torch.no_grad()
@@ -249,20 +249,20 @@ class Transformer(Core):
 class Block(nn.Module):
     """Attention, then two layers on every moment by itself; each normalised before and added to what was there."""
 
-    def __init__(self, width: int, narrow: int, heads: int) -> None:
+    def __init__(self, width: int, attention: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.attention_norm = nn.LayerNorm(width)
-        self.queries_keys_values = blank(nn.Linear, width, 3 * narrow)
-        self.mix = blank(nn.Linear, narrow, width)
+        self.queries_keys_values = blank(nn.Linear, width, 3 * attention)
+        self.mix = blank(nn.Linear, attention, width)
         self.network_norm = nn.LayerNorm(width)
-        self.first = blank(nn.Linear, width, narrow)
-        self.second = blank(nn.Linear, narrow, width)
+        self.first = blank(nn.Linear, width, max(1, width // 4))
+        self.second = blank(nn.Linear, max(1, width // 4), width)
 
     def _by_head(self, x: Float[Tensor, "N L H"]) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, [N, heads, L, D]."""
-        joined = self.queries_keys_values(self.attention_norm(x)).unflatten(-1, (3, self.heads, -1))
-        queries, keys, values = joined.permute(2, 0, 3, 1, 4).unbind(0)
+        joined = self.queries_keys_values(self.attention_norm(x)).chunk(3, dim=-1)
+        queries, keys, values = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in joined)
         return queries, keys, values
 
     def _onwards(self, x: Float[Tensor, "N L H"], attended: Float[Tensor, "N heads L D"]) -> Float[Tensor, "N L H"]:

@@ -1,4 +1,4 @@
-"""Memory cores: acting step by step gives what one pass over whole trials gives, whatever worlds wait or go which way."""
+"""Memory cores: steps give what one pass over whole trials gives, whichever worlds wait and whichever way they go."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from torch import Tensor, nn
 from toys import DOUBLE, normal, seeded
 
 from metarl import memory
+from metarl.agents import make
+from metarl.agents.rl2 import Rl2Config
+from metarl.envs import get
 from metarl.errors import UserError
 from metarl.memory import FIRST_ROOM, Core, CoreName, Memory, Recurrent, Transformer, make_core
+from metarl.seeding import Streams
 
 CORES: tuple[CoreName, ...] = get_args(CoreName)
 RECURRENT: tuple[CoreName, ...] = ("gru", "lstm")
@@ -89,7 +93,6 @@ def test_every_weight_is_learned_and_acting_leaves_no_graph(name: CoreName) -> N
     for label, weight in made.named_parameters():
         assert weight.grad is not None, label
         used = weight.grad[:6] if label == "positions" else weight.grad
-        # Adding one number to all logits of the attention changes nothing: a key's bias has no gradient.
         assert used.abs().max() > 1e-6, label
     features, after = walk(made, inputs)
     assert not features.requires_grad
@@ -220,7 +223,7 @@ def test_a_trial_longer_than_the_context_is_refused() -> None:
     made = core("transformer", context=4)
     inputs = normal(2, 5, INPUTS)
     _, memory = walk(made, inputs[:, :4])
-    with pytest.raises(UserError, match="remembers 4 steps.*--episodes"):
+    with pytest.raises(UserError, match=r"remembers 4 steps.*--episodes"):
         made.step(inputs[:, 4], memory)
     with pytest.raises(UserError, match="remembers 4 steps, the trials have 5"):
         made(inputs)
@@ -250,6 +253,13 @@ def test_all_first_weights_come_from_the_generator(name: CoreName, monkeypatch: 
     assert all(torch.equal(weight, same[label]) for label, weight in first.items())
     drawn = {label for label, weight in first.items() if not torch.equal(weight, other[label])}
     assert {label for label, weight in first.items() if weight.dim() == 2} <= drawn
+
+
+@pytest.mark.parametrize("name", CORES)
+def test_an_agent_leaves_the_global_generator_alone(name: CoreName) -> None:
+    before = torch.random.get_rng_state()
+    make("rl2", Rl2Config(core=name, width=WIDTH), get("point-nav").spec(), Streams(0), torch.device("cpu"))
+    assert torch.equal(before, torch.random.get_rng_state())
 
 
 @pytest.mark.parametrize("name", RECURRENT)
