@@ -399,13 +399,14 @@ def reward(name: str, after: dict[str, Tensor], **task: float | list[float]) -> 
 
 
 def test_push_reward() -> None:
-    # Goal at (0.54, 0.06); object 0.1 m short of it; grip point 0.05 m from the object.
-    terms, met = reward("push-shape", state([0.44, 0.03, 0.07], [0.44, 0.06, 0.03], LEVEL), goal=[0.0, 0.06])
+    # Goal at (0.54, 0.06); object 0.1 m short, to be pushed from (0.39, 0.06, 0.03); grip point 0.05 m from there.
+    terms, met = reward("push-shape", state([0.39, 0.03, 0.07], [0.44, 0.06, 0.03], LEVEL), goal=[0.0, 0.06])
     assert terms == {"goal": -1.0, "reach": -0.25, "success": 0.0}
     assert not met
-    for x, expected in ((0.501, 1.0), (0.499, 0.0)):
+    # Near the goal the place to push from comes nearer too: 0.05 * 0.039 / 0.04 m; farther away it is 0.05 m.
+    for x, expected, reach in ((0.501, 1.0, -0.24375), (0.499, 0.0, -0.25)):
         terms, met = reward("push-shape", state([x, 0.06, 0.03], [x, 0.06, 0.03], LEVEL), goal=[0.0, 0.06])
-        assert terms == {"goal": -10.0 * (0.54 - x), "reach": 0.0, "success": expected}
+        assert terms == {"goal": -10.0 * (0.54 - x), "reach": reach, "success": expected}
         assert met == (expected == 1.0)
 
 

@@ -460,7 +460,7 @@ def test_runs_that_cannot_play_are_refused(
     assert "trained for trials of 10" in refused("--runs", run, "--episodes", "9")
     assert "Give each run once" in refused("--runs", run, run)
     short = trained(tmp_path / "short", "--episodes", "9")
-    assert "one has --episodes 10, the other 9" in refused("--runs", run, str(short))
+    assert "trials of 9. Let those of one length play together" in refused("--runs", run, str(short))
     arguments = ["--family", "bandit", "--tasks", "2", "--episodes", "2", "--hidden", "4", "--iterations", "1"]
     assert main(["train", "multitask", *arguments, "--out", str(tmp_path / "multitask")]) == 0
     assert "'multitask', which has no memory" in refused("--runs", str(tmp_path / "multitask"))

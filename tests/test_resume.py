@@ -24,7 +24,17 @@ SMALL = ["--hidden", "16", "--checkpoint-every", "2", "--threads", "1"]
 POINT = ["maml-trpo", "--family", "point-nav", "--tasks", "4", "--episodes", "5", "--learn-rates", *SMALL]
 RL2 = ["rl2", "--tasks", "4", "--episodes", "4", "--width", "8", "--minibatches", "2", *SMALL[2:]]
 GRU = [*RL2, "--family", "tabular-mdp"]
-TRANSFORMER = [*RL2, "--family", "bandit+switch=1..3", "--core", "transformer", "--advantages", "task"]
+TRANSFORMER = [
+    *RL2,
+    "--family",
+    "bandit+switch=1..3",
+    "--core",
+    "transformer",
+    "--advantages",
+    "task",
+    "--entropy",
+    "0.01",
+]
 CHEETAH = ["maml-trpo", "--family", "half-cheetah-vel", "--tasks", "2", "--episodes", "2", *SMALL]
 
 

@@ -322,7 +322,7 @@ def test_log_lines_are_few_where_the_output_is_no_terminal(tmp_path: Path) -> No
         ["follower tiny", "30/30"],
     ]
     last = logged(tmp_path / "run")[-1]
-    assert f"return {last['return/pre']:.1f} -> {last['return/post']:.1f}" in lines[1]
+    assert f"return {last['return/pre']:.2f} -> {last['return/post']:.2f}" in lines[1]
     assert len(lines) == 3
 
 
@@ -332,4 +332,4 @@ def test_the_live_line_shows_iterations_and_returns(tmp_path: Path) -> None:
     output = output_of(console)
     last = logged(tmp_path / "run")[-1]
     assert "5/5" in output
-    assert f"return {last['return/pre']:.1f} -> {last['return/post']:.1f}" in output
+    assert f"return {last['return/pre']:.2f} -> {last['return/post']:.2f}" in output
