@@ -253,9 +253,22 @@ def restore(run_dir: Path, which: str, agent: MetaAgent) -> int:
         UserError: if there is no such run or checkpoint, or the checkpoint does not fit.
     """
     run, _ = load_run(run_dir)
-    payload = load(_checkpoint_path(run_dir, which), _header(run, to_plain(agent.config)))
-    agent.load_state_dict(payload["agent"])
+    path = _checkpoint_path(run_dir, which)
+    payload = load(path, _header(run, to_plain(agent.config)))
+    _fill(agent, payload, path)
     return int(payload["iteration"])
+
+
+def _fill(agent: MetaAgent, payload: dict[str, Any], path: Path) -> None:
+    """Bring an agent to a checkpoint.
+
+    Raises:
+        UserError: its networks are of other sizes, though the settings are the same: other code wrote it.
+    """
+    try:
+        agent.load_state_dict(payload["agent"])
+    except ValueError as error:
+        raise UserError(f"{path} does not fit: {error}. Use the code that wrote it, or train anew.") from error
 
 
 def _header(run: RunConfig, config: dict[str, Any]) -> dict[str, Any]:
@@ -312,7 +325,7 @@ def _resume(run_dir: Path, which: str, header: dict[str, Any], agent: MetaAgent,
         # Killed before its first checkpoint: the run starts again, and comes to the same results.
         return _Progress()
     payload = load(path, header)
-    agent.load_state_dict(payload["agent"])
+    _fill(agent, payload, path)
     streams.load_state_dict(payload["streams"])
     return _Progress(
         iteration=payload["iteration"],

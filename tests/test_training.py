@@ -333,3 +333,14 @@ def test_the_live_line_shows_iterations_and_returns(tmp_path: Path) -> None:
     last = logged(tmp_path / "run")[-1]
     assert "5/5" in output
     assert f"return {last['return/pre']:.2f} -> {last['return/post']:.2f}" in output
+
+
+def test_a_checkpoint_of_other_code_is_refused_in_one_line(tmp_path: Path) -> None:
+    start(tmp_path / "run", CONFIG, iterations=1)
+
+    class Larger(Follower):
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            raise ValueError("the stored network has 4 numbers, this one 5")
+
+    with pytest.raises(UserError, match=r"last\.pt does not fit: the stored network has 4 numbers, this one 5\. Use"):
+        restore(tmp_path / "run", "last", Larger(CONFIG))
