@@ -118,6 +118,11 @@ class Rl2Config:
             raise UserError(f"Got {self.minibatches} minibatches of {self.tasks} trials. Ask for at most one a trial.")
 
 
+def input_size(spec: EnvSpec) -> int:
+    """Return the size I of what the network receives at a step: observation, action, reward and end."""
+    return spec.observation_size + spec.action_size + 2
+
+
 class Network(nn.Module):
     """Core, policy head and value head."""
 
@@ -125,7 +130,7 @@ class Network(nn.Module):
         super().__init__()
         self.core = make_core(
             config.core,
-            inputs=spec.observation_size + spec.action_size + 2,
+            inputs=input_size(spec),
             width=config.width,
             layers=config.layers,
             context=config.episodes * spec.horizon + 1,

@@ -70,16 +70,15 @@ class PushShape(Arm):
         opening = around(0.03, 0.01, worlds, generator)
         return self.start(tasks, hand=hand, opening=opening, place=torch.stack([x, y, heading], dim=1))
 
-    def distance(self, state: State, tasks: Tasks) -> Float[Tensor, " B"]:
-        """Return how far the object is from the goal, m."""
-        return (state["qpos"][:, OBJECT : OBJECT + 2] - goal_of(tasks)).norm(dim=1)
+    def away(self, state: State, tasks: Tasks) -> Float[Tensor, "B 2"]:
+        """Return the way from the goal to the object, m."""
+        return state["qpos"][:, OBJECT : OBJECT + 2] - goal_of(tasks)
 
     def reward_terms(self, before: State, state: State, action: Float[Tensor, "B A"], tasks: Tasks) -> Terms:
         """Return the (negative) distances and the bonus."""
-        place = state["qpos"][:, OBJECT : OBJECT + 3]
-        away = place[:, :2] - goal_of(tasks)
+        away = self.away(state, tasks)
         distance = away.norm(dim=1)
-        behind = place.clone()
+        behind = state["qpos"][:, OBJECT : OBJECT + 3].clone()
         behind[:, :2] += BEHIND * away / distance.clamp_min(NEAR)[:, None]
         grip, _ = hand_of(state["qpos"])
         return {
@@ -90,7 +89,7 @@ class PushShape(Arm):
 
     def success(self, state: State, tasks: Tasks) -> Bool[Tensor, " B"]:
         """Return whose object is at the goal."""
-        return self.distance(state, tasks) < NEAR
+        return self.away(state, tasks).norm(dim=1) < NEAR
 
     def markers(self, state: State, tasks: Tasks) -> tuple[Marker, ...]:
         """Return a ball that holds the object's centre of mass in a success."""

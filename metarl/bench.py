@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
@@ -32,6 +32,7 @@ from metarl.envs import families, get, make_worlds
 from metarl.envs.cpu import MujocoPhysics
 from metarl.envs.family import MujocoFamily, State
 from metarl.errors import UserError
+from metarl.rollout import torch_threads
 from metarl.training import resolve_threads
 from metarl.types import Tasks
 
@@ -151,29 +152,22 @@ def contenders(
     # Over terrain nobody else has them.
     peers = peers and family.model.nhfield == 0
     robot = next((peer for robot, peer in PEERS.items() if peers and family.name.startswith(robot)), None)
-    closing: list[Callable[[], None]] = []
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1), ExitStack() as stack:
         if robot is not None:
             makers = [partial(gymnasium.make, f"{robot}-v5")] * worlds
             # Gymnasium is slow enough that fewer steps measure as well.
             fewer = physical[: max(10, steps // 4)]
             with known_warning_left_out():
                 sync = gymnasium.vector.SyncVectorEnv(makers)
-                closing.append(sync.close)
+                stack.callback(sync.close)
                 runs["SyncVectorEnv"] = _gymnasium(sync, fewer)
                 if worlds <= MOST_PROCESSES:
                     parallel = gymnasium.vector.AsyncVectorEnv(makers)
-                    closing.append(parallel.close)
+                    stack.callback(parallel.close)
                     runs["AsyncVectorEnv"] = _gymnasium(parallel, fewer)
             if importlib.util.find_spec("envpool") is not None:
                 runs["EnvPool"] = _envpool(f"{robot}-v4", physical, threads)
         yield runs
-    finally:
-        torch.set_num_threads(before)
-        for close in closing:
-            close()
 
 
 @contextmanager

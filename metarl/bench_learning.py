@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import partial
 from statistics import median
@@ -22,14 +21,14 @@ from torch import nn
 
 from metarl.agents import make
 from metarl.agents.maml_trpo import MamlTrpoConfig
-from metarl.agents.rl2 import Rl2, Rl2Config
+from metarl.agents.rl2 import Rl2, Rl2Config, input_size
 from metarl.config import check
 from metarl.envs import get, make_worlds
 from metarl.envs.family import Family, with_horizon
 from metarl.errors import UserError
 from metarl.inner import Executor
 from metarl.memory import CoreName, make_core
-from metarl.rollout import collect
+from metarl.rollout import collect, torch_threads
 from metarl.seeding import Streams
 from metarl.training import resolve_threads
 from metarl.types import EnvSpec
@@ -43,17 +42,6 @@ MOST_UPDATE = 1.2
 """Limit of RL2's training pass, times that of a bare whole-sequence nn.GRU."""
 MOST_TRANSFORMER = 1.0
 """Limit of the transformer's training pass, times the GRU's."""
-
-
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Let torch have so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def in_turn(rounds: int, contenders: dict[Key, Callable[[], Figure]]) -> dict[Key, list[Figure]]:
@@ -284,7 +272,7 @@ def _update(spec: EnvSpec, width: int, config: MemoryConfig) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     size = (config.trials, config.length)
     network = _agent(spec, "gru", width).network
-    inputs = torch.randn(*size, _inputs(spec), generator=generator)
+    inputs = torch.randn(*size, input_size(spec), generator=generator)
     actions = torch.randn(*size, spec.action_size, generator=generator)
     slopes = torch.randn(*size, width, generator=generator)
     advantages, targets = torch.randn(2, *size, generator=generator).unbind()
@@ -309,7 +297,7 @@ def _update(spec: EnvSpec, width: int, config: MemoryConfig) -> dict[str, Any]:
 def _transformer(spec: EnvSpec, width: int, steps: int, config: MemoryConfig) -> dict[str, Any]:
     """Return the seconds of a training pass of the transformer, and of the GRU, without heads."""
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(config.trials, steps, _inputs(spec), generator=generator)
+    inputs = torch.randn(config.trials, steps, input_size(spec), generator=generator)
     slopes = torch.randn(config.trials, steps, width, generator=generator)
 
     def core(name: CoreName) -> tuple[nn.Module, Callable[[], None]]:
@@ -321,11 +309,6 @@ def _transformer(spec: EnvSpec, width: int, steps: int, config: MemoryConfig) ->
         {"width": width, "steps": steps, "limit": MOST_TRANSFORMER},
         config.rounds,
     )
-
-
-def _inputs(spec: EnvSpec) -> int:
-    """Return what RL2's network receives at a step: observation, action, reward and end."""
-    return spec.observation_size + spec.action_size + 2
 
 
 def _compare(

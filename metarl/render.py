@@ -13,7 +13,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from metarl.checkpoint import write_atomically
-from metarl.rollout import one_torch_thread
+from metarl.rollout import torch_threads
 from metarl.types import BatchEnv, MemoryPolicy, Policy, Tasks
 
 Picture = UInt8[np.ndarray, "H W 3"]
@@ -71,7 +71,7 @@ def play(
         new_trial: whether the worlds get the tasks now; if not, their trial goes on (see `metarl.rollout.collect`).
     """
     count = env.num_worlds
-    with one_torch_thread():
+    with torch_threads(1):
         if new_trial:
             env.set_tasks(tasks)
         observation = env.reset(generator)

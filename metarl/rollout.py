@@ -17,14 +17,14 @@ from metarl.types import BatchEnv, MemoryPolicy, Policy, Tasks, Trajectories
 
 
 @contextmanager
-def one_torch_thread() -> Iterator[None]:
-    """Keep torch on one thread while the engine's own threads step the worlds."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def torch_threads(threads: int) -> Iterator[None]:
+    """Let torch use so many threads, for a while: one while the engine's own threads step the worlds."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 @torch.no_grad()
@@ -54,7 +54,7 @@ def collect(
     started = time.perf_counter()
     in_policy = 0.0
     count, worlds, horizon = len(tasks), env.num_worlds, env.horizon
-    with one_torch_thread():
+    with torch_threads(1):
         if new_trial:
             env.set_tasks(tasks.repeat(episodes))
         observation = env.reset(generator)

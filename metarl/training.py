@@ -33,6 +33,7 @@ from metarl.checkpoint import CheckpointFolder, load, write_atomically
 from metarl.config import dump, from_plain, parse, to_plain
 from metarl.errors import NotFiniteError, UserError, nearest
 from metarl.progress import duration, open_display
+from metarl.rollout import torch_threads
 from metarl.seeding import Streams
 from metarl.tracking import Tracker, read_progress
 from metarl.types import BatchEnv, MetaAgent, SampleTasks
@@ -171,7 +172,7 @@ def train(
             iterations=iterations,
         )
         with (
-            _torch_threads(resolve_threads(run.threads)),
+            torch_threads(resolve_threads(run.threads)),
             Tracker(run_dir, resume_step=started if resume else None) as tracker,
             display,
             _stop_requests() as stop,
@@ -393,17 +394,6 @@ def _checkpoint_path(run_dir: Path, which: str) -> Path:
     if which not in CHECKPOINTS:
         raise UserError(f"Unknown checkpoint '{which}'.{nearest(which, CHECKPOINTS)}")
     return run_dir / "checkpoints" / f"{which}.pt"
-
-
-@contextmanager
-def _torch_threads(threads: int) -> Iterator[None]:
-    """Let torch use so many threads, for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager
