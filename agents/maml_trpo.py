@@ -94,7 +94,7 @@ class MamlTrpoConfig:
     """Added to the Fisher matrix's diagonal."""
     fisher_fraction: float = 0.25
     """Fraction of each task's episodes in the Fisher products."""
-    executor: Executor = "folded"
+    executor: Executor = "grouped"
     """How the meta-batch is computed; all give the same numbers."""
     chunk_steps: int = 8192
     """Environment steps computed at a time (whole tasks, at least one): bounds memory and stays in cache."""

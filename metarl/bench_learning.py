@@ -65,7 +65,7 @@ class MamlConfig:
     """Episodes of a task, K."""
     steps: int = 100
     """Steps of an episode, T."""
-    executors: tuple[Executor, ...] = ("folded", "vmap", "loop")
+    executors: tuple[Executor, ...] = ("grouped", "vmap", "loop")
     """Executors to compare; the last one is the reference of the ratios."""
     rounds: int = 5
     """Rounds in which they take turns."""

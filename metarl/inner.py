@@ -5,7 +5,7 @@
 
 A task's parameters and data may carry a leading task axis M: losses then return one value per task, [M], and the
 gradient of their sum is every task's own gradient, since tasks share nothing. Three executors compute the same
-meta-gradients: `folded` (tasks are an axis of every matrix product), `vmap`, and `loop`. In all three the gradient is
+meta-gradients: `grouped` (tasks are an axis of every matrix product), `vmap`, and `loop`. In all three the gradient is
 taken *inside* the task, never through `vmap`: differentiating through vmap gives silently wrong second-order
 gradients for networks with affine normalisation.
 """
@@ -30,7 +30,7 @@ Loss = Callable[[Params, Data], Tensor]
 """(parameters, data) -> scalar; or [M], given a leading task axis."""
 Rates = Mapping[str, Tensor | float]
 """Inner rate α of every parameter, broadcastable to it."""
-Executor = Literal["folded", "vmap", "loop"]
+Executor = Literal["grouped", "vmap", "loop"]
 
 
 def adapt(loss: Loss, params: Params, data: Data, rates: Rates, *, first_order: bool = False) -> Params:
@@ -120,7 +120,7 @@ class AdaptationJacobian:
 
 
 def meta_gradients(
-    objective: Loss, params: Params, data: Data, *, executor: Executor = "folded", chunk: int = 0
+    objective: Loss, params: Params, data: Data, *, executor: Executor = "grouped", chunk: int = 0
 ) -> tuple[Params, Float[Tensor, " M"]]:
     """Compute every task's gradient of `objective` with respect to shared parameters.
 
@@ -144,7 +144,7 @@ def meta_gradients(
 
 
 def _chunk_gradients(objective: Loss, params: Params, data: Data, executor: Executor) -> tuple[Params, Tensor]:
-    if executor == "folded":
+    if executor == "grouped":
         stacked = {k: v.detach().requires_grad_() for k, v in stack(params, _leading(data)).items()}
         values = objective(stacked, data)
         gradients = torch.autograd.grad(values.sum(), list(stacked.values()), materialize_grads=True)
@@ -161,7 +161,7 @@ def over_tasks(
     params: Params,
     data: Data,
     *,
-    executor: Executor = "folded",
+    executor: Executor = "grouped",
     chunk: int = 0,
 ) -> Any:
     """Evaluate `function` for every task without gradients, e.g. to adapt M tasks or to measure a loss.
@@ -180,7 +180,7 @@ def over_tasks(
     parts = []
     for start in range(0, tasks, size):
         p, d = _slice(params, start, start + size), _slice(data, start, start + size)
-        if executor == "folded":
+        if executor == "grouped":
             parts.append(function(p, d))
         elif executor == "vmap":
             parts.append(vmap(function)(p, d))

@@ -97,7 +97,7 @@ def test_ours_and_the_ceiling_go_through_the_same_states(family: MujocoFamily):
 
 def test_maml_compares_executors(capsys: pytest.CaptureFixture[str]):
     report = run_maml(MamlConfig(family="point-nav", tasks=2, episodes=2, steps=5, rounds=1, threads=1))
-    assert list(report["executors"]) == ["folded", "vmap", "loop"]
+    assert list(report["executors"]) == ["grouped", "vmap", "loop"]
     assert report["executors"]["loop"]["speedup"] == 1.0
     assert all(row["time/update"] > 0 for row in report["executors"].values())
     assert "of adapt and update, on loop" in " ".join(capsys.readouterr().out.split())

@@ -137,7 +137,7 @@ def test_every_executor_is_a_plain_loop(name: str, steps: int, first_order: bool
     problem = PROBLEMS[name](steps)
     problem.first_order = first_order
     expected, expected_values = problem.plain_gradients()
-    executors: list[tuple[Executor, int]] = [("folded", 0), ("folded", 2), ("vmap", 0), ("vmap", 3), ("loop", 0)]
+    executors: list[tuple[Executor, int]] = [("grouped", 0), ("grouped", 2), ("vmap", 0), ("vmap", 3), ("loop", 0)]
     for executor, chunk in executors:
         gradients, values = meta_gradients(
             problem.objective, problem.meta, problem.data, executor=executor, chunk=chunk
@@ -172,7 +172,7 @@ def test_first_order_is_another_gradient() -> None:
     assert float((second["w0"] - first["w0"]).abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize(("executor", "chunk"), [("folded", 0), ("folded", 2), ("vmap", 0), ("vmap", 3), ("loop", 0)])
+@pytest.mark.parametrize(("executor", "chunk"), [("grouped", 0), ("grouped", 2), ("vmap", 0), ("vmap", 3), ("loop", 0)])
 def test_tasks_adapt_as_in_a_plain_loop(executor: Executor, chunk: int) -> None:
     policy = gaussian(layer_norm=True)
     loss, params, batch = inner_loss(policy, "lvc"), near(init(policy), TASKS), random_batch(TASKS)
@@ -195,7 +195,7 @@ def test_results_of_any_shape_keep_the_order_of_tasks() -> None:
         return product.sum(-1), {"product": product}
 
     expected = measure(params, data)
-    executors: list[tuple[Executor, int]] = [("folded", 2), ("vmap", 0), ("vmap", 2), ("loop", 0)]
+    executors: list[tuple[Executor, int]] = [("grouped", 2), ("vmap", 0), ("vmap", 2), ("loop", 0)]
     for executor, chunk in executors:
         total, parts = over_tasks(measure, params, data, executor=executor, chunk=chunk)
         torch.testing.assert_close(total, expected[0])

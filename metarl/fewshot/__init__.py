@@ -1,0 +1,1 @@
+"""Supervised few-shot learning: episodes, data sets, learners."""

@@ -1,0 +1,409 @@
+"""Backbones: functional networks that turn items into features, under a stated batch-norm policy.
+
+Items and parameters come in three forms, and mean the same in all of them:
+
+    one task         items [n, *item],     parameters as they are
+    shared           items [M, n, *item],  parameters as they are: M episodes through one network
+    one set a task   items [M, n, *item],  parameters [M, ...]: grouped convolutions, batched matrix products
+
+Batch norm never mixes episodes. What its mean and variance are taken over is the batch-norm policy, recorded with
+every result:
+
+    support        the support set alone, for support and queries: no query can influence a prediction (default)
+    transductive   support and queries each over themselves: the queries of a test are seen together
+    running        averages of training (`Norm.averages`)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from metarl.errors import UserError, nearest
+from metarl.nets import ACTIVATIONS, MLP, Activation
+from metarl.types import Params
+
+BatchNorm = Literal["support", "transductive", "running"]
+BackboneName = Literal["mlp", "conv4", "resnet12"]
+EPSILON = 1e-5
+"""Added to variances."""
+
+
+class Moment(NamedTuple):
+    """Mean and variance of one layer's channels, [C]; or [M, C], one for each episode."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+@dataclass(frozen=True)
+class Norm:
+    """How batch norm takes its statistics in one pass.
+
+    Attributes:
+        policy: see the module.
+        support: the first so many items are the support set, the others queries; 0: all of them are.
+        averages: of every norm layer in order, for `running`; None: over all items of the pass, as while training.
+        seen: where given, a list to which every layer adds the moments over all items of each episode. Only outside
+            of function transforms.
+    """
+
+    policy: BatchNorm = "support"
+    support: int = 0
+    averages: Sequence[Moment] | None = None
+    seen: list[Moment] | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.policy not in get_args(BatchNorm):
+            raise UserError(f"Got the batch norm '{self.policy}'.{nearest(self.policy, get_args(BatchNorm))}")
+
+
+@runtime_checkable
+class Backbone(Protocol):
+    """A network from items to features.
+
+    Attributes:
+        features: numbers that come out for an item, F.
+        norms: its batch-norm layers.
+    """
+
+    @property
+    def features(self) -> int:
+        """Return F."""
+        ...
+
+    @property
+    def norms(self) -> int:
+        """Return the number of batch-norm layers."""
+        ...
+
+    def init(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Params:
+        """Draw parameters."""
+        ...
+
+    def __call__(
+        self, params: Params, x: Float[Tensor, "*M n *item"], norm: Norm, *, by_task: bool = False
+    ) -> Float[Tensor, "*M n F"]:
+        """Compute features.
+
+        Args:
+            params: as `init` gives them; every one with a leading task axis M if `by_task`.
+            x: items, with the support set first where the policy asks for it.
+            norm: how statistics are taken.
+            by_task: parameters have a task axis.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlpBackbone:
+    """A multi-layer perceptron over flattened items, with an activation behind every layer; without batch norm.
+
+    Attributes:
+        item_shape: of one item.
+        hidden: units of the layers.
+        activation: behind each of them.
+    """
+
+    item_shape: tuple[int, ...]
+    hidden: tuple[int, ...] = (40, 40)
+    activation: Activation = "relu"
+
+    def __post_init__(self) -> None:
+        if not self.hidden or not self.item_shape:
+            raise UserError(f"Got items {self.item_shape} and hidden layers {self.hidden}. Give at least one of each.")
+
+    @property
+    def features(self) -> int:
+        """Return F: the units of the last layer."""
+        return self.hidden[-1]
+
+    @property
+    def norms(self) -> int:
+        """Return 0."""
+        return 0
+
+    @property
+    def _network(self) -> MLP:
+        # Its output is the last hidden layer, before the activation.
+        return MLP(
+            inputs=math.prod(self.item_shape),
+            hidden=self.hidden[:-1],
+            outputs=self.hidden[-1],
+            activation=self.activation,
+        )
+
+    def init(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Params:
+        """Draw parameters."""
+        return self._network.init(generator, dtype)
+
+    def __call__(
+        self, params: Params, x: Float[Tensor, "*M n *item"], norm: Norm, *, by_task: bool = False
+    ) -> Float[Tensor, "*M n F"]:
+        """Compute features."""
+        return ACTIVATIONS[self.activation](self._network(params, x.flatten(-len(self.item_shape))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv4:
+    """Four blocks of 3x3 convolution, batch norm, ReLU and 2x2 max pooling (Vinyals et al. 2016).
+
+    Convolutions have no bias: the norm behind them would take it out again.
+
+    Attributes:
+        item_shape: channels, height, width; at least 16 pixels high and wide.
+        width: channels of every block.
+        stride: convolutions with stride 2 in place of the pooling, as in MAML's Omniglot network.
+        slope: of the activation below 0 (a leaky ReLU where it is not 0).
+        channels_last: memory layout that suits large images on some processors.
+    """
+
+    item_shape: tuple[int, ...]
+    width: int = 64
+    stride: bool = False
+    slope: float = 0.0
+    channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        _check_image(self.item_shape, smallest=9 if self.stride else 16)
+        if self.width < 1:
+            raise UserError(f"Got a width of {self.width} channels. Give at least 1.")
+
+    @property
+    def features(self) -> int:
+        """Return F."""
+        height, width = self.item_shape[1:]
+        for _ in range(4):
+            height, width = ((height + 1) // 2, (width + 1) // 2) if self.stride else (height // 2, width // 2)
+        return self.width * height * width
+
+    @property
+    def norms(self) -> int:
+        """Return 4."""
+        return 4
+
+    def init(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Params:
+        """Draw parameters: He-normal weights."""
+        params: Params = {}
+        for i in range(4):
+            inputs = self.item_shape[0] if i == 0 else self.width
+            params |= _draw_layer(str(i), inputs, self.width, 3, generator, dtype)
+        return params
+
+    def __call__(
+        self, params: Params, x: Float[Tensor, "*M n *item"], norm: Norm, *, by_task: bool = False
+    ) -> Float[Tensor, "*M n F"]:
+        """Compute features."""
+        form = _Form.of(x, by_task)
+        x = form.into(x, self.channels_last)
+        for i in range(4):
+            x = _convolve(x, params[f"conv{i}"], form, stride=2 if self.stride else 1)
+            x = _normalise(x, params, str(i), norm, i, form)
+            # The activation rises, so that it may stand behind the pooling, where it has a quarter of the work.
+            x = _activate(x if self.stride else nnf.max_pool2d(x, 2), self.slope)
+        return form.out(x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNet12:
+    """Four residual blocks of three convolutions, and a mean over the picture (Oreshkin et al. 2018; no dropout).
+
+    Attributes:
+        item_shape: channels, height, width; at least 16 pixels high and wide.
+        widths: channels of the blocks.
+        slope: of the leaky ReLU below 0.
+        channels_last: memory layout that suits large images on some processors.
+    """
+
+    item_shape: tuple[int, ...]
+    widths: tuple[int, int, int, int] = (64, 128, 256, 512)
+    slope: float = 0.1
+    channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        _check_image(self.item_shape, smallest=16)
+
+    @property
+    def features(self) -> int:
+        """Return F."""
+        return self.widths[-1]
+
+    @property
+    def norms(self) -> int:
+        """Return 16: in every block that of the shortcut, then those of its three convolutions."""
+        return 16
+
+    def init(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Params:
+        """Draw parameters: He-normal weights."""
+        params: Params = {}
+        inputs = self.item_shape[0]
+        for i, width in enumerate(self.widths):
+            for j in range(3):
+                params |= _draw_layer(f"{i}_{j}", inputs if j == 0 else width, width, 3, generator, dtype)
+            params |= _draw_layer(f"{i}_short", inputs, width, 1, generator, dtype)
+            inputs = width
+        return params
+
+    def __call__(
+        self, params: Params, x: Float[Tensor, "*M n *item"], norm: Norm, *, by_task: bool = False
+    ) -> Float[Tensor, "*M n F"]:
+        """Compute features."""
+        form = _Form.of(x, by_task)
+        x = form.into(x, self.channels_last)
+        for i in range(4):
+            short = _convolve(x, params[f"conv{i}_short"], form)
+            short = _normalise(short, params, f"{i}_short", norm, 4 * i, form)
+            for j in range(3):
+                x = _convolve(x, params[f"conv{i}_{j}"], form)
+                x = _normalise(x, params, f"{i}_{j}", norm, 4 * i + 1 + j, form)
+                if j < 2:
+                    x = _activate(x, self.slope)
+            x = _activate(nnf.max_pool2d(x + short, 2), self.slope)
+        return form.out(x.mean((2, 3), keepdim=True))
+
+
+# -- layers -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How tasks lie in the four axes of a convolution: [outer * n, inner * C, H, W].
+
+    Attributes:
+        outer: episodes that share parameters, as parts of the first axis.
+        items: n.
+        inner: tasks with parameters of their own, as groups of channels.
+        leading: whether items came with a task axis.
+    """
+
+    outer: int
+    items: int
+    inner: int
+    leading: bool
+
+    @classmethod
+    def of(cls, x: Tensor, by_task: bool) -> _Form:
+        if x.dim() == 4:
+            return cls(outer=1, items=x.shape[0], inner=1, leading=False)
+        tasks, items = x.shape[:2]
+        return cls(outer=1 if by_task else tasks, items=items, inner=tasks if by_task else 1, leading=True)
+
+    def into(self, x: Tensor, channels_last: bool) -> Tensor:
+        if self.leading:
+            x = x.flatten(0, 1) if self.inner == 1 else x.transpose(0, 1).flatten(1, 2)
+        return x.contiguous(memory_format=torch.channels_last) if channels_last else x
+
+    def parts(self, x: Tensor) -> Tensor:
+        """Return [outer, n, inner, C, H, W]."""
+        return x.unflatten(0, (self.outer, -1)).unflatten(2, (self.inner, -1))
+
+    def out(self, x: Tensor) -> Tensor:
+        """Return features, [M, n, F] or [n, F]."""
+        if not self.leading:
+            return x.flatten(1)
+        x = self.parts(x).flatten(3)
+        return x.squeeze(2) if self.inner == 1 else x.squeeze(0).transpose(0, 1)
+
+
+def _convolve(x: Tensor, weight: Tensor, form: _Form, stride: int = 1) -> Tensor:
+    groups = 1
+    if weight.dim() == 5:
+        weight, groups = weight.flatten(0, 1), form.inner
+    return nnf.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=groups)
+
+
+def _normalise(x: Tensor, params: Params, layer: str, norm: Norm, number: int, form: _Form) -> Tensor:
+    """Normalise the channels of one layer; see the module for the policies."""
+    scale, shift = params[f"scale{layer}"], params[f"shift{layer}"]
+    if norm.seen is not None:
+        found = [part.squeeze((1, 4, 5)).flatten(0, 1) for part in _moments(form.parts(x.detach()))]
+        norm.seen.append(Moment(*(part if form.leading else part.squeeze(0) for part in found)))
+    if norm.policy == "running" and norm.averages is not None:
+        average = norm.averages[number]
+        shape = (1, 1, -1 if average.mean.dim() == 2 else 1, scale.shape[-1], 1, 1)
+        return _apply(x, average.mean.view(shape), average.variance.view(shape), scale, shift, form)
+    support = norm.support if 0 < norm.support < form.items and norm.policy != "running" else form.items
+    if form.outer == 1 and support == form.items and support * x.shape[2] * x.shape[3] > 1:
+        return nnf.batch_norm(x, None, None, scale.flatten(), shift.flatten(), training=True, eps=EPSILON)
+    parts = form.parts(x)
+    if norm.policy != "transductive" or support == form.items:
+        mean, variance = _moments(parts[:, :support])
+        return _apply(x, mean, variance, scale, shift, form)
+    halves = (parts[:, :support], parts[:, support:])
+    done = [_apply(half, *_moments(half), scale, shift, form) for half in halves]
+    return torch.cat(done, dim=1).reshape(x.shape)
+
+
+def _moments(parts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of every channel over items and places, [outer, 1, inner, C, 1, 1]."""
+    variance, mean = torch.var_mean(parts, (1, 4, 5), correction=0, keepdim=True)
+    return mean, variance
+
+
+def _apply(x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor, form: _Form) -> Tensor:
+    """Return x as it came, normalised by given moments."""
+    shape = (1, 1, form.inner if scale.dim() == 2 else 1, scale.shape[-1], 1, 1)
+    factor = scale.view(shape) * (variance + EPSILON).rsqrt()
+    offset = shift.view(shape) - mean * factor
+    parts = x if x.dim() == 6 else form.parts(x)
+    return (parts * factor + offset).reshape(x.shape)
+
+
+def _activate(x: Tensor, slope: float) -> Tensor:
+    return nnf.leaky_relu(x, slope) if slope else torch.relu(x)
+
+
+def _draw_layer(
+    name: str, inputs: int, outputs: int, size: int, generator: torch.Generator, dtype: torch.dtype
+) -> Params:
+    """Draw a convolution without bias, and the norm behind it."""
+    deviation = math.sqrt(2.0 / (inputs * size * size))
+    weight = torch.randn(outputs, inputs, size, size, generator=generator, dtype=torch.float64) * deviation
+    return {
+        f"conv{name}": weight.to(dtype),
+        f"scale{name}": torch.ones(outputs, dtype=dtype),
+        f"shift{name}": torch.zeros(outputs, dtype=dtype),
+    }
+
+
+def _check_image(item_shape: tuple[int, ...], smallest: int) -> None:
+    """Refuse items that are no images, or too small ones."""
+    if len(item_shape) != 3 or min(item_shape[1:]) < smallest:
+        raise UserError(
+            f"Got items of shape {item_shape}, and this backbone takes images (channels, height, width) of at least "
+            f"{smallest} x {smallest} pixels. Use --backbone mlp, or larger images."
+        )
+
+
+def make_backbone(
+    name: BackboneName,
+    item_shape: tuple[int, ...],
+    *,
+    width: int = 64,
+    hidden: tuple[int, ...] = (40, 40),
+    channels_last: bool = False,
+) -> Backbone:
+    """Return a backbone by name.
+
+    Args:
+        name: `mlp`, `conv4` or `resnet12`.
+        item_shape: of one item.
+        width: channels of conv4; of the first block of resnet12, doubled by each of the others.
+        hidden: units of the layers of an mlp.
+        channels_last: memory layout of the convolutions.
+    """
+    if name == "mlp":
+        return MlpBackbone(item_shape=item_shape, hidden=hidden)
+    if name == "conv4":
+        return Conv4(item_shape=item_shape, width=width, channels_last=channels_last)
+    if name == "resnet12":
+        widths = (width, 2 * width, 4 * width, 8 * width)
+        return ResNet12(item_shape=item_shape, widths=widths, channels_last=channels_last)
+    raise UserError(f"Unknown backbone '{name}'.{nearest(name, get_args(BackboneName))}")

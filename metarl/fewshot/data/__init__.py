@@ -1,0 +1,1 @@
+"""Data sets for few-shot learning, one kind a file."""
