@@ -156,13 +156,17 @@ def _tanh_(x: Tensor) -> Tensor:
 class Transformer(Core):
     """Causal self-attention over the whole trial.
 
-    Attention is half as wide as the features, and the network after it a quarter: so a training pass costs no more than
-    a GRU's of the same width, up to 200 moments (`metarl bench rl2`), and the cache is half as large.
+    Every moment is embedded together with the one before it. An action and its reward come a moment after the
+    observation that they were given to: with both in one place, a single layer finds what was done and met in a
+    situation like the present one. Without, a first layer would have to learn to look one moment back.
+
+    Attention is half as wide as the features: so a training pass costs no more than a GRU's of the same width, up to
+    200 moments (`metarl bench rl2`), and the cache is half as large.
 
     While acting, keys and values of earlier moments are kept, so that a step costs O(moments so far). The memory is
-    (position, moments written, keys and values of every layer), the last of which are written in place: a step copies
-    them first if another step has gone on from the same memory before. A world that waits writes its next moment over
-    the last one.
+    (position, moments written, inputs of the moment before, keys and values of every layer). Keys and values are
+    written in place: a step copies them first if another step has gone on from the same memory before. A world that
+    waits writes its next moment over the last one.
 
     Args:
         inputs: I.
@@ -178,7 +182,8 @@ class Transformer(Core):
         self.attention = max(1, width // 2)
         self.heads = math.gcd(HEADS, self.attention)
         self.context = context
-        self.embed = blank(nn.Linear, inputs, width)
+        self.inputs = inputs
+        self.embed = blank(nn.Linear, 2 * inputs, width)
         self.positions = nn.Parameter(torch.empty(context, width))
         self.blocks = nn.ModuleList([Block(width, self.attention, self.heads) for _ in range(layers)])
         self.norm = nn.LayerNorm(width)
@@ -194,7 +199,9 @@ class Transformer(Core):
         position = torch.zeros(worlds, dtype=torch.long, device=self.positions.device)
         room = min(FIRST_ROOM, self.context)
         size = (worlds, self.heads, room, self.attention // self.heads)
-        return (position, position.clone(), *(self.positions.new_zeros(size) for _ in range(2 * len(self.blocks))))
+        before = self.positions.new_zeros(worlds, self.inputs)
+        caches = (self.positions.new_zeros(size) for _ in range(2 * len(self.blocks)))
+        return (position, position.clone(), before, *caches)
 
     @torch.no_grad()
     def step(
@@ -205,7 +212,7 @@ class Transformer(Core):
         Raises:
             UserError: the trial is longer than the context.
         """
-        position, written, *caches = memory
+        position, written, before, *caches = memory
         last = int(position.max())
         if last >= self.context:
             raise UserError(
@@ -220,12 +227,13 @@ class Transformer(Core):
             written = ahead.clone()
         if last >= caches[0].shape[2]:
             caches = [self._more_room(cache) for cache in caches]
-        x = (self.embed(inputs) + self.positions[position])[:, None]
+        x = (self.embed(torch.cat((inputs, before), dim=-1)) + self.positions[position])[:, None]
         where = None if int(position.min()) == last else position
         for block, keys, values in zip(self.blocks, caches[::2], caches[1::2], strict=True):
             assert isinstance(block, Block)
             x = block.step(x, keys, values, last, where)
-        return self.norm(x.squeeze(1)), (ahead, written, *caches)
+        before = inputs if waiting is None else torch.where(waiting[:, None], before, inputs)
+        return self.norm(x.squeeze(1)), (ahead, written, before, *caches)
 
     def _more_room(self, cache: Float[Tensor, "B heads R D"]) -> Float[Tensor, "B heads S D"]:
         room = min(cache.shape[2], self.context - cache.shape[2])
@@ -240,7 +248,8 @@ class Transformer(Core):
         length = inputs.shape[1]
         if length > self.context:
             raise UserError(f"this transformer remembers {self.context} steps, the trials have {length}")
-        x = self.embed(inputs) + self.positions[:length]
+        before = torch.cat((torch.zeros_like(inputs[:, :1]), inputs[:, :-1]), dim=1)
+        x = self.embed(torch.cat((inputs, before), dim=-1)) + self.positions[:length]
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
@@ -256,8 +265,8 @@ class Block(nn.Module):
         self.queries_keys_values = blank(nn.Linear, width, 3 * attention)
         self.mix = blank(nn.Linear, attention, width)
         self.network_norm = nn.LayerNorm(width)
-        self.first = blank(nn.Linear, width, max(1, width // 4))
-        self.second = blank(nn.Linear, max(1, width // 4), width)
+        self.first = blank(nn.Linear, width, width)
+        self.second = blank(nn.Linear, width, width)
 
     def _by_head(self, x: Float[Tensor, "N L H"]) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, [N, heads, L, D]."""

@@ -141,8 +141,8 @@ def test_worlds_that_wait_remember_what_they_did_and_others_go_on(name: CoreName
 def memory_of(made: Core, remembered: Memory, world: int) -> list[Tensor]:
     """Return what a world remembers, without the room for what is to come."""
     if isinstance(made, Transformer):
-        position, _, *caches = remembered
-        return [position[world], *(cache[world, :, : position[world]].clone() for cache in caches)]
+        position, _, before, *caches = remembered
+        return [position[world], before[world], *(cache[world, :, : position[world]].clone() for cache in caches)]
     return [part[world] for part in remembered]
 
 
@@ -194,10 +194,10 @@ def test_the_cache_is_copied_only_where_ways_part() -> None:
     first = made.begin(3)
     _, second = made.step(moment, first)
     _, third = made.step(moment, second)
-    places = [part.data_ptr() for part in first[2:]]
-    assert [part.data_ptr() for part in third[2:]] == places
+    places = [part.data_ptr() for part in first[3:]]
+    assert [part.data_ptr() for part in third[3:]] == places
     _, again = made.step(moment, first)
-    assert not {part.data_ptr() for part in again[2:]} & set(places)
+    assert not {part.data_ptr() for part in again[3:]} & set(places)
 
 
 # -- room of the key-value cache --------------------------------------------------------------------------------------
@@ -209,9 +209,9 @@ def test_the_cache_doubles_until_the_context_is_full() -> None:
     rooms = []
     for moment in normal(2, CONTEXT, INPUTS).unbind(1):
         _, memory = made.step(moment, memory)
-        rooms.append(memory[2].shape[2])
+        rooms.append(memory[3].shape[2])
     assert rooms == [FIRST_ROOM] * FIRST_ROOM + [2 * FIRST_ROOM] * FIRST_ROOM + [CONTEXT] * (CONTEXT - 2 * FIRST_ROOM)
-    assert core("transformer", context=4).begin(2)[2].shape == (2, memory_heads(made), 4, 2)
+    assert core("transformer", context=4).begin(2)[3].shape == (2, memory_heads(made), 4, 2)
 
 
 def memory_heads(made: Core) -> int:

@@ -70,9 +70,15 @@ class Backbone(Protocol):
     """A network from items to features.
 
     Attributes:
+        item_shape: of one item.
         features: numbers that come out for an item, F.
         norms: its batch-norm layers.
     """
+
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        """Return the shape of one item."""
+        ...
 
     @property
     def features(self) -> int:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from metarl.errors import UserError
-from metarl.fewshot.episodes import Episodes, EpisodeShape, Support, check_split, keyed
+from metarl.fewshot.episodes import Episodes, EpisodeShape, MetaDatasetShape, Support, check_split, keyed, uniform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,40 +111,24 @@ class ClassData:
         check_split(name, tuple(self.splits))
         return self.splits[name]
 
-    def episodes(self, split: str, numbers: Sequence[int], shape: EpisodeShape, seed: int) -> Episodes:
-        """Return episodes (see `Source`)."""
+    def episodes(
+        self, split: str, numbers: Sequence[int], shape: EpisodeShape | MetaDatasetShape, seed: int
+    ) -> Episodes:
+        """Return episodes (see `Source`); with a `MetaDatasetShape` for one number at a time."""
         return self.gather(split, self.draw(split, numbers, shape, seed))
 
-    def draw(self, split: str, numbers: Sequence[int], shape: EpisodeShape, seed: int) -> Drawn:
+    def draw(self, split: str, numbers: Sequence[int], shape: EpisodeShape | MetaDatasetShape, seed: int) -> Drawn:
         """Draw the rows of episodes; arguments and errors as in `episodes`."""
         part = self.split(split)
-        way, each = shape.way, shape.shot + shape.query
-        if way > len(part.names):
+        if isinstance(shape, MetaDatasetShape):
+            return _draw_meta_dataset(part, f"the split '{split}' of {self.name}", numbers, shape, (seed, split))
+        if shape.way > len(part.names):
             raise UserError(
-                f"Got {way} ways, and the split '{split}' of {self.name} has {len(part.names)} classes. "
+                f"Got {shape.way} ways, and the split '{split}' of {self.name} has {len(part.names)} classes. "
                 "Ask for fewer ways."
             )
-        smallest = int(part.sizes.min())
-        if smallest < each:
-            name = part.names[int(part.sizes.argmin())]
-            raise UserError(
-                f"Got {shape.shot} shots and {shape.query} queries, {each} items of a class, and the class '{name}' "
-                f"of {self.name} ({split}) has {smallest}. Ask for fewer, or leave the class out."
-            )
-        device = part.items.device
-        classes = _some_of(keyed(numbers, len(part.names), seed, split, "classes", device=device), way)
-        longest = int(part.sizes.max())
-        keys = keyed(numbers, way * longest, seed, split, "items", device=device).unflatten(1, (way, longest))
-        absent = torch.arange(longest, device=device) >= part.sizes[classes][..., None]
-        rows = part.starts[classes][..., None] + _some_of(keys.masked_fill(absent, torch.iinfo(torch.int64).max), each)
-        labels = torch.arange(way, device=device)[None, :, None].expand(len(rows), way, each)
-        return Drawn(
-            support_rows=rows[..., : shape.shot].flatten(1),
-            support_y=labels[..., : shape.shot].flatten(1),
-            query_rows=rows[..., shape.shot :].flatten(1),
-            query_y=labels[..., shape.shot :].flatten(1),
-            way=way,
-        )
+        keys = keyed(numbers, len(part.names), seed, split, "classes", device=part.items.device)
+        return draw_items(part, f"{self.name} ({split})", _some_of(keys, shape.way), numbers, shape, (seed, split))
 
     def gather(self, split: str, drawn: Drawn) -> Episodes:
         """Return the episodes of drawn rows."""
@@ -156,7 +140,8 @@ class ClassData:
 
     def items(self, split: str, rows: Int[Tensor, "*N"]) -> Float[Tensor, "*N *item"]:
         """Return the items of some rows, scaled for a network."""
-        found = self.split(split).items.index_select(0, rows.flatten()).unflatten(0, rows.shape)
+        stored = self.split(split).items
+        found = stored.index_select(0, rows.flatten().to(stored.device)).unflatten(0, rows.shape)
         return self.scaled(found)
 
     def scaled(self, items: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -207,6 +192,120 @@ class ClassData:
             digest.update(repr((name, part.names, part.sizes.tolist(), tuple(part.items.shape))).encode())
             digest.update(np.ascontiguousarray(part.items.cpu().numpy()).view(np.uint8).data)
         return digest.hexdigest()
+
+
+def draw_items(
+    part: ClassSplit,
+    where: str,
+    classes: Int[Tensor, "M N"],
+    numbers: Sequence[int],
+    shape: EpisodeShape,
+    key: tuple[object, ...],
+) -> Drawn:
+    """Draw the items of episodes whose classes are known; a class gets the label of its place.
+
+    Args:
+        part: whose rows are drawn.
+        where: what the part is called in errors.
+        classes: of every episode.
+        numbers: of the episodes.
+        shape: of all of them.
+        key: of the randomness: seed and split.
+
+    Raises:
+        UserError: a class of the part, drawn or not, has too few items.
+    """
+    each = shape.shot + shape.query
+    smallest = int(part.sizes.min())
+    if smallest < each:
+        name = part.names[int(part.sizes.argmin())]
+        raise UserError(
+            f"Got {shape.shot} shots and {shape.query} queries, {each} items of a class, and the class '{name}' "
+            f"of {where} has {smallest}. Ask for fewer, or leave the class out."
+        )
+    rows = _shuffled(part, classes, numbers, key, each)
+    way = classes.shape[1]
+    labels = torch.arange(way, device=rows.device)[None, :, None].expand(len(rows), way, each)
+    return Drawn(
+        support_rows=rows[..., : shape.shot].flatten(1),
+        support_y=labels[..., : shape.shot].flatten(1),
+        query_rows=rows[..., shape.shot :].flatten(1),
+        query_y=labels[..., shape.shot :].flatten(1),
+        way=way,
+    )
+
+
+def _draw_meta_dataset(
+    part: ClassSplit, where: str, numbers: Sequence[int], shape: MetaDatasetShape, key: tuple[object, ...]
+) -> Drawn:
+    """Draw one episode as Meta-Dataset does (Triantafillou et al. 2020, appendix; its `sampling.py`)."""
+    if len(numbers) != 1:
+        raise UserError(f"Got {len(numbers)} episodes of varying size at once. Draw them one by one.")
+    pool = _pool(part, where, numbers, shape, key)
+    of_way, of_size = uniform(numbers, 2, *key, "meta-dataset")[0].tolist()
+    way = shape.min_way + int(of_way * (min(shape.max_way, len(pool)) - shape.min_way + 1))
+    keys = keyed(numbers, len(pool), *key, "classes", device=pool.device)
+    classes = pool[_some_of(keys, way)]
+    sizes = part.sizes[classes[0]].cpu()
+    smallest = int(sizes.min())
+    if smallest < 2:
+        name = part.names[int(classes[0, int(sizes.argmin())])]
+        raise UserError(
+            f"The class '{name}' of {where} has {smallest} item, and an episode needs 2: one to learn from, one to be "
+            "tested on. Leave the class out."
+        )
+    query = min(shape.max_query, smallest // 2)
+    left = sizes - query
+    # 1 - u is in (0, 1]: every class adds at least one item.
+    contributions = ((1.0 - of_size) * left.clamp(max=shape.max_contribution).double()).ceil()
+    support = min(shape.max_support, int(contributions.sum()))
+    span = shape.max_log_weight - shape.min_log_weight
+    weights = sizes * (shape.min_log_weight + span * uniform(numbers, way, *key, "weights")[0]).exp()
+    wanted = (weights / weights.sum() * (support - way)).floor().long() + 1
+    shots = wanted.minimum(left).to(pool.device)
+    rows = _shuffled(part, classes, numbers, key, query + int(shots.max()))[0]
+    labels = torch.arange(way, device=rows.device)[:, None].expand_as(rows)
+    taken = torch.arange(rows.shape[1], device=rows.device) < query + shots[:, None]
+    return Drawn(
+        support_rows=rows[:, query:][taken[:, query:]][None],
+        support_y=labels[:, query:][taken[:, query:]][None],
+        query_rows=rows[:, :query].reshape(1, -1),
+        query_y=labels[:, :query].reshape(1, -1),
+        way=way,
+    )
+
+
+def _pool(
+    part: ClassSplit, where: str, numbers: Sequence[int], shape: MetaDatasetShape, key: tuple[object, ...]
+) -> Int[Tensor, " n"]:
+    """Return the classes that an episode may have: all of them, or those of one group."""
+    device = part.items.device
+    if not shape.within_group:
+        if len(part.names) < shape.min_way:
+            raise UserError(f"Got {shape.min_way} ways or more, and {where} has {len(part.names)} classes.")
+        return torch.arange(len(part.names), device=device)
+    members: dict[str, list[int]] = {}
+    for place, group in enumerate(part.groups):
+        members.setdefault(group, []).append(place)
+    large = [places for places in members.values() if len(places) >= shape.min_way]
+    if not large:
+        raise UserError(
+            f"Got {shape.min_way} ways or more of one group, and no group of {where} has that many classes."
+        )
+    chosen = int(keyed(numbers, 1, *key, "group")) % len(large)
+    return torch.tensor(large[chosen], device=device)
+
+
+def _shuffled(
+    part: ClassSplit, classes: Int[Tensor, "M N"], numbers: Sequence[int], key: tuple[object, ...], most: int
+) -> Int[Tensor, "M N n"]:
+    """Return up to `most` rows of every class in random order; past the size of a class they mean nothing."""
+    longest = int(part.sizes.max())
+    way = classes.shape[1]
+    keys = keyed(numbers, way * longest, *key, "items", device=classes.device).unflatten(1, (way, longest))
+    absent = torch.arange(longest, device=classes.device) >= part.sizes[classes][..., None]
+    order = _some_of(keys.masked_fill(absent, torch.iinfo(torch.int64).max), min(most, longest))
+    return part.starts[classes][..., None] + order
 
 
 def _some_of(keys: Int[Tensor, "*N all"], some: int) -> Int[Tensor, "*N some"]:

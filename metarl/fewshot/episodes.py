@@ -7,6 +7,7 @@ workers or ranks, or of what was drawn before. Its randomness is a keyed hash, c
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -35,6 +36,37 @@ class EpisodeShape:
 
     def __post_init__(self) -> None:
         check(self, at_least={"way": 1, "shot": 1, "query": 1})
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetaDatasetShape:
+    """Episodes whose ways, shots and queries vary, as Meta-Dataset draws them (Triantafillou et al. 2020, section 3).
+
+    Ways are uniform; queries are the same for all classes of an episode; the support set has a random size and
+    roughly the class frequencies of the data. Every episode has a size of its own, so that they are drawn one by one.
+    """
+
+    min_way: int = 5
+    """Fewest classes of an episode."""
+    max_way: int = 50
+    """Most classes of an episode, where the split has that many."""
+    max_query: int = 10
+    """Most query items of a class; never more than half of the smallest class."""
+    max_support: int = 500
+    """Most support items of an episode."""
+    max_contribution: int = 100
+    """Most items that one class adds to the size of the support set."""
+    min_log_weight: float = math.log(0.5)
+    """Least logarithm of the random weight of a class."""
+    max_log_weight: float = math.log(2.0)
+    """Greatest logarithm of it."""
+    within_group: bool = False
+    """Take all classes of an episode from one group (an alphabet), as Meta-Dataset does with Omniglot."""
+
+    def __post_init__(self) -> None:
+        check(self, at_least={"min_way": 1, "max_query": 1, "max_contribution": 1})
+        check(self, at_least={"max_way": self.min_way, "max_support": self.max_way})
+        check(self, at_least={"max_log_weight": self.min_log_weight})
 
 
 @dataclass(frozen=True, kw_only=True)

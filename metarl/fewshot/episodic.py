@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarl.errors import UserError
-from metarl.fewshot.backbones import BatchNorm, Norm
-from metarl.fewshot.episodes import Episodes, EpisodeShape, Source, Support
+from metarl.fewshot.backbones import Backbone, BatchNorm, Moment, Norm
+from metarl.fewshot.episodes import Episodes, EpisodeShape, Source, Support, keyed
 from metarl.fewshot.learner import (
     Embedder,
     Optimiser,
@@ -59,13 +59,18 @@ class HeadWithLoss(Head, Protocol):
     def loss(
         self,
         params: Params,
-        support: Float[Tensor, "M S F"],
-        support_y: Int[Tensor, "M S"],
-        queries: Float[Tensor, "M Q F"],
-        query_y: Int[Tensor, "M Q"],
-        way: int,
+        scores: Float[Tensor, "M Q N"],
+        features: Float[Tensor, "M all F"],
+        y: Int[Tensor, "M all"],
     ) -> Float[Tensor, " M"]:
-        """Return the training loss of every episode."""
+        """Return the training loss of every episode.
+
+        Args:
+            params: its own.
+            scores: of the queries.
+            features: of all items, those of the support first.
+            y: their labels.
+        """
         ...
 
 
@@ -90,21 +95,34 @@ class EpisodicLearner:
         head: behind the backbone.
         streams: `init` draws the initial parameters.
         device: where everything lives.
+        min_shot: training episodes have a random number of shots, from this one to the setting's, the same for all of
+            a meta-batch; 0: always the setting's.
 
     Raises:
-        UserError: it is to learn regression.
+        UserError: it is to learn regression, or `min_shot` is above the setting's shots.
     """
 
     def __init__(
-        self, name: str, config: Any, setting: Setting, head: Head, streams: Streams, device: torch.device
+        self,
+        name: str,
+        config: Any,
+        setting: Setting,
+        head: Head,
+        streams: Streams,
+        device: torch.device,
+        min_shot: int = 0,
     ) -> None:
-        if setting.outputs:
-            raise UserError(f"{name} compares classes, and this data has none. Use maml, reptile or another of them.")
+        refuse_regression(name, setting)
+        if min_shot > setting.shape.shot:
+            raise UserError(
+                f"Got --min-shot {min_shot} and --shot {setting.shape.shot}. Give at most as many as shots, or 0."
+            )
         self.name = name
         self.config: EpisodicConfig = config
         self.setting = setting
         self.head = head
         self.device = device
+        self.min_shot = min_shot
         params = setting.backbone.init(streams["init"], setting.dtype)
         own = head.init(setting.backbone.features, streams["init"], setting.dtype)
         # One dict, so that one optimiser has both: the head's names begin with "head.".
@@ -113,56 +131,50 @@ class EpisodicLearner:
         self.optimiser = Optimiser(config.optimiser, self.params)
         self.moments = RunningMoments()
 
-    @property
-    def shape(self) -> EpisodeShape:
-        """Size of the training episodes."""
-        own = self.setting.shape
-        return EpisodeShape(way=self.config.train_way or own.way, shot=own.shot, query=own.query)
+    def shape(self, number: int) -> EpisodeShape:
+        """Return the size of the training episodes of an update."""
+        own, shot = self.setting.shape, self.setting.shape.shot
+        if self.min_shot:
+            shots = range(self.min_shot, own.shot + 1)
+            shot = shots[int(keyed([number], 1, self.setting.seed, "shots")) % len(shots)]
+        way = self.config.train_way or own.way
+        return EpisodeShape(way=min(way, self.setting.classes or way), shot=shot, query=own.query)
 
     def update(self, source: Source, number: int) -> Metrics:
         """Take one meta-update."""
         numbers = meta_batch(number, self.config.tasks)
-        episodes = source.episodes("train", numbers, self.shape, self.setting.seed).to(self.device)
-        loss, scores = self._forward(episodes)
+        episodes = source.episodes("train", numbers, self.shape(number), self.setting.seed).to(self.device)
+        seen: list[Moment] = []
+        loss, scores = self._forward(episodes, seen)
         metrics = self.optimiser.descend(loss.mean(), number)
-        if self.setting.batch_norm == "running" and self.setting.backbone.norms:
-            self._take_moments(episodes)
+        if seen:
+            self.moments.update(seen)
         return {**scores_metrics(scores, episodes), **metrics}
 
     def loss(self, episodes: Episodes) -> Float[Tensor, " M"]:
         """Return the training loss of every episode, differentiable by `params`."""
-        return self._forward(episodes)[0]
+        return self._forward(episodes.to(self.device), [])[0]
 
-    def _forward(self, episodes: Episodes) -> tuple[Float[Tensor, " M"], Float[Tensor, "M Q N"]]:
-        support = episodes.support
-        embedder = self._embedder(self.setting.batch_norm, training=True)
-        kept, queries = embedder.both(support.x, episodes.query_x)
+    def _forward(
+        self, episodes: Episodes, seen: list[Moment]
+    ) -> tuple[Float[Tensor, " M"], Float[Tensor, "M Q N"]]:
+        support, policy = episodes.support, self.setting.batch_norm
+        size = support.x.shape[1]
+        norm = Norm(policy, support=size, seen=seen if policy == "running" else None)
+        features = self.setting.backbone(self.params, torch.cat((support.x, episodes.query_x), dim=1), norm)
         own = self._own()
-        scores = self.head.scores(own, self.head.learn(own, kept, support.y, support.way), queries)
+        learned = self.head.learn(own, features[:, :size], support.y, support.way)
+        scores = self.head.scores(own, learned, features[:, size:])
         if isinstance(self.head, HeadWithLoss):
-            return self.head.loss(own, kept, support.y, queries, episodes.query_y, support.way), scores
+            y = torch.cat((support.y, episodes.query_y), dim=1)
+            return self.head.loss(own, scores, features, y), scores
         return task_loss(scores, episodes.query_y, support.way), scores
-
-    @torch.no_grad()
-    def _take_moments(self, episodes: Episodes) -> None:
-        seen: list[Any] = []
-        everything = torch.cat((episodes.support.x, episodes.query_x), dim=1)
-        self.setting.backbone(self.params, everything, Norm("running", seen=seen))
-        self.moments.update(seen)
 
     def fit(self, support: Support, batch_norm: BatchNorm | None = None) -> Predictor:
         """Learn M tasks; the head keeps what it needs of their features."""
-        embedder = self._embedder(batch_norm or self.setting.batch_norm, training=False)
+        policy = batch_norm or self.setting.batch_norm
+        embedder = embedder_for(self.setting.backbone, self.params, policy, self.moments)
         return EpisodicPredictor(self.head, self._own(), embedder, support.to(self.device))
-
-    def _embedder(self, batch_norm: BatchNorm, *, training: bool) -> Embedder:
-        averages = None if training else self.moments.averages
-        if batch_norm == "running" and not training and averages is None and self.setting.backbone.norms:
-            raise UserError(
-                "Got the batch norm 'running', and this learner has no averages: it was trained with "
-                f"'{self.setting.batch_norm}'. Use that one, or train with --batch-norm running."
-            )
-        return Embedder(backbone=self.setting.backbone, params=self.params, batch_norm=batch_norm, averages=averages)
 
     def _own(self) -> Params:
         return {key.removeprefix("head."): value for key, value in self.params.items() if key.startswith("head.")}
@@ -175,6 +187,30 @@ class EpisodicLearner:
         """Restore everything."""
         self.optimiser.load_state_dict(state)
         self.moments.load_state_dict(state["moments"], self.device)
+
+
+def refuse_regression(name: str, setting: Setting) -> None:
+    """Refuse data that have no classes.
+
+    Raises:
+        UserError: it is to learn regression.
+    """
+    if setting.outputs:
+        raise UserError(f"{name} compares classes, and this data has none. Use maml, reptile or imaml.")
+
+
+def embedder_for(backbone: Backbone, params: Params, policy: BatchNorm, moments: RunningMoments) -> Embedder:
+    """Return the embedder of new tasks.
+
+    Raises:
+        UserError: the policy is `running`, and no averages were kept.
+    """
+    if policy == "running" and moments.averages is None and backbone.norms:
+        raise UserError(
+            "Got the batch norm 'running', and this learner has no averages: it was not trained with it. Use the one "
+            "that it was trained with, or train with --batch-norm running."
+        )
+    return Embedder(backbone=backbone, params=params, batch_norm=policy, averages=moments.averages)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch.nn import functional as nnf
 from metarl.errors import NotFiniteError, UserError
 from metarl.fewshot.backbones import Backbone, BatchNorm, Moment, Norm
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Source, Support
+from metarl.nets import load_params
 from metarl.types import Metrics, Params
 
 
@@ -202,6 +203,22 @@ class RunningMoments:
         self.averages = None if state is None else [Moment(m.to(device), v.to(device)) for m, v in state]
 
 
+def averages_for(batch_norm: BatchNorm, setting: Setting, moments: RunningMoments) -> Sequence[Moment] | None:
+    """Return the averages that a batch-norm policy needs at test; None where it needs none.
+
+    Raises:
+        UserError: it needs averages, and the learner was trained under another policy.
+    """
+    if batch_norm != "running" or setting.backbone.norms == 0:
+        return None
+    if moments.averages is None:
+        raise UserError(
+            "Got the batch norm 'running', and this learner has no averages: it was trained with "
+            f"'{setting.batch_norm}'. Use that one, or train with --batch-norm running."
+        )
+    return moments.averages
+
+
 # -- optimisation -----------------------------------------------------------------------------------------------------
 
 
@@ -281,13 +298,10 @@ class Optimiser:
         Raises:
             ValueError: names or shapes differ.
         """
-        expected = {name: tuple(value.shape) for name, value in self.params.items()}
-        got = {name: tuple(value.shape) for name, value in state["params"].items()}
-        if expected != got:
-            raise ValueError(f"the stored parameters are {got}, this network has {expected}: use its own settings")
+        stored = load_params(self.params, state["params"])
         with torch.no_grad():
             for name, value in self.params.items():
-                value.copy_(state["params"][name])
+                value.copy_(stored[name])
         self._optimiser.load_state_dict(_copied(state["optimiser"]))
 
 

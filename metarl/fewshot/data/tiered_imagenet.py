@@ -1,0 +1,100 @@
+"""tieredImageNet (Ren et al. 2018): 608 classes of 34 categories, split 351/97/160 by category; 84x84.
+
+Read as published: `{train,val,test}_images_png.pkl`, a list of PNG files as arrays of bytes, and
+`{train,val,test}_labels.pkl`, a dict with `label_specific` (class of every image) and `label_specific_str` (names), and
+the same for the categories under `label_general`; also inside tiered-imagenet.tar. Or as folders.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metarl.errors import UserError
+from metarl.fewshot.classes import ClassData
+from metarl.fewshot.data.cache import ImageForm, Listed, Picture, cached
+from metarl.fewshot.data.files import Tree, below, find_root, open_tree, published, read_pickle, wrong_layout
+from metarl.fewshot.data.folder import split_folders
+
+DEFAULT_SIZE = 84
+VARIANTS = {
+    "any": "the layout that is there",
+    "pickle": "{train,val,test}_images_png.pkl and {train,val,test}_labels.pkl",
+    "folders": "train/, val/, test/ with a folder per class",
+}
+_FILES = {"train": "train", "validation": "val", "test": "test"}
+_MARKS = ("*_images_png.pkl", "*_labels.pkl", "tiered-imagenet*", *_FILES.values())
+
+
+def load(variant: str, root: Path | None, size: int) -> ClassData:
+    """Return tieredImageNet; arguments and errors as in `metarl.fewshot.data.load`."""
+    looked_for = [words for name, words in VARIANTS.items() if name != "any" and variant in ("any", name)]
+    folder = published(find_root("tiered-imagenet", root, _MARKS, looked_for), "tiered-imagenet")
+    with open_tree(folder, _MARKS) as tree:
+        return cached(
+            "tiered-imagenet",
+            {"variant": variant},
+            tree.stamps(),
+            ImageForm(size=size or DEFAULT_SIZE),
+            partial(_listing, variant, tree, looked_for),
+        )
+
+
+def _listing(variant: str, tree: Tree, looked_for: list[str]) -> dict[str, list[Listed]]:
+    files = [f"{name}_{kind}.pkl" for name in _FILES.values() for kind in ("images_png", "labels")]
+    prefix = below(tree, *files)
+    if variant in ("any", "pickle") and prefix is not None:
+        missing = [name for name in files if prefix + name not in tree.places]
+        if missing:
+            raise wrong_layout("tiered-imagenet", tree.path, [" and ".join(missing)])
+        return {split: _list_pickles(tree, f"{prefix}{name}") for split, name in _FILES.items()}
+    splits = split_folders(tree, "") if variant in ("any", "folders") else {}
+    if len(splits) < 3:
+        raise wrong_layout("tiered-imagenet", tree.path, looked_for)
+    return splits
+
+
+def _list_pickles(tree: Tree, stem: str) -> list[Listed]:
+    """Return the classes of one split."""
+    labels: dict[str, Any] = read_pickle(tree, f"{stem}_labels.pkl")
+    path = tree.path / f"{stem}_labels.pkl"
+    if not isinstance(labels, dict) or not {"label_specific", "label_specific_str"} <= set(labels):
+        raise UserError(f"{path} should hold label_specific and label_specific_str. Download it again.")
+    specific, names = np.asarray(labels["label_specific"]), labels["label_specific_str"]
+    general, categories = labels.get("label_general"), labels.get("label_general_str", ())
+    images = read_pickle(tree, f"{stem}_images_png.pkl")
+    if len(images) != len(specific):
+        raise UserError(f"{stem}_images_png.pkl has {len(images)} images, and {path} labels {len(specific)}.")
+    listed: list[Listed] = []
+    for number in np.unique(specific).tolist():
+        if not 0 <= number < len(names):
+            raise UserError(f"{path} has a label {number}, and names {len(names)} classes.")
+        rows = np.flatnonzero(specific == number).tolist()
+        category = -1 if general is None else int(general[rows[0]])
+        listed.append(
+            Listed(
+                # Two of its classes share a name (cranes); the category keeps neither apart, the number does.
+                name=_name(names, number),
+                group=_text(categories[category]) if 0 <= category < len(categories) else "",
+                pictures=[_picture(images, row, f"{stem}_images_png.pkl") for row in rows],
+            )
+        )
+    return listed
+
+
+def _name(names: Any, number: int) -> str:
+    """Return the name of a class, with its number where another class has the same name."""
+    texts = [_text(name) for name in names]
+    return texts[number] if texts.count(texts[number]) == 1 else f"{texts[number]} #{number}"
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode() if isinstance(name, bytes) else name
+
+
+def _picture(images: Any, row: int, name: str) -> Picture:
+    # OpenCV gives the bytes a second axis of size 1.
+    return Picture(origin=f"{name}[{row}]", read=lambda: np.asarray(images[row], np.uint8).tobytes(), place=row)

@@ -1,0 +1,223 @@
+"""iMAML: MAML's meta-gradient at the end of a long inner loop, without a graph of it (Rajeswaran et al. 2019).
+
+    φ_i = argmin over φ of  L_support(φ) + λ/2 ‖φ - θ‖²          (n gradient steps from θ)
+    d L_query(φ_i) / dθ = (I + H_i / λ)^-1 ∇ L_query(φ_i),       H_i = ∇² L_support(φ_i)
+
+The linear system is solved by conjugate gradients, for all tasks of a meta-batch at once: Hessian products cost two
+backward passes each, and the memory does not grow with the number of inner steps.
+
+As in the authors' code, a damping may be added to λ in the system. Differences: the inner loop takes plain gradient
+steps (the paper also offers a Hessian-free one), and the number of conjugate-gradient steps is fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metarl.config import check
+from metarl.fewshot.backbones import BatchNorm, Moment, Norm
+from metarl.fewshot.episodes import Episodes, Source, Support
+from metarl.fewshot.learner import (
+    Optimiser,
+    OptimiserConfig,
+    Predictor,
+    RunningMoments,
+    Setting,
+    averages_for,
+    meta_batch,
+    scores_metrics,
+    task_loss,
+)
+from metarl.fewshot.model import AdaptedPredictor, Model
+from metarl.seeding import Streams
+from metarl.types import Metrics, Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImamlConfig:
+    """Settings of iMAML."""
+
+    iterations: int = 4000
+    """Meta-updates."""
+    tasks: int = 16
+    """Episodes of a meta-update, M."""
+    inner_steps: int = 16
+    """Gradient steps on a support set."""
+    inner_rate: float = 0.1
+    """Inner rate α."""
+    strength: float = 2.0
+    """λ, how strongly a task's parameters are held at the initial ones."""
+    cg_iterations: int = 5
+    """Steps of conjugate gradients."""
+    cg_damping: float = 10.0
+    """Added to λ in the linear system, so that it stays positive-definite where the loss is not convex."""
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    """The outer optimiser."""
+
+    def __post_init__(self) -> None:
+        check(self, at_least={"iterations": 0, "tasks": 1, "inner_steps": 1, "cg_iterations": 0, "cg_damping": 0.0})
+        check(self, above={"inner_rate": 0.0, "strength": 0.0})
+
+
+class Imaml:
+    """The learner (see `metarl.fewshot.learner.FewShotLearner`).
+
+    Args:
+        config: its settings.
+        setting: what it is made for.
+        streams: `init` draws the initial parameters.
+        device: where everything lives.
+    """
+
+    name = "imaml"
+
+    def __init__(self, config: ImamlConfig, setting: Setting, streams: Streams, device: torch.device) -> None:
+        self.config = config
+        self.setting = setting
+        self.device = device
+        self.model = Model.of(setting)
+        self.params = {
+            name: value.to(device) for name, value in self.model.init(streams["init"], setting.dtype).items()
+        }
+        self.optimiser = Optimiser(config.optimiser, self.params)
+        self.moments = RunningMoments()
+
+    # -- the inner loop -----------------------------------------------------------------------------------------------
+
+    def _adapt(self, support: Support, steps: int, norm: Norm) -> list[Params]:
+        """Return the parameters of M tasks after 0 ... `steps` gradient steps, without a graph."""
+        tasks = len(support.x)
+        start = self.model.for_way({name: value.detach() for name, value in self.params.items()}, support.way)
+        path = [{name: value.expand(tasks, *value.shape) for name, value in start.items()}]
+        for _ in range(steps):
+            at = path[-1]
+            gradient = self._gradient(at, support, norm)
+            # With the pull towards the start.
+            path.append(
+                {
+                    name: value
+                    - self.config.inner_rate * (gradient[name] + self.config.strength * (value - start[name]))
+                    for name, value in at.items()
+                }
+            )
+        return path
+
+    def _gradient(self, params: Params, support: Support, norm: Norm) -> Params:
+        """Return the gradients of M support losses."""
+        with torch.enable_grad():
+            leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+            loss = self.model.loss(leaves, support.x, support.y, support.way, norm, by_task=True)
+            gradient = torch.autograd.grad(loss.sum(), list(leaves.values()), materialize_grads=True)
+        return dict(zip(params, gradient, strict=True))
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    def meta_gradient(self, episodes: Episodes) -> tuple[Params, Float[Tensor, " M"], Tensor]:
+        """Return the meta-gradient of a meta-batch, its losses [M] and the scores of its queries."""
+        support, policy = episodes.support, self.setting.batch_norm
+        norm = Norm(policy)
+        adapted = self._adapt(support, self.config.inner_steps, norm)[-1]
+        leaves = {name: value.detach().requires_grad_() for name, value in adapted.items()}
+        values = list(leaves.values())
+        scores = self.model.queries(leaves, support.x, episodes.query_x, policy, by_task=True)
+        losses = task_loss(scores, episodes.query_y, support.way)
+        outer = _flat(torch.autograd.grad(losses.sum(), values, materialize_grads=True))
+        inner_loss = self.model.loss(leaves, support.x, support.y, support.way, norm, by_task=True)
+        inner = _flat(torch.autograd.grad(inner_loss.sum(), values, create_graph=True, materialize_grads=True))
+
+        def curved(vector: Tensor) -> Tensor:
+            """Return (I + H / (λ + damping)) v of every task."""
+            product = _flat(torch.autograd.grad(inner, values, vector, retain_graph=True, materialize_grads=True))
+            return vector + product / (self.config.strength + self.config.cg_damping)
+
+        solved = conjugate_gradients(curved, outer, self.config.cg_iterations).mean(0)
+        sizes = [value[0].numel() for value in values]
+        parts = solved.split(sizes)
+        gradient = {name: part.view(self.params[name].shape) for name, part in zip(leaves, parts, strict=True)}
+        return gradient, losses.detach(), scores.detach()
+
+    def loss(self, episodes: Episodes) -> Float[Tensor, " M"]:
+        """Return the query loss of every episode after adaptation; its gradient is `meta_gradient`'s business."""
+        with torch.no_grad():
+            scores = self.fit(episodes.support).predict(episodes.query_x)
+        return task_loss(scores, episodes.query_y.to(scores.device), episodes.support.way)
+
+    def update(self, source: Source, number: int) -> Metrics:
+        """Take one meta-update."""
+        numbers = meta_batch(number, self.config.tasks)
+        episodes = source.episodes("train", numbers, self.setting.shape, self.setting.seed).to(self.device)
+        gradient, _, scores = self.meta_gradient(episodes)
+        metrics = self.optimiser.step(gradient, number)
+        if self.setting.batch_norm == "running" and self.setting.backbone.norms:
+            with torch.no_grad():
+                seen: list[Moment] = []
+                everything = torch.cat((episodes.support.x, episodes.query_x), dim=1)
+                self.setting.backbone(self.params, everything, Norm("running", seen=seen))
+                self.moments.update(seen)
+        return {**scores_metrics(scores, episodes), **metrics}
+
+    # -- test ---------------------------------------------------------------------------------------------------------
+
+    def path(self, support: Support, steps: int, batch_norm: BatchNorm | None = None) -> Sequence[Predictor]:
+        """Return the predictors after 0 ... `steps` inner steps."""
+        support = support.to(self.device)
+        policy = batch_norm or self.setting.batch_norm
+        averages = averages_for(policy, self.setting, self.moments)
+        path = self._adapt(support, steps, Norm(policy, averages=averages))
+        return [AdaptedPredictor(self.model, params, support, policy, averages) for params in path]
+
+    def fit(self, support: Support, batch_norm: BatchNorm | None = None) -> Predictor:
+        """Adapt to M tasks."""
+        return self.path(support, self.config.inner_steps, batch_norm)[-1]
+
+    # -- storage ------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return parameters, optimiser and averages."""
+        return {**self.optimiser.state_dict(), "moments": self.moments.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore everything."""
+        self.optimiser.load_state_dict(state)
+        self.moments.load_state_dict(state["moments"], self.device)
+
+
+def conjugate_gradients(product: Any, right: Float[Tensor, "M P"], steps: int) -> Float[Tensor, "M P"]:
+    """Solve A_i x_i = b_i for M symmetric positive-definite systems.
+
+    Args:
+        product: [M, P] -> A x, [M, P].
+        right: b.
+        steps: how many; 0 returns b.
+    """
+    if steps == 0:
+        return right
+    solution = torch.zeros_like(right)
+    residual, direction = right, right
+    square = residual.square().sum(-1, keepdim=True)
+    for _ in range(steps):
+        curved = product(direction)
+        # A solved system has nothing left to divide.
+        length = square / (direction * curved).sum(-1, keepdim=True).clamp_min(torch.finfo(right.dtype).tiny)
+        solution = solution + length * direction
+        residual = residual - length * curved
+        after = residual.square().sum(-1, keepdim=True)
+        direction = residual + after / square.clamp_min(torch.finfo(right.dtype).tiny) * direction
+        square = after
+    return solution
+
+
+def _flat(parts: Sequence[Tensor]) -> Float[Tensor, "M P"]:
+    """Return parameters, or gradients of them, of M tasks as rows."""
+    return torch.cat([part.flatten(1) for part in parts], dim=1)
+
+
+def make(config: ImamlConfig, setting: Setting, streams: Streams, device: torch.device) -> Imaml:
+    """Return the learner."""
+    return Imaml(config, setting, streams, device)

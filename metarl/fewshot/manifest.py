@@ -1,0 +1,216 @@
+"""Manifests: files with the exact episodes of a test, so that results are of the same episodes and can be told to be.
+
+A file holds, one after the other:
+
+    magic     `metarl episodes <format>` and a line end
+    hash      sha256 of everything after it, hexadecimal, and a line end
+    header    one line of JSON: the data with their fingerprint, split, shape, seed, count; and what arrays there are
+    arrays    as bytes, little-endian, one after the other in the order of their names
+
+The arrays are `sizes` (ways, support items and query items of every episode) and, of all episodes one after the other,
+the rows of their items with their labels; for families of functions, which have no rows, x and y themselves. Results
+carry the hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from metarl.checkpoint import write_atomically
+from metarl.errors import UserError
+from metarl.fewshot.classes import Drawn
+from metarl.fewshot.episodes import Episodes, EpisodeShape, MetaDatasetShape, Source, Support
+
+FORMAT = 1
+"""Number of the file layout; files of another layout are refused."""
+AT_ONCE = 100
+"""Episodes that are drawn together."""
+
+Shape = EpisodeShape | MetaDatasetShape
+Arrays = dict[str, np.ndarray]
+
+_MAGIC = b"metarl episodes "
+_ROWS = ("support_rows", "support_y", "query_rows", "query_y")
+_VALUES = ("support_x", "support_y", "query_x", "query_y")
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """A source whose items stand in rows."""
+
+    def draw(self, split: str, numbers: Sequence[int], shape: Shape, seed: int) -> Drawn:
+        """Draw the rows of episodes."""
+        ...
+
+    def gather(self, split: str, drawn: Drawn) -> Episodes:
+        """Return the episodes of drawn rows."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The episodes of a test.
+
+    Attributes:
+        header: what they are, plain data.
+        arrays: `sizes`, and the items and labels of all episodes.
+    """
+
+    header: Mapping[str, Any]
+    arrays: Arrays
+
+    def __len__(self) -> int:
+        """Return the number of episodes."""
+        return len(self.arrays["sizes"])
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """Where the support items and the query items of every episode end, [count, 2]."""
+        return np.cumsum(self.arrays["sizes"][:, 1:], axis=0, dtype=np.int64)
+
+    @cached_property
+    def body(self) -> bytes:
+        """Header and arrays as the file has them."""
+        arrays = dict(sorted(self.arrays.items()))
+        described = {name: {"dtype": array.dtype.str, "shape": array.shape} for name, array in arrays.items()}
+        header = json.dumps({**self.header, "arrays": described}, sort_keys=True)
+        return b"\n".join([header.encode(), b"".join(array.tobytes() for array in arrays.values())])
+
+    @cached_property
+    def hash(self) -> str:
+        """Sha256 of all of it."""
+        return hashlib.sha256(self.body).hexdigest()
+
+    def episodes(self, source: Source, first: int, last: int) -> Episodes:
+        """Return the episodes from `first` up to, but without, `last`, which have one size.
+
+        Args:
+            source: the data of the manifest.
+            first: counted from 0.
+            last: likewise.
+        """
+        way, *sizes = self.arrays["sizes"][first].tolist()
+        found = {}
+        for side, size, end in zip(("support", "query"), sizes, self._ends[last - 1].tolist(), strict=True):
+            for name in (name for name in self.arrays if name.startswith(side)):
+                flat = self.arrays[name][end - (last - first) * size : end]
+                found[name] = torch.from_numpy(flat).unflatten(0, (last - first, size))
+        if isinstance(source, Rows) and "query_rows" in found:
+            drawn = Drawn(**{name: found[name].long() for name in _ROWS}, way=way)
+            return source.gather(self.header["split"], drawn)
+        support = Support(x=found["support_x"], y=found["support_y"], way=way)
+        return Episodes(support=support, query_x=found["query_x"], query_y=found["query_y"])
+
+    def chunks(self, source: Source, items: int) -> Iterator[Episodes]:
+        """Yield all episodes in their order: as many of one size at a time as have `items` items, at least one."""
+        sizes = self.arrays["sizes"]
+        first = 0
+        while first < len(self):
+            most = max(1, items // int(sizes[first, 1:].sum()))
+            alike = (sizes[first : first + most] == sizes[first]).all(1)
+            last = first + (len(alike) if alike.all() else int(alike.argmin()))
+            yield self.episodes(source, first, last)
+            first = last
+
+
+def make(source: Source, split: str, count: int, shape: Shape, seed: int) -> Manifest:
+    """Draw the episodes 0 to `count` - 1 of a split.
+
+    Raises:
+        UserError: there are none, or the split cannot give such an episode.
+    """
+    if count < 1:
+        raise UserError(f"Got {count} episodes. Ask for at least 1.")
+    # Episodes whose sizes vary are drawn one by one.
+    step = AT_ONCE if isinstance(shape, EpisodeShape) else 1
+    parts = [range(first, min(first + step, count)) for first in range(0, count, step)]
+    return join(source, split, [draw(source, split, part, shape, seed) for part in parts], shape, seed)
+
+
+def draw(source: Source, split: str, numbers: Sequence[int], shape: Shape, seed: int) -> Arrays:
+    """Return the arrays of some episodes of one size, which do not depend on who draws the others."""
+    if isinstance(source, Rows):
+        drawn = source.draw(split, numbers, shape, seed)
+        values = [getattr(drawn, name).int() for name in _ROWS]
+        names, way = _ROWS, drawn.way
+    elif isinstance(shape, EpisodeShape):
+        episodes = source.episodes(split, numbers, shape, seed)
+        values = [episodes.support.x, episodes.support.y, episodes.query_x, episodes.query_y]
+        names, way = _VALUES, episodes.support.way
+    else:
+        raise UserError(f"{source.name} has no classes whose number could vary. Give --way and --shot.")
+    flat = {name: value.flatten(0, 1).cpu().numpy() for name, value in zip(names, values, strict=True)}
+    size = np.array([way, values[1].shape[1], values[3].shape[1]], dtype=np.int32)
+    arrays = {"sizes": np.tile(size, (len(numbers), 1)), **flat}
+    return {name: array.astype(array.dtype.newbyteorder("<")) for name, array in arrays.items()}
+
+
+def join(source: Source, split: str, parts: Sequence[Arrays], shape: Shape, seed: int) -> Manifest:
+    """Return the manifest of episodes that were drawn in parts, in their order."""
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    header = {
+        "data": source.name,
+        "fingerprint": source.describe()["fingerprint"],
+        "split": split,
+        "shape": asdict(shape),
+        "seed": seed,
+        "count": len(arrays["sizes"]),
+    }
+    return Manifest(header=header, arrays=arrays)
+
+
+def write(manifest: Manifest, path: Path) -> None:
+    """Write a manifest; at every moment the old or the whole new file is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, _MAGIC + str(FORMAT).encode() + b"\n" + manifest.hash.encode() + b"\n" + manifest.body)
+
+
+def read(path: Path, source: Source) -> Manifest:
+    """Read a manifest.
+
+    Args:
+        path: the file.
+        source: the data that it must be of.
+
+    Raises:
+        UserError: the file is missing, foreign, truncated, damaged or of another format; or its data are others.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"There is no manifest {path}. Give a file that `metarl fewshot evaluate` wrote.") from error
+    magic, _, rest = content.partition(b"\n")
+    if not magic.startswith(_MAGIC):
+        raise UserError(f"{path} is not a manifest of episodes. Give a file that `metarl fewshot evaluate` wrote.")
+    if magic != _MAGIC + str(FORMAT).encode():
+        found = magic.removeprefix(_MAGIC).decode(errors="replace")
+        raise UserError(
+            f"{path} has manifest format {found}, this version reads {FORMAT}. Use the version that wrote it."
+        )
+    digest, _, body = rest.partition(b"\n")
+    if hashlib.sha256(body).hexdigest().encode() != digest:
+        raise UserError(f"{path} is truncated or damaged: its hash does not fit. Use another manifest.")
+    line, _, data = body.partition(b"\n")
+    header = json.loads(line)
+    fingerprint = source.describe()["fingerprint"]
+    if header["fingerprint"] != fingerprint:
+        raise UserError(
+            f"{path} is of the data {header['data']} with fingerprint {header['fingerprint'][:12]}, and "
+            f"{source.name} has {fingerprint[:12]}. Use the data that it was made of, or make a new manifest."
+        )
+    arrays: Arrays = {}
+    at = 0
+    for name, described in header.pop("arrays").items():
+        array = np.frombuffer(data, described["dtype"], int(np.prod(described["shape"])), at)
+        arrays[name] = array.reshape(described["shape"]).copy()
+        at += array.nbytes
+    return Manifest(header=header, arrays=arrays)
