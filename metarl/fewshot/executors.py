@@ -22,7 +22,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -134,7 +134,7 @@ class Objective(Protocol):
         ...
 
 
-def choose(executor: Executor, backbone: Backbone) -> Executor:
+def choose(executor: str, backbone: Backbone) -> Executor:
     """Return the executor that `auto` stands for, or the one that was asked for.
 
     Raises:
@@ -147,7 +147,7 @@ def choose(executor: Executor, backbone: Backbone) -> Executor:
     if executor in ("vmap", "compiled") and getattr(backbone, "channels_last", False):
         raise UserError(f"Got the executor '{executor}' with channels_last, which vmap cannot do. Use loop or grouped.")
     if executor != "auto":
-        return executor
+        return cast(Executor, executor)
     pixels = math.prod(backbone.item_shape[1:]) if len(backbone.item_shape) == 3 else 0
     return "grouped" if isinstance(backbone, MlpBackbone) or pixels <= SMALL_ITEM else "loop"
 
