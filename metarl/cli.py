@@ -1,4 +1,4 @@
-"""The `metarl` command: train, evaluate, play, list, render, bench, fingerprint.
+"""The `metarl` command: train, evaluate, play, list, render, fewshot, bench, fingerprint.
 
 Whatever is wrong with what the user gave ends in one line on standard error and exit code 2. torch and mujoco are
 imported by the commands, after their options have been read, so that a question for help is answered at once.
@@ -22,7 +22,8 @@ from rich.console import Console
 
 from metarl import __version__
 from metarl.cli_evaluate import evaluate_command
-from metarl.cli_options import BAD_INPUT, Device, Which, parse
+from metarl.cli_fewshot import fewshot_command
+from metarl.cli_options import BAD_INPUT, INTERRUPTED, Device, Which, parse
 from metarl.cli_play import play_command
 from metarl.cli_render import render_command
 from metarl.errors import UserError, nearest
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from metarl.training import RunConfig
 
 DEFAULT_FAMILY = "half-cheetah-vel"
-INTERRUPTED = 130
-"""Exit code of a training that a signal ended early."""
 
 USAGE = """\
 usage: metarl COMMAND [OPTIONS]
@@ -45,6 +44,7 @@ commands:
   play         reference players on bandits and tabular MDPs, beside the published figures
   list         families, variants and agents that exist; what every metric means
   render       a GIF of one task before and after adaptation; a grid of many tasks
+  fewshot      supervised few-shot learning: train, evaluate, audit, list, show
   bench        speed of the engines and of a meta-iteration, on this machine
   fingerprint  a hash of the first steps of every family
 
@@ -55,6 +55,7 @@ options:
 examples:
   metarl train maml-trpo --family half-cheetah-vel --seed 1
   metarl evaluate runs/half-cheetah-vel@v5-maml-trpo-seed1 --random
+  metarl fewshot train proto --data glyphs --way 5 --shot 1
   tensorboard --logdir runs
 """
 
@@ -211,9 +212,9 @@ def _train(name: str, options: TrainOptions, config: Any) -> int:
 def _resume(options: ResumeOptions) -> int:
     from metarl.agents import config_class
     from metarl.config import from_plain
-    from metarl.training import load_run, stored_iterations
+    from metarl.training import RunConfig, load_run, stored_iterations
 
-    run, plain = load_run(options.resume)
+    run, plain = load_run(options.resume, RunConfig)
     config = from_plain(config_class(run.agent), plain)
     iterations = stored_iterations(options.resume) if options.iterations is None else options.iterations
     return _run(options.resume, run, config, iterations, checkpoint=options.checkpoint, json_lines=options.json)
@@ -227,18 +228,18 @@ def _run(
     from metarl.envs import get, make_worlds
     from metarl.envs.switching import check_trials
     from metarl.seeding import Streams
-    from metarl.training import resolve_device, train
+    from metarl.training import iterations_of, resolve_device, train
 
     family = get(run.family)
     streams = Streams(run.seed)
     agent = make(run.agent, config, family.spec(), streams, resolve_device(run.device))
     check_trials(family, agent.trial)
+    env = make_worlds(family, config.worlds, threads=run.threads)
     result = train(
         folder,
         run,
         agent,
-        make_worlds(family, config.worlds, threads=run.threads),
-        family.space.sample,
+        iterations_of(agent, env, family.space.sample, streams),
         streams,
         iterations,
         resume=checkpoint is not None,
@@ -311,17 +312,19 @@ def list_command(arguments: list[str]) -> int:
 BENCH = """\
 Measure speed on this machine, contenders interleaved in one run: medians and ratios.
 
-usage: metarl bench {engines,maml,rl2} [OPTIONS]
+usage: metarl bench {engines,maml,rl2,fewshot} [OPTIONS]
 
   engines   env-steps/s of the CPU engine, its open-loop ceiling, Gymnasium's vector environments and EnvPool
   maml      one meta-iteration by part, the task-batched forms against a loop over tasks
   rl2       what the memory costs while acting, and in a training pass beside a bare nn.GRU; transformer beside GRU
+  fewshot   supervised meta-updates by every executor, Reptile and episode sampling, beside loops over tasks
 
 examples:
   metarl bench engines --family half-cheetah-vel --worlds 32 256 1024
   metarl bench engines --family all
   metarl bench maml --tasks 40 --episodes 20 --json
-  metarl bench rl2 --width 64 128"""
+  metarl bench rl2 --width 64 128
+  metarl bench fewshot --cases sinusoid sampling"""
 
 
 def bench_command(arguments: list[str]) -> int:
@@ -329,17 +332,18 @@ def bench_command(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(BENCH)
         return 0 if arguments else BAD_INPUT
-    kinds = ("engines", "maml", "rl2")
+    kinds = ("engines", "maml", "rl2", "fewshot")
     kind = arguments[0]
     if kind not in kinds:
         raise UserError(f"Unknown benchmark '{kind}'.{nearest(kind, kinds)}")
 
-    from metarl import bench, bench_learning
+    from metarl import bench, bench_fewshot, bench_learning
 
     config_class, run = {
         "engines": (bench.EnginesConfig, bench.run_engines),
         "maml": (bench_learning.MamlConfig, bench_learning.run_maml),
         "rl2": (bench_learning.MemoryConfig, bench_learning.run_rl2),
+        "fewshot": (bench_fewshot.FewShotConfig, bench_fewshot.run_fewshot),
     }[kind]
     config: Any = parse(config_class, arguments[1:], f"metarl bench {kind}", BENCH)
     report = run(config)
@@ -398,6 +402,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "play": play_command,
     "list": list_command,
     "render": render_command,
+    "fewshot": fewshot_command,
     "bench": bench_command,
     "fingerprint": fingerprint_command,
 }

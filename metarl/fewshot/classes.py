@@ -127,8 +127,9 @@ class ClassData:
                 f"Got {shape.way} ways, and the split '{split}' of {self.name} has {len(part.names)} classes. "
                 "Ask for fewer ways."
             )
-        keys = keyed(numbers, len(part.names), seed, split, "classes", device=part.items.device)
-        return draw_items(part, f"{self.name} ({split})", _some_of(keys, shape.way), numbers, shape, (seed, split))
+        sizes = torch.tensor(len(part.names), device=part.items.device).expand(len(numbers), 1)
+        classes = _distinct(numbers, shape.way, sizes, seed, split, "classes").squeeze(1)
+        return draw_items(part, f"{self.name} ({split})", classes, numbers, shape, (seed, split))
 
     def gather(self, split: str, drawn: Drawn) -> Episodes:
         """Return the episodes of drawn rows."""
@@ -150,7 +151,8 @@ class ClassData:
         shape = (-1, *(1 for _ in self.item_shape[1:]))
         mean = torch.tensor(self.mean, device=items.device).view(shape) * unit
         deviation = torch.tensor(self.deviation, device=items.device).view(shape) * unit
-        return items.float().sub_(mean).div_(deviation)
+        # A copy even of floats: the caller's items stay as they are.
+        return items.to(torch.float32, copy=True).sub_(mean).div_(deviation)
 
     def batch(
         self, split: str, number: int, size: int, seed: int
@@ -244,8 +246,7 @@ def _draw_meta_dataset(
     pool = _pool(part, where, numbers, shape, key)
     of_way, of_size = uniform(numbers, 2, *key, "meta-dataset")[0].tolist()
     way = shape.min_way + int(of_way * (min(shape.max_way, len(pool)) - shape.min_way + 1))
-    keys = keyed(numbers, len(pool), *key, "classes", device=pool.device)
-    classes = pool[_some_of(keys, way)]
+    classes = pool[_distinct(numbers, way, torch.tensor([[len(pool)]], device=pool.device), *key, "classes").squeeze(1)]
     sizes = part.sizes[classes[0]].cpu()
     smallest = int(sizes.min())
     if smallest < 2:
@@ -300,14 +301,38 @@ def _shuffled(
     part: ClassSplit, classes: Int[Tensor, "M N"], numbers: Sequence[int], key: tuple[object, ...], most: int
 ) -> Int[Tensor, "M N n"]:
     """Return up to `most` rows of every class in random order; past the size of a class they mean nothing."""
-    longest = int(part.sizes.max())
-    way = classes.shape[1]
-    keys = keyed(numbers, way * longest, *key, "items", device=classes.device).unflatten(1, (way, longest))
-    absent = torch.arange(longest, device=classes.device) >= part.sizes[classes][..., None]
-    order = _some_of(keys.masked_fill(absent, torch.iinfo(torch.int64).max), min(most, longest))
-    return part.starts[classes][..., None] + order
+    sizes = part.sizes[classes]
+    return part.starts[classes][..., None] + _distinct(numbers, min(most, int(part.sizes.max())), sizes, *key, "items")
 
 
-def _some_of(keys: Int[Tensor, "*N all"], some: int) -> Int[Tensor, "*N some"]:
-    """Return the places of the smallest keys, in random order: of the smallest first."""
-    return keys.topk(some, dim=-1, largest=False, sorted=True).indices
+SPARSE = 4
+"""Where there are so many times more to choose from than are chosen, repeats are rare: draw, and leave them out."""
+
+
+def _distinct(numbers: Sequence[int], some: int, sizes: Int[Tensor, "M N"], *key: object) -> Int[Tensor, "M N n"]:
+    """Return the first places of N random orders for each of M numbers.
+
+    Args:
+        numbers: of the episodes.
+        some: places, n.
+        sizes: of what is put in order: places are from 0 to size - 1. Past a smaller size they mean nothing.
+        key: what they are for.
+    """
+    groups, device = sizes.shape[1], sizes.device
+    longest = int(sizes.max())
+    if SPARSE * some > int(sizes.min()):
+        keys = keyed(numbers, groups * longest, *key, device=device).unflatten(1, (groups, longest))
+        absent = torch.arange(longest, device=device) >= sizes[..., None]
+        return keys.masked_fill(absent, torch.iinfo(torch.int64).max).topk(some, largest=False, sorted=True).indices
+    # The first so many different ones of an endless row of draws: how far it is looked at makes no difference.
+    length = 2 * some
+    while True:
+        # The orders take turns, so that a longer look continues a shorter one.
+        drawn = (
+            keyed(numbers, length * groups, *key, device=device).unflatten(1, (length, groups)).mT % sizes[..., None]
+        )
+        again = (drawn[..., :, None] == drawn[..., None, :]).tril(-1).any(-1)
+        place = (~again).cumsum(-1)
+        if bool((place[..., -1] >= some).all()):
+            return drawn[~again & (place <= some)].view(*sizes.shape, some)
+        length *= 2

@@ -123,9 +123,20 @@ class Source(Protocol):
         outputs: numbers that are predicted for an item, J; 0 where classes are.
     """
 
-    name: str
-    item_shape: tuple[int, ...]
-    outputs: int
+    @property
+    def name(self) -> str:
+        """Return the name."""
+        ...
+
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        """Return the shape of an item."""
+        ...
+
+    @property
+    def outputs(self) -> int:
+        """Return J."""
+        ...
 
     def episodes(self, split: str, numbers: Sequence[int], shape: EpisodeShape, seed: int) -> Episodes:
         """Return the episodes of a split with the given numbers, in their order.

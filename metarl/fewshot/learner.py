@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from metarl.errors import NotFiniteError, UserError
@@ -147,6 +147,12 @@ def class_weights(y: Int[Tensor, "M S"], way: int, dtype: torch.dtype) -> Float[
     return members / counts
 
 
+def nearness(features: Float[Tensor, "M Q F"], means: Float[Tensor, "M N F"]) -> Float[Tensor, "M Q N"]:
+    """Return the negative squared distances to N points, but for a part that is the same for all of them."""
+    # ‖f - c‖² without ‖f‖², and with no [M, Q, N, F] on the way.
+    return 2.0 * features @ means.mT - means.square().sum(-1)[:, None]
+
+
 # -- features ---------------------------------------------------------------------------------------------------------
 
 
@@ -252,7 +258,7 @@ class Optimiser:
         leaves = [value.requires_grad_() for value in params.values()]
         rate, decay = config.learning_rate, config.weight_decay
         if config.optimiser == "adam":
-            self._optimiser: torch.optim.Optimizer = torch.optim.AdamW(leaves, lr=rate, weight_decay=decay)
+            self._optimiser: torch.optim.Optimizer = torch.optim.AdamW(leaves, lr=rate, weight_decay=decay, fused=True)
         else:
             self._optimiser = torch.optim.SGD(leaves, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True)
 
@@ -266,7 +272,7 @@ class Optimiser:
         Raises:
             NotFiniteError: a gradient is not finite; nothing is changed.
         """
-        norm = torch.stack([value.norm() for value in gradients.values()]).norm()
+        norm = nn.utils.get_total_norm(list(gradients.values()))
         if not bool(norm.isfinite()):
             raise NotFiniteError("the meta-gradient is not finite: the learning rates may be too high")
         rate = self.config.learning_rate

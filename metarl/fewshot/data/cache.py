@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -85,6 +85,10 @@ class ImageForm:
     rotations: bool = False
 
 
+Listing = Mapping[str, Sequence[Listed] | Callable[[], Sequence[Listed]]]
+"""Split -> its classes, or what gives them: a split may be too large to be listed before its turn."""
+
+
 def pictures(tree: Tree, names: Sequence[str]) -> list[Picture]:
     """Return images that lie in files."""
     return [Picture(origin=name, read=partial(_read, tree, name), place=tree.places[name]) for name in names]
@@ -111,7 +115,7 @@ def cached(
     settings: Mapping[str, Any],
     stamps: Sequence[tuple[str, int, int]],
     form: ImageForm,
-    listing: Callable[[], Mapping[str, Sequence[Listed]]],
+    listing: Callable[[], Listing],
 ) -> ClassData:
     """Return a data set of images from the cache, or decode it into the cache.
 
@@ -120,7 +124,7 @@ def cached(
         settings: plain data by which it is known; they become those of the result.
         stamps: (name, size, time of the last change) of the files that it is made of.
         form: what images are brought to.
-        listing: gives split -> classes; called only where there is no entry.
+        listing: gives the classes by split; called only where there is no entry.
 
     Raises:
         UserError: an image cannot be read, images are of mixed size, a class is empty, classes of two splits have one
@@ -142,7 +146,7 @@ def cached(
                 found = _load(entry, name, settings)
     except OSError as error:
         raise UserError(
-            f"Could not write the cache of {name} ({error}). Free some space, or set {CACHE_VARIABLE} to another folder."
+            f"Could not write the cache of {name} ({error}). Free some space, or set {CACHE_VARIABLE} to a folder."
         ) from error
     assert found is not None, "what was just written can be read"
     return found
@@ -177,54 +181,46 @@ def _load(entry: Path, name: str, settings: Mapping[str, Any]) -> ClassData | No
     return ClassData(name=name, splits=splits, mean=mean, deviation=deviation, settings=settings)
 
 
-def _make(entry: Path, name: str, form: ImageForm, listing: Mapping[str, Sequence[Listed]]) -> None:
+def _make(entry: Path, name: str, form: ImageForm, listing: Listing) -> None:
     """Decode everything beside the entry's place, then rename. The lock is held."""
-    _check(name, listing)
-    partial_entry = entry.with_name(entry.name + ".partial")
+    unfinished = entry.with_name(entry.name + ".partial")
     # What a killed process left, or an entry that could not be used.
-    shutil.rmtree(partial_entry, ignore_errors=True)
+    shutil.rmtree(unfinished, ignore_errors=True)
     shutil.rmtree(entry, ignore_errors=True)
-    partial_entry.mkdir()
+    unfinished.mkdir()
     try:
         index: dict[str, Any] = {"splits": {}, "mean": [0.0], "deviation": [1.0]}
-        count = sum(len(listed.pictures) for classes in listing.values() for listed in classes)
-        console = Console(stderr=True)
-        with (
-            ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-            Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
-        ):
-            task = progress.add_task(f"Decoding {name}", total=count)
-            for split, classes in listing.items():
-                path = partial_entry / f"{split}.npy"
-                items = _decode(path, name, form, classes, pool, lambda: progress.advance(task))
-                index["splits"][split] = _described(classes, form)
-                if split == "train":
-                    index["mean"], index["deviation"] = channel_moments(items)
-                del items
-                _flush(path)
-        (partial_entry / "index.json").write_text(json.dumps(index))
-        _flush(partial_entry / "index.json")
-        partial_entry.rename(entry)
+        seen: dict[str, str] = {}
+        for split, part in listing.items():
+            classes = part() if callable(part) else part
+            _check(name, split, classes, seen)
+            items = _decode(unfinished / f"{split}.npy", name, form, classes)
+            index["splits"][split] = _described(classes, form)
+            if split == "train":
+                index["mean"], index["deviation"] = channel_moments(items)
+            items.flush()
+            _sync(unfinished / f"{split}.npy")
+        (unfinished / "index.json").write_text(json.dumps(index))
+        _sync(unfinished / "index.json")
+        unfinished.rename(entry)
     except BaseException:
-        shutil.rmtree(partial_entry, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
         raise
 
 
-def _check(name: str, listing: Mapping[str, Sequence[Listed]]) -> None:
-    """Refuse empty splits and classes, and classes that two splits share."""
-    seen: dict[str, str] = {}
-    for split, classes in listing.items():
-        if not classes:
-            raise UserError(f"The split '{split}' of {name} has no classes. Complete the download, or the split list.")
-        for listed in classes:
-            if not listed.pictures:
-                raise UserError(f"The class '{listed.name}' of {name} ({split}) has no images. Complete the download.")
-            if listed.name in seen:
-                raise UserError(
-                    f"The class '{listed.name}' of {name} stands in {seen[listed.name]} and again in {split}. "
-                    "Give every class to one split, once."
-                )
-            seen[listed.name] = split
+def _check(name: str, split: str, classes: Sequence[Listed], seen: dict[str, str]) -> None:
+    """Refuse an empty split, an empty class and a class that stands there already; note down the others in `seen`."""
+    if not classes:
+        raise UserError(f"The split '{split}' of {name} has no classes. Complete the download, or the split list.")
+    for listed in classes:
+        if not listed.pictures:
+            raise UserError(f"The class '{listed.name}' of {name} ({split}) has no images. Complete the download.")
+        if listed.name in seen:
+            raise UserError(
+                f"The class '{listed.name}' of {name} stands in {seen[listed.name]} and again in {split}. "
+                "Give every class to one split, once."
+            )
+        seen[listed.name] = split
 
 
 def _described(classes: Sequence[Listed], form: ImageForm) -> dict[str, list[Any]]:
@@ -240,10 +236,8 @@ def _described(classes: Sequence[Listed], form: ImageForm) -> dict[str, list[Any
     }
 
 
-def _decode(
-    path: Path, name: str, form: ImageForm, classes: Sequence[Listed], pool: Executor, done: Callable[[], None]
-) -> UInt8[np.ndarray, "rows C H W"]:
-    """Decode the images of a split into a file."""
+def _decode(path: Path, name: str, form: ImageForm, classes: Sequence[Listed]) -> np.memmap:
+    """Decode the images of a split into a file, uint8 [rows, C, H, W]."""
     turns = 4 if form.rotations else 1
     jobs: list[tuple[Picture, list[int]]] = []
     start = 0
@@ -252,26 +246,33 @@ def _decode(
         rows = ([start + turn * size + i for turn in range(turns)] for i in range(size))
         jobs += zip(listed.pictures, rows, strict=True)
         start += turns * size
-    first = decoded(jobs[0][0].read(), form, jobs[0][0].origin)
-    if form.rotations and first.shape[1] != first.shape[2]:
-        raise UserError(f"{jobs[0][0].origin} is not square, and is to be turned. Give a size.")
-    items = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(start, *first.shape))
     jobs.sort(key=lambda job: job[0].place)
-    for i in range(0, len(jobs), _CHUNK):
-        chunk = jobs[i : i + _CHUNK]
-        # Read here and decoded there: archives are read by one thread, in their order.
-        contents = [picture.read() for picture, _ in chunk]
-        images = pool.map(decoded, contents, [form] * len(chunk), [picture.origin for picture, _ in chunk])
-        for (picture, rows), image in zip(chunk, images, strict=True):
-            if image.shape != first.shape:
-                raise UserError(
-                    f"The images of {name} are of mixed size: {jobs[0][0].origin} has {first.shape[2]} x "
-                    f"{first.shape[1]} pixels and {picture.origin} {image.shape[2]} x {image.shape[1]}. Give a size "
-                    "that all of them are brought to."
-                )
-            for turn, row in enumerate(rows):
-                items[row] = np.rot90(image, turn, axes=(1, 2))
-            done()
+    first = jobs[0][0]
+    shape = decoded(first.read(), form, first.origin).shape
+    if form.rotations and shape[1] != shape[2]:
+        raise UserError(f"{first.origin} is not square, and is to be turned. Give a size.")
+    items = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(start, *shape))
+    console = Console(stderr=True)
+    with (
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
+        task = progress.add_task(f"Decoding {name} ({path.stem})", total=len(jobs))
+        for i in range(0, len(jobs), _CHUNK):
+            chunk = jobs[i : i + _CHUNK]
+            # Read here and decoded there: archives are read by one thread, in their order.
+            contents = [picture.read() for picture, _ in chunk]
+            images = pool.map(decoded, contents, [form] * len(chunk), [picture.origin for picture, _ in chunk])
+            for (picture, rows), image in zip(chunk, images, strict=True):
+                if image.shape != shape:
+                    raise UserError(
+                        f"The images of {name} are of mixed size: {first.origin} has {shape[2]} x {shape[1]} pixels "
+                        f"and {picture.origin} {image.shape[2]} x {image.shape[1]}. Give a size that all of them are "
+                        "brought to."
+                    )
+                for turn, row in enumerate(rows):
+                    items[row] = np.rot90(image, turn, axes=(1, 2))
+            progress.advance(task, len(chunk))
     return items
 
 
@@ -317,7 +318,7 @@ def channel_moments(items: UInt8[np.ndarray, "rows C *rest"]) -> tuple[list[floa
     return mean.tolist(), np.where(deviation > 0, deviation, 1.0).tolist()
 
 
-def _flush(path: Path) -> None:
+def _sync(path: Path) -> None:
     """Bring a file's content to the disk: after a crash of the machine the renamed entry must not hold zeros."""
     with path.open("rb") as file:
         os.fsync(file.fileno())

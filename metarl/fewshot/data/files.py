@@ -49,8 +49,8 @@ def find_root(name: str, root: Path | None, marks: Sequence[str], looked_for: Se
     Raises:
         UserError: nothing was given, or nothing of it is there; says where it was looked for and what was found.
     """
-    given = root if root is not None else Path(os.environ.get(ROOT_VARIABLE, ""))
-    if given == Path():
+    given = root or (Path(os.environ[ROOT_VARIABLE]) if os.environ.get(ROOT_VARIABLE) else None)
+    if given is None:
         raise UserError(
             f"{name} is read from files, and no folder was given. Give one by --data-root, or set {ROOT_VARIABLE} to "
             f"the folder that holds {name}/."
@@ -123,7 +123,7 @@ class Tree:
         return {name: place for place, name in enumerate(self.names)}
 
     def stamps(self) -> list[tuple[str, int, int]]:
-        """Return (name, size in bytes, time of the last change in ns): of the archive, or of every file that matters."""
+        """Return (name, size in bytes, time of the last change in ns) of the archive, or of every file."""
         if not self.path.is_dir():
             return [_stamp(self.path, self.path.name)]
         return [_stamp(self.path / name, name) for name in self.names if name.lower().endswith(_KEYED)]
@@ -144,7 +144,7 @@ def open_tree(path: Path, marks: Sequence[str] = ("*",)) -> Iterator[Tree]:
         yield Tree(path, lambda: _files_below(path, marks), lambda name: (path / name).open("rb"))
         return
     try:
-        if zipfile.is_zipfile(path):
+        if path.suffix.lower() == ".zip":
             with zipfile.ZipFile(path) as archive:
                 files = [name for name in archive.namelist() if not name.endswith("/")]
                 yield Tree(path, lambda: files, archive.open)
@@ -153,8 +153,8 @@ def open_tree(path: Path, marks: Sequence[str] = ("*",)) -> Iterator[Tree]:
                 yield _tar_tree(path, archive)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
         raise UserError(
-            f"{path} cannot be read as an archive ({error or type(error).__name__}). It is damaged or was not wholly "
-            "downloaded; download it again."
+            f"{path} cannot be read as an archive ({_first_line(error)}). It is damaged or was not wholly downloaded; "
+            "download it again."
         ) from error
 
 
@@ -178,10 +178,8 @@ def _tar_tree(path: Path, archive: tarfile.TarFile) -> Tree:
     def members() -> dict[str, tarfile.TarInfo]:
         return {member.name.removeprefix("./"): member for member in archive if member.isfile()}
 
-    def open_member(name: str) -> IO[bytes]:
-        file = archive.extractfile(members()[name])
-        assert file is not None, "only files are listed"
-        return file
+    def open_member(name: str) -> Any:
+        return archive.extractfile(members()[name])
 
     return Tree(path, members, open_member)
 
@@ -209,9 +207,7 @@ def below(tree: Tree, *marks: str) -> str | None:
         tree: to be searched.
         marks: names relative to the folder that is wanted, as `splits/train.txt`.
     """
-    found = [
-        name[: -len(mark)] for mark in marks for name in tree.names if name == mark or name.endswith("/" + mark)
-    ]
+    found = [name[: -len(mark)] for mark in marks for name in tree.names if name == mark or name.endswith("/" + mark)]
     return min(found, key=len) if found else None
 
 
@@ -222,6 +218,10 @@ def by_class(tree: Tree, prefix: str) -> dict[str, list[str]]:
         if name.startswith(prefix) and "/" in name[len(prefix) :] and name.lower().endswith(IMAGES):
             found.setdefault(name[len(prefix) :].split("/")[0], []).append(name)
     return {key: sorted(found[key]) for key in sorted(found)}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].rstrip(":") or type(error).__name__
 
 
 def _is_hidden(name: str) -> bool:
@@ -243,24 +243,25 @@ def read_table(tree: Tree, name: str) -> list[list[str]]:
         return [row for row in csv.reader(io.StringIO(file.read().decode(), newline="")) if row]
 
 
+_ALLOWED = frozenset({
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("collections", "OrderedDict"),
+    ("_codecs", "encode"),
+})  # fmt: skip
+
+
 class _NumpyOnly(pickle.Unpickler):
     """Reads arrays and containers, and refuses everything that a pickle could run."""
 
-    allowed = {
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy.core.multiarray", "scalar"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "scalar"),
-        ("numpy.core.numeric", "_frombuffer"),
-        ("numpy._core.numeric", "_frombuffer"),
-        ("collections", "OrderedDict"),
-        ("_codecs", "encode"),
-    }
-
     def find_class(self, module_name: str, global_name: str) -> Any:
-        if (module_name, global_name) not in self.allowed:
+        if (module_name, global_name) not in _ALLOWED:
             raise pickle.UnpicklingError(f"it holds {module_name}.{global_name}, and only numbers are read")
         # The old private name warns, and is the same thing.
         return super().find_class(module_name.replace("numpy.core", "numpy._core"), global_name)
@@ -279,9 +280,14 @@ def read_pickle(tree: Tree, name: str) -> Any:
             content = _NumpyOnly(file, encoding="latin1").load()
     except (pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise UserError(
-            f"{tree.path / name} cannot be read as a pickle of arrays: {error or type(error).__name__}. It is damaged, "
-            "was not wholly downloaded, or is another file; download it again."
+            f"{tree.path / name} cannot be read as a pickle of arrays ({_first_line(error)}). It is damaged, was "
+            "not wholly downloaded, or is another file; download it again."
         ) from error
     if isinstance(content, dict):
-        return {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
+        return {text(key): value for key, value in content.items()}
     return content
+
+
+def text(name: str | bytes) -> str:
+    """Return a name in a pickle as text: Python 2 and 3 wrote them differently."""
+    return name.decode() if isinstance(name, bytes) else name

@@ -51,12 +51,8 @@ def list_tree(name: str, tree: Tree, looked_for: Sequence[str]) -> dict[str, lis
     Raises:
         UserError: there are no images in folders, or splits and classes are mixed at the top.
     """
-    prefix = ""
+    prefix = inner_folder(tree)
     found = by_class(tree, prefix)
-    while len(found) == 1 and not _is_split(top := next(iter(found))) and _has_folders(tree, f"{prefix}{top}/"):
-        # An archive often holds one folder that holds everything.
-        prefix += f"{top}/"
-        found = by_class(tree, prefix)
     if not found:
         raise wrong_layout(name, tree.path, looked_for)
     splits = split_folders(tree, prefix)
@@ -71,6 +67,16 @@ def list_tree(name: str, tree: Tree, looked_for: Sequence[str]) -> dict[str, lis
             "name the splits train, val, test."
         )
     return splits
+
+
+def inner_folder(tree: Tree) -> str:
+    """Return the prefix of the splits or classes: an archive often holds one folder that holds everything."""
+    prefix = ""
+    while True:
+        tops = list(by_class(tree, prefix))
+        if len(tops) != 1 or _is_split(tops[0]) or not _has_folders(tree, f"{prefix}{tops[0]}/"):
+            return prefix
+        prefix += f"{tops[0]}/"
 
 
 def split_folders(tree: Tree, prefix: str) -> dict[str, list[Listed]]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from metarl.errors import UserError
 from metarl.fewshot.classes import ClassData
-from metarl.fewshot.data.cache import ImageForm, Listed, Picture, cached, pictures
+from metarl.fewshot.data.cache import ImageForm, Listed, Listing, Picture, cached, pictures
 from metarl.fewshot.data.files import (
     Tree,
     below,
@@ -29,7 +29,7 @@ from metarl.fewshot.data.files import (
     read_table,
     wrong_layout,
 )
-from metarl.fewshot.data.folder import split_folders
+from metarl.fewshot.data.folder import inner_folder, split_folders
 
 DEFAULT_SIZE = 84
 VARIANTS = {
@@ -58,15 +58,14 @@ def load(variant: str, root: Path | None, size: int) -> ClassData:
         )
 
 
-def _listing(variant: str, tree: Tree, looked_for: list[str]) -> dict[str, list[Listed]]:
+def _listing(variant: str, tree: Tree, looked_for: list[str]) -> Listing:
     """Return the classes by split, from the first layout of which anything is there."""
     if variant in ("any", "pickle") and below(tree, *_PICKLES.values()) is not None:
-        return {split: list_pickle(tree, name) for split, name in _all_of(tree, _PICKLES).items()}
+        return {split: partial(list_pickle, tree, name) for split, name in _all_of(tree, _PICKLES).items()}
     if variant in ("any", "csv") and below(tree, *_LISTS.values()) is not None:
         return {split: list_table(tree, name) for split, name in _all_of(tree, _LISTS).items()}
     if variant in ("any", "folders"):
-        prefix = below(tree, *(name for name in tree.names if name.startswith("train/"))) or ""
-        splits = split_folders(tree, prefix)
+        splits = split_folders(tree, inner_folder(tree))
         if len(splits) == 3:
             return splits
         if splits:

@@ -6,7 +6,7 @@ Letters are held as points along their lines: flat rows for all letters, with th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,11 @@ from jaxtyping import Bool, Float, Int, UInt8, UInt64
 from torch import Tensor
 
 from metarl.fewshot.episodes import uniform
+
+# No line comes nearer to the image's edge than this, in halves of its side.
+_EDGE = 0.93
+SIDE = 64
+"""Side of the square that a printed letter fills, in pixels: the bits of a machine word."""
 
 _AROUND = tuple((row, column) for row in range(-2, 3) for column in range(-2, 3))
 
@@ -77,6 +82,15 @@ class Hand:
     """Of the radius along the lines, in the logarithm."""
     fill: float = 0.72
     """Part of the image's side that the median letter's longer side takes; not random."""
+
+
+def joined(parts: Sequence[Strokes]) -> Strokes:
+    """Return the letters of all parts, one after the other."""
+    counts = torch.cat([part.counts for part in parts]) if parts else torch.zeros(0, dtype=torch.int64)
+    return Strokes(
+        points=torch.cat([part.points for part in parts]) if parts else torch.zeros(0, 2),
+        starts=torch.cat((counts.new_zeros(1), counts.cumsum(0))),
+    )
 
 
 def strokes(ink: Bool[np.ndarray, "n 64 64"]) -> Strokes:
@@ -163,7 +177,9 @@ def written(letters: Strokes, numbers: list[int], size: int, hand: Hand) -> UInt
     """
     chunk = 2000
     parts = [
-        _drawn(*_varied(letters.take(torch.arange(i, min(i + chunk, len(letters)))), numbers[i : i + chunk], hand), size)
+        _drawn(
+            *_varied(letters.take(torch.arange(i, min(i + chunk, len(letters)))), numbers[i : i + chunk], hand), size
+        )
         for i in range(0, len(letters), chunk)
     ]
     return torch.cat(parts) if parts else torch.zeros((0, 1, size, size), dtype=torch.uint8)
@@ -185,14 +201,19 @@ def _varied(
         )
     )
     points = letters.points
-    bent = points + hand.bend * _waves(points, owners, normal, "bend", 2, 0.45)
+    bent = points + hand.bend * _waves(points, owners, normal, "bend", 2, 0.3)
     bent = bent + hand.tremble * _waves(points, owners, normal, "tremble", 2, 1.5)
     cos, sin = turn.cos(), turn.sin()
     wide, high = (size + stretch / 2).exp() * hand.fill, (size - stretch / 2).exp() * hand.fill
     # Slanted (y points down), stretched, then turned.
-    matrix = torch.stack((cos * wide, -cos * wide * slant - sin * high, sin * wide, -sin * wide * slant + cos * high), 1)
+    matrix = torch.stack(
+        (cos * wide, -cos * wide * slant - sin * high, sin * wide, -sin * wide * slant + cos * high), 1
+    )
     points = (matrix.view(-1, 2, 2)[owners] @ bent[..., None]).squeeze(-1)
     points = points + (normal(2, "shift") * hand.shift)[owners]
+    # Nothing is cut off: what would leave the image is made smaller.
+    widest = torch.zeros(len(letters)).scatter_reduce_(0, owners, points.abs().amax(1), "amax")
+    points = points * (_EDGE / widest.clamp(min=_EDGE))[owners, None]
     radii = (normal(1, "pen")[:, 0] * hand.pen_spread).exp()[owners] * hand.pen
     radii = radii * (hand.pressure * _waves(letters.points, owners, normal, "pressure", 1, 0.8)[:, 0]).exp()
     return points, radii, owners, len(letters)
@@ -233,7 +254,9 @@ def _waves(
     for value in range(values):
         for wave in range(waves):
             angle = (frequencies[:, value, wave][owners] * points).sum(-1)
-            total[:, value] += sines[:, value, wave][owners] * angle.sin() + cosines[:, value, wave][owners] * angle.cos()
+            total[:, value] += (
+                sines[:, value, wave][owners] * angle.sin() + cosines[:, value, wave][owners] * angle.cos()
+            )
     return total / math.sqrt(waves)
 
 
@@ -255,8 +278,9 @@ def _drawn(
     image = torch.zeros(letters * side * side)
     for row in range(-reach, reach + 1):
         for column in range(-reach, reach + 1):
-            distance = torch.hypot(inside[:, 0] - column, inside[:, 1] - row)
-            value = (radii + 0.5 - distance).clamp_(0, 1)
-            image.scatter_reduce_(0, first + row * side + column, value, "amax")
+            value = radii + 0.5 - torch.hypot(inside[:, 0] - column, inside[:, 1] - row)
+            # Most spots are far smaller than the largest.
+            here = (value > 0).nonzero().squeeze(1)
+            image.scatter_reduce_(0, first[here] + (row * side + column), value[here].clamp_(max=1), "amax")
     image = image.view(letters, 1, side, side)[..., frame : frame + size, frame : frame + size]
     return (image * 255).round().to(torch.uint8)

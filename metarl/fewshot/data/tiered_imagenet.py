@@ -2,7 +2,8 @@
 
 Read as published: `{train,val,test}_images_png.pkl`, a list of PNG files as arrays of bytes, and
 `{train,val,test}_labels.pkl`, a dict with `label_specific` (class of every image) and `label_specific_str` (names), and
-the same for the categories under `label_general`; also inside tiered-imagenet.tar. Or as folders.
+the same for the categories under `label_general`; also inside tiered-imagenet.tar. Or as folders. The 779,165 images
+take 16.5 GB in the cache.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import numpy as np
 
 from metarl.errors import UserError
 from metarl.fewshot.classes import ClassData
-from metarl.fewshot.data.cache import ImageForm, Listed, Picture, cached
-from metarl.fewshot.data.files import Tree, below, find_root, open_tree, published, read_pickle, wrong_layout
-from metarl.fewshot.data.folder import split_folders
+from metarl.fewshot.data.cache import ImageForm, Listed, Listing, Picture, cached
+from metarl.fewshot.data.files import Tree, below, find_root, open_tree, published, read_pickle, text, wrong_layout
+from metarl.fewshot.data.folder import inner_folder, split_folders
 
 DEFAULT_SIZE = 84
 VARIANTS = {
@@ -43,15 +44,15 @@ def load(variant: str, root: Path | None, size: int) -> ClassData:
         )
 
 
-def _listing(variant: str, tree: Tree, looked_for: list[str]) -> dict[str, list[Listed]]:
+def _listing(variant: str, tree: Tree, looked_for: list[str]) -> Listing:
     files = [f"{name}_{kind}.pkl" for name in _FILES.values() for kind in ("images_png", "labels")]
     prefix = below(tree, *files)
     if variant in ("any", "pickle") and prefix is not None:
         missing = [name for name in files if prefix + name not in tree.places]
         if missing:
             raise wrong_layout("tiered-imagenet", tree.path, [" and ".join(missing)])
-        return {split: _list_pickles(tree, f"{prefix}{name}") for split, name in _FILES.items()}
-    splits = split_folders(tree, "") if variant in ("any", "folders") else {}
+        return {split: partial(_list_pickles, tree, f"{prefix}{name}") for split, name in _FILES.items()}
+    splits = split_folders(tree, inner_folder(tree)) if variant in ("any", "folders") else {}
     if len(splits) < 3:
         raise wrong_layout("tiered-imagenet", tree.path, looked_for)
     return splits
@@ -74,25 +75,14 @@ def _list_pickles(tree: Tree, stem: str) -> list[Listed]:
             raise UserError(f"{path} has a label {number}, and names {len(names)} classes.")
         rows = np.flatnonzero(specific == number).tolist()
         category = -1 if general is None else int(general[rows[0]])
-        listed.append(
-            Listed(
-                # Two of its classes share a name (cranes); the category keeps neither apart, the number does.
-                name=_name(names, number),
-                group=_text(categories[category]) if 0 <= category < len(categories) else "",
-                pictures=[_picture(images, row, f"{stem}_images_png.pkl") for row in rows],
-            )
-        )
+        group = text(categories[category]) if 0 <= category < len(categories) else ""
+        # Names are not unique: there are two cranes, a bird and a machine.
+        name = f"{group or Path(stem).name}/{text(names[number])}"
+        if sum(other == names[number] for other in names) > 1:
+            name = f"{name} #{number}"
+        files = [_picture(images, row, f"{stem}_images_png.pkl") for row in rows]
+        listed.append(Listed(name=name, group=group, pictures=files))
     return listed
-
-
-def _name(names: Any, number: int) -> str:
-    """Return the name of a class, with its number where another class has the same name."""
-    texts = [_text(name) for name in names]
-    return texts[number] if texts.count(texts[number]) == 1 else f"{texts[number]} #{number}"
-
-
-def _text(name: str | bytes) -> str:
-    return name.decode() if isinstance(name, bytes) else name
 
 
 def _picture(images: Any, row: int, name: str) -> Picture:

@@ -1,0 +1,138 @@
+"""Several data sets as one, in the manner of Meta-Dataset: every episode comes from one of them, by its number.
+
+Items of all members are brought to one shape: grey images become coloured, and smaller or larger ones get the size of
+the first member's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from metarl.errors import UserError
+from metarl.fewshot.classes import ClassData
+from metarl.fewshot.episodes import SPLITS, Episodes, EpisodeShape, MetaDatasetShape, check_split, keyed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """A `Source` over several data sets with classes.
+
+    A split has the members that have it: a data set with nothing but a test split is one of other domains than those
+    trained on. Every episode is drawn from one of them, all equally often.
+
+    Attributes:
+        members: each with a name of its own.
+        name: in reports.
+    """
+
+    members: tuple[ClassData, ...]
+    name: str = ""
+    outputs: int = 0
+
+    def __post_init__(self) -> None:
+        names = [member.name for member in self.members]
+        if len(set(names)) < max(2, len(names)):
+            raise UserError(
+                f"Got a collection of {', '.join(names) or 'nothing'}. Give two data sets or more, each once."
+            )
+        ranks = {len(member.item_shape) for member in self.members}
+        if ranks != {3} and len({member.item_shape for member in self.members}) > 1:
+            shapes = ", ".join(f"{member.name} {member.item_shape}" for member in self.members)
+            raise UserError(f"Got items of different shapes ({shapes}). Only images are brought to one shape.")
+        if not self.name:
+            object.__setattr__(self, "name", "+".join(names))
+
+    @property
+    def item_shape(self) -> tuple[int, ...]:
+        """Shape of one item: most channels of a member, height and width of the first."""
+        shapes = [member.item_shape for member in self.members]
+        return (max(shape[0] for shape in shapes), *shapes[0][1:])
+
+    def members_of(self, split: str) -> tuple[ClassData, ...]:
+        """Return the members that have a split.
+
+        Raises:
+            UserError: there is no such split, or none has it.
+        """
+        check_split(split, [name for name in SPLITS if any(name in member.splits for member in self.members)])
+        return tuple(member for member in self.members if split in member.splits)
+
+    def episodes(
+        self, split: str, numbers: Sequence[int], shape: EpisodeShape | MetaDatasetShape, seed: int
+    ) -> Episodes:
+        """Return episodes (see `Source`); with a `MetaDatasetShape` for one number at a time."""
+        members = self.members_of(split)
+        of_member = (keyed(numbers, 1, seed, split, "member")[:, 0] % len(members)).tolist()
+        places: list[int] = []
+        parts: list[Episodes] = []
+        for number, member in enumerate(members):
+            own = [place for place, chosen in enumerate(of_member) if chosen == number]
+            if own:
+                places += own
+                parts.append(self._fitted(member.episodes(split, [numbers[place] for place in own], shape, seed)))
+        order = torch.tensor(places).argsort()
+        return _joined(parts, order)
+
+    def _fitted(self, episodes: Episodes) -> Episodes:
+        return replace(
+            episodes,
+            support=replace(episodes.support, x=self._fit(episodes.support.x)),
+            query_x=self._fit(episodes.query_x),
+        )
+
+    def _fit(self, x: Float[Tensor, "M n *item"]) -> Float[Tensor, "M n *other"]:
+        """Bring items to the collection's shape."""
+        shape = self.item_shape
+        if tuple(x.shape[2:]) == shape:
+            return x
+        flat = x.flatten(0, 1)
+        if tuple(flat.shape[2:]) != shape[1:]:
+            flat = interpolate(flat, size=list(shape[1:]), mode="bilinear", antialias=True, align_corners=False)
+        if flat.shape[1] == 1:
+            flat = flat.expand(-1, shape[0], -1, -1)
+        if flat.shape[1] != shape[0]:
+            raise UserError(
+                f"Got images of {flat.shape[1]} and of {shape[0]} channels. Only grey ones become coloured."
+            )
+        return flat.unflatten(0, x.shape[:2])
+
+    def to(self, device: torch.device) -> Collection:
+        """Return it with all items on `device`."""
+        return replace(self, members=tuple(member.to(device) for member in self.members))
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return name, the descriptions of the members, and a fingerprint of them all."""
+        return {
+            "name": self.name,
+            "item_shape": list(self.item_shape),
+            "members": [dict(member.describe()) for member in self.members],
+            "fingerprint": self.fingerprint,
+        }
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the members' content, in their order."""
+        return hashlib.sha256(repr([member.fingerprint for member in self.members]).encode()).hexdigest()
+
+
+def _joined(parts: Sequence[Episodes], order: Tensor) -> Episodes:
+    """Return the episodes of several data sets in the order of their numbers."""
+
+    def join(tensors: Sequence[Tensor]) -> Tensor:
+        return torch.cat(list(tensors))[order.to(tensors[0].device)]
+
+    support = replace(
+        parts[0].support, x=join([part.support.x for part in parts]), y=join([part.support.y for part in parts])
+    )
+    return Episodes(
+        support=support, query_x=join([part.query_x for part in parts]), query_y=join([part.query_y for part in parts])
+    )
