@@ -18,8 +18,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from metarl.errors import UserError
-from metarl.fewshot.classes import ClassData
+from metarl.fewshot.classes import ClassData, Drawn
 from metarl.fewshot.episodes import SPLITS, Episodes, EpisodeShape, MetaDatasetShape, check_split, keyed
+
+_ROWS = ("support_rows", "support_y", "query_rows", "query_y")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,17 +72,36 @@ class Collection:
         self, split: str, numbers: Sequence[int], shape: EpisodeShape | MetaDatasetShape, seed: int
     ) -> Episodes:
         """Return episodes (see `Source`); with a `MetaDatasetShape` for one number at a time."""
+        return self.gather(split, self.draw(split, numbers, shape, seed))
+
+    def draw(self, split: str, numbers: Sequence[int], shape: EpisodeShape | MetaDatasetShape, seed: int) -> Drawn:
+        """Draw the rows of episodes, counted through all members of the split; the rest as in `episodes`."""
         members = self.members_of(split)
         of_member = (keyed(numbers, 1, seed, split, "member")[:, 0] % len(members)).tolist()
         places: list[int] = []
-        parts: list[Episodes] = []
-        for number, member in enumerate(members):
+        parts: list[Drawn] = []
+        for number, (member, first) in enumerate(zip(members, _firsts(members, split), strict=True)):
             own = [place for place, chosen in enumerate(of_member) if chosen == number]
             if own:
                 places += own
-                parts.append(self._fitted(member.episodes(split, [numbers[place] for place in own], shape, seed)))
+                part = member.draw(split, [numbers[place] for place in own], shape, seed)
+                parts.append(_moved(part, first))
         order = torch.tensor(places).argsort()
-        return _joined(parts, order)
+        return Drawn(**{name: _cat([getattr(part, name) for part in parts], order) for name in _ROWS}, way=parts[0].way)
+
+    def gather(self, split: str, drawn: Drawn) -> Episodes:
+        """Return the episodes of drawn rows."""
+        members = self.members_of(split)
+        firsts = _firsts(members, split)
+        of_member = torch.bucketize(drawn.support_rows[:, 0].cpu().contiguous(), torch.tensor(firsts), right=True) - 1
+        places: list[Tensor] = []
+        parts: list[Episodes] = []
+        for number in of_member.unique().tolist():
+            own = torch.nonzero(of_member == number)[:, 0]
+            part = Drawn(**{name: getattr(drawn, name)[own] for name in _ROWS}, way=drawn.way)
+            places.append(own)
+            parts.append(self._fitted(members[number].gather(split, _moved(part, -firsts[number]))))
+        return _joined(parts, torch.cat(places).argsort())
 
     def _fitted(self, episodes: Episodes) -> Episodes:
         return replace(
@@ -124,15 +145,30 @@ class Collection:
         return hashlib.sha256(repr([member.fingerprint for member in self.members]).encode()).hexdigest()
 
 
+def _firsts(members: Sequence[ClassData], split: str) -> list[int]:
+    """Return where the rows of every member begin."""
+    sizes = [len(member.split(split).items) for member in members]
+    return [sum(sizes[:number]) for number in range(len(sizes))]
+
+
+def _moved(drawn: Drawn, by: int) -> Drawn:
+    """Return the same with all rows moved."""
+    return replace(drawn, support_rows=drawn.support_rows + by, query_rows=drawn.query_rows + by)
+
+
+def _cat(tensors: Sequence[Tensor], order: Tensor) -> Tensor:
+    return torch.cat(list(tensors))[order.to(tensors[0].device)]
+
+
 def _joined(parts: Sequence[Episodes], order: Tensor) -> Episodes:
     """Return the episodes of several data sets in the order of their numbers."""
-
-    def join(tensors: Sequence[Tensor]) -> Tensor:
-        return torch.cat(list(tensors))[order.to(tensors[0].device)]
-
     support = replace(
-        parts[0].support, x=join([part.support.x for part in parts]), y=join([part.support.y for part in parts])
+        parts[0].support,
+        x=_cat([part.support.x for part in parts], order),
+        y=_cat([part.support.y for part in parts], order),
     )
     return Episodes(
-        support=support, query_x=join([part.query_x for part in parts]), query_y=join([part.query_y for part in parts])
+        support=support,
+        query_x=_cat([part.query_x for part in parts], order),
+        query_y=_cat([part.query_y for part in parts], order),
     )

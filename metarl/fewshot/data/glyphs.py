@@ -3,8 +3,8 @@
 The letters are those of the fonts that come with matplotlib, or of any folder of fonts. Every letter is thinned to its
 lines and written 20 times, each time from another font style as far as there are some, turned, slanted, bent and with
 another pen (see `metarl.fewshot.data.pen`). A class is a letter, a group a script, and no script is in two splits.
-Letters that look like another one are left out: of the Latin, the Greek
-and the Cyrillic A only the first, and of small and capital O, too.
+Letters that look like another one are left out: of the Latin, the Greek and the Cyrillic A the first stays, and of
+small and capital O one.
 
 The set is made at first use and kept in the cache, under a hash of the fonts, of everything set here and of FreeType.
 """
@@ -64,7 +64,7 @@ HAND = Hand(
 """As hard as handwriting: see the test of the difficulty."""
 
 ALIKE = 0.92
-"""Letters with a greater cosine of their images, as large as each other and in any two styles, are one."""
+"""Two letters are one where the cosine of their images, brought to one size, is greater than this in any two styles."""
 FEWEST = 5
 """A script with fewer letters is left out."""
 MOST = 400
@@ -75,6 +75,8 @@ LEAST = 0.3
 _ENDINGS = (".ttf", ".otf", ".ttc", ".otc")
 # Their character maps give signs of mathematics for the codes of Latin letters.
 _NOT_UNICODE = ("cmex10", "cmmi10", "cmsy10")
+# Of the fonts where they are rendered, before letters are brought to one size.
+_SIZE = 96
 _CATEGORIES = ("Lu", "Ll", "Lo", "Nd")
 
 
@@ -227,7 +229,7 @@ def printed_letters(files: Sequence[Path]) -> Printed:
     Raises:
         UserError: a file cannot be read.
     """
-    charts = {file: _chart(file) for file in files}
+    charts = {file: chart for file in files if (chart := _chart(file))}
     wanted = _first_of_scripts(set().union(*charts.values()))
     styles: dict[str, list[int]] = {}
     fonts: list[str] = []
@@ -235,10 +237,13 @@ def printed_letters(files: Sequence[Path]) -> Printed:
     for file, chart in charts.items():
         letters = [letter for letter in chart if letter in wanted and len(styles.get(letter, ())) < ITEMS]
         shapes = []
-        for letter, shape in _shapes(file, letters):
-            styles.setdefault(letter, []).append(len(fonts))
-            fonts.append(file.name)
-            shapes.append(shape)
+        try:
+            for letter, shape in _shapes(file, letters):
+                styles.setdefault(letter, []).append(len(fonts))
+                fonts.append(file.name)
+                shapes.append(shape)
+        except OSError as error:
+            raise _unreadable(file, error) from error
         if shapes:
             parts.append(strokes(np.stack(shapes)))
     known = sorted(styles)
@@ -248,13 +253,21 @@ def printed_letters(files: Sequence[Path]) -> Printed:
 def _chart(file: Path) -> list[str]:
     """Return the letters that a font has, by code point."""
     try:
+        _opened(file)
         glyphs = FT2Font(str(file)).get_charmap()
     except (RuntimeError, OSError) as error:
-        raise UserError(f"The font {file} cannot be read ({error}). Take it out of the folder.") from error
+        # Fonts of bitmaps, such as those of emoji, have no outlines.
+        if "invalid pixel size" in str(error):
+            return []
+        raise _unreadable(file, error) from error
     # A font of last resort has one box for all characters of a script.
     if 2 * len(set(glyphs.values())) < len(glyphs):
         return []
     return sorted(chr(code) for code, glyph in glyphs.items() if glyph and script_of(chr(code)) is not None)
+
+
+def _unreadable(file: Path, error: Exception) -> UserError:
+    return UserError(f"The font {file} cannot be read ({error}). Take it out of the folder.")
 
 
 def _first_of_scripts(letters: set[str]) -> set[str]:
@@ -269,13 +282,11 @@ def _first_of_scripts(letters: set[str]) -> set[str]:
 
 def _shapes(file: Path, letters: Sequence[str]) -> Iterator[tuple[str, Bool[np.ndarray, "64 64"]]]:
     """Yield letters that leave ink, each cut out and brought to the same size."""
-    size = 96
-    # The basic layout takes the glyph of the letter itself, whatever its neighbours and the language.
-    font = ImageFont.truetype(str(file), size, layout_engine=ImageFont.Layout.BASIC)
+    font = _opened(file)
     missing = _cut_out(font, chr(0x10FFFF))
     for letter in letters:
         image = _cut_out(font, letter)
-        if image is None or max(image.size) < LEAST * size or image == missing:
+        if image is None or max(image.size) < LEAST * _SIZE or image == missing:
             continue
         width, height = (max(1, round(length * SIDE / max(image.size))) for length in image.size)
         ink = np.asarray(image.resize((width, height), Image.Resampling.BOX)) >= 128
@@ -284,6 +295,11 @@ def _shapes(file: Path, letters: Sequence[str]) -> Iterator[tuple[str, Bool[np.n
             top, left = (SIDE - height) // 2, (SIDE - width) // 2
             shape[top : top + height, left : left + width] = ink
             yield letter, shape
+
+
+def _opened(file: Path) -> ImageFont.FreeTypeFont:
+    # The basic layout takes the glyph of the letter itself, whatever its neighbours and the language.
+    return ImageFont.truetype(str(file), _SIZE, layout_engine=ImageFont.Layout.BASIC)
 
 
 def _cut_out(font: ImageFont.FreeTypeFont, letter: str) -> Image.Image | None:

@@ -234,7 +234,10 @@ class MoleculeData:
 
     def episodes(self, split: str, numbers: Sequence[int], shape: EpisodeShape, seed: int) -> Episodes:
         """Return episodes (see `Source`): every one an assay, drawn evenly."""
-        drawn = self.draw(split, numbers, shape, seed)
+        return self.gather(split, self.draw(split, numbers, shape, seed))
+
+    def gather(self, split: str, drawn: Drawn) -> Episodes:
+        """Return the episodes of drawn rows."""
         return Episodes(
             support=Support(x=self.items(split, drawn.support_rows), y=drawn.support_y, way=2),
             query_x=self.items(split, drawn.query_rows),

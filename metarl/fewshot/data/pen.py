@@ -34,7 +34,7 @@ class Strokes:
     """
 
     points: Float[Tensor, "P 2"]
-    starts: Int[Tensor, " n+1"]
+    starts: Int[Tensor, " ends"]
 
     def __len__(self) -> int:
         """Return n."""
