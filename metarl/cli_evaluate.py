@@ -287,6 +287,7 @@ def load_runs(runs: Sequence[Path], which: Which, device: torch.device) -> list[
         UserError: as for `load_agent`; a run is given twice; they are of several families.
     """
     from metarl.config import to_plain
+    from metarl.training import by_settings
 
     if len({run.resolve() for run in runs}) < len(runs):
         raise UserError("Got a run twice, which would count as two training seeds. Give each run once.")
@@ -295,23 +296,10 @@ def load_runs(runs: Sequence[Path], which: Which, device: torch.device) -> list[
         family, agent, settings = load_agent(folder, which, device)
         # How long a run was trained makes it no other agent.
         config = {key: value for key, value in to_plain(agent.config).items() if key != "iterations"}
-        loaded.append((config, TrainedRun(folder, family, agent, settings.seed, label=settings.agent)))
-    check_family([run for _, run in loaded])
-    groups: list[tuple[dict[str, Any], list[TrainedRun]]] = []
-    for config, run in loaded:
-        alike = [group for known, group in groups if known == config and group[0].agent.name == run.agent.name]
-        if alike:
-            alike[0].append(run)
-        else:
-            groups.append((config, [run]))
-    return [[replace(run, label=_label(run, config, groups)) for run in group] for config, group in groups]
-
-
-def _label(run: TrainedRun, config: dict[str, Any], groups: list[tuple[dict[str, Any], list[TrainedRun]]]) -> str:
-    """Return the agent's name, with the settings in which it differs from the others of that name."""
-    others = [known for known, group in groups if group[0].agent.name == run.agent.name]
-    differ = [key for key in config if any(known[key] != config[key] for known in others)]
-    return " ".join([run.agent.name, *(f"{key.replace('_', '-')}={config[key]}" for key in differ)])
+        run = TrainedRun(folder, family, agent, settings.seed, label=settings.agent)
+        loaded.append((agent.name, config, run))
+    check_family([run for _, _, run in loaded])
+    return [[replace(run, label=label) for run in group] for label, group in by_settings(loaded)]
 
 
 def check_family(runs: Sequence[TrainedRun]) -> None:
@@ -334,13 +322,13 @@ def load_agent(run: Path, which: Which, device: torch.device) -> tuple[Family, M
     from metarl.config import from_plain
     from metarl.envs import get
     from metarl.seeding import Streams
-    from metarl.training import load_run, restore
+    from metarl.training import RunConfig, load_run, restore
 
-    settings, plain = load_run(run)
+    settings, plain = load_run(run, RunConfig)
     family = get(settings.family)
     config = from_plain(config_class(settings.agent), plain)
     agent = make(settings.agent, config, family.spec(), Streams(settings.seed), device)
-    restore(run, which, agent)
+    restore(run, settings, which, agent)
     return family, agent, settings
 
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import re
+import typing
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -20,6 +21,8 @@ Device = Literal["auto", "cpu", "cuda"]
 
 BAD_INPUT = 2
 """Exit code after a user error."""
+INTERRUPTED = 130
+"""Exit code of a training that a signal ended early."""
 
 
 def parse(options: type[T], arguments: Sequence[str], prog: str, description: str) -> T:
@@ -61,8 +64,10 @@ def parse(options: type[T], arguments: Sequence[str], prog: str, description: st
 
 def option_names(options: type[Any]) -> Iterator[str]:
     """Yield the options of a dataclass and of the dataclasses in it, as they are typed."""
+    # Annotations are strings under `from __future__ import annotations`.
+    hints = typing.get_type_hints(options)
     for field in dataclasses.fields(options):
-        if isinstance(nested := _plain_type(field.type), type) and dataclasses.is_dataclass(nested):
+        if isinstance(nested := _plain_type(hints[field.name]), type) and dataclasses.is_dataclass(nested):
             yield from option_names(nested)
         elif not str(field.type).startswith("tyro.conf.Positional"):
             yield f"--{field.name.replace('_', '-')}"

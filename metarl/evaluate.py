@@ -43,7 +43,7 @@ from metarl.progress import rounded
 from metarl.rollout import collect
 from metarl.seeding import Streams
 from metarl.stats import bootstrap_interval, iqm, mean, ratio_gap
-from metarl.tracking import look_up
+from metarl.tracking import clear_events, look_up
 from metarl.types import BatchEnv, MetaAgent, Tasks
 
 EVENTS_SUFFIX = ".adaptation"
@@ -401,12 +401,7 @@ def _write_events(summary: dict[str, Any], folder: Path) -> None:
 
     The step is the episodes of experience; the interval stands in a margin chart.
     """
-    pattern = f"events.out.tfevents.*{EVENTS_SUFFIX}"
-    for earlier in (*folder.glob(pattern), *folder.glob(f"*/{pattern}")):
-        earlier.unlink()
-        # That of an agent which may not be there any more; the next lines make it anew where it is.
-        if earlier.parent != folder and not any(earlier.parent.iterdir()):
-            earlier.parent.rmdir()
+    clear_events(folder, EVENTS_SUFFIX)
     tags = {key: f"adaptation/{key}" for key in ("mean", "lower", "upper", "iqm", "success")}
     chart = ["Margin", [tags["mean"], tags["lower"], tags["upper"]]]
     for agent in summary["agents"]:

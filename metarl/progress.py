@@ -30,6 +30,7 @@ class LiveDisplay:
             console=console,
         )
         self._task = self._progress.add_task(title, total=iterations, completed=first, left="", figures="")
+        self._latest: Metrics = {}
 
     def __enter__(self) -> LiveDisplay:
         self._progress.start()
@@ -43,7 +44,9 @@ class LiveDisplay:
     def update(self, iteration: int, metrics: Metrics) -> None:
         """Show the new figures."""
         left = self._clock.left(iteration)
-        self._progress.update(self._task, completed=iteration, left=left, figures=figures(metrics))
+        # Some figures come rarely: the last ones stay.
+        self._latest |= metrics
+        self._progress.update(self._task, completed=iteration, left=left, figures=figures(self._latest))
 
     def message(self, text: str) -> None:
         """Show a line above the live one."""
@@ -59,6 +62,7 @@ class PlainDisplay:
         self._iterations = iterations
         self._clock = _Clock(first, iterations)
         self._last_line = -math.inf
+        self._latest: Metrics = {}
 
     def __enter__(self) -> PlainDisplay:
         return self
@@ -71,10 +75,11 @@ class PlainDisplay:
     def update(self, iteration: int, metrics: Metrics) -> None:
         """Print a line, if it is time for one."""
         now = time.monotonic()
+        self._latest |= metrics
         if iteration == self._iterations or now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             done = f"{self._title}  {iteration}/{self._iterations}"
-            self.message("  ".join([done, self._clock.left(iteration), figures(metrics)]).rstrip())
+            self.message("  ".join([done, self._clock.left(iteration), figures(self._latest)]).rstrip())
 
     def message(self, text: str) -> None:
         """Print one line."""
@@ -130,12 +135,23 @@ def open_display(console: Console, *, json_lines: bool, title: str, first: int, 
     return PlainDisplay(console, title, first, iterations)
 
 
+_LEARNING = (
+    ("train/loss", "loss", ".4f"),
+    ("train/accuracy", "accuracy", ".1%"),
+    ("validation/accuracy", "validation", ".1%"),
+    ("validation/loss", "validation", ".4f"),
+)
+
+
 def figures(metrics: Metrics) -> str:
     """Return the few figures that matter, as far as they are there, in one line."""
     parts = []
     if "return/post" in metrics:
         returns = rounded(*(metrics[tag] for tag in ("return/pre", "return/post") if tag in metrics))
         parts.append(f"return {' -> '.join(returns)}")
+    for tag, name, form in _LEARNING:
+        if tag in metrics:
+            parts.append(f"{name} {metrics[tag]:{form}}")
     if "update/kl" in metrics:
         parts.append(f"KL {metrics['update/kl']:.4f}")
     if "speed/env_steps_per_second" in metrics:

@@ -15,6 +15,9 @@ from torch import Tensor
 
 from metarl.errors import UserError
 
+AT_ONCE = 2**24
+"""Values that are resampled at a time."""
+
 Statistic = Callable[[Tensor], Tensor]
 """Reduces the last axis: [..., N] -> [...]."""
 
@@ -66,8 +69,11 @@ def bootstrap_interval(
         ValueError: if there are no values, or one is not finite.
     """
     rows = _rows(values)
-    drawn = _resample(rows, _independent(rows, resamples, generator))
-    return _interval(float(statistic(rows.flatten())), statistic(drawn), confidence)
+    # So many resamples at a time as take a bounded memory.
+    most = max(1, AT_ONCE // rows.numel())
+    parts = [min(most, resamples - first) for first in range(0, resamples, most)]
+    drawn = torch.cat([statistic(_resample(rows, _independent(rows, part, generator))) for part in parts])
+    return _interval(float(statistic(rows.flatten())), drawn, confidence)
 
 
 def ratio_gap(

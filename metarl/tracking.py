@@ -58,6 +58,10 @@ GLOSSARY: dict[str, Metric] = {
     "update/value_error": Metric("Mean squared error of the values, in variances of the returns", "", "lower"),
     "update/learning_rate": Metric("Learning rate of the update", "", "-"),
     "update/entropy_weight": Metric("Weight of the entropy in the objective of the update", "", "-"),
+    "update/move": Metric(
+        "Euclidean norm of the mean way from the parameters to those of the tasks (Reptile)", "", "-"
+    ),
+    "update/outer_step": Metric("Part of that way that the update takes", "", "-"),
     "policy/std": Metric("Mean standard deviation of the actions", "action", "-"),
     "policy/entropy": Metric("Mean entropy of the policy's actions, over visited states", "nat", "-"),
     "inner/rate": Metric("Mean inner rate α over all parameters, where the rates are learned", "", "-"),
@@ -78,6 +82,20 @@ GLOSSARY: dict[str, Metric] = {
     "adaptation/upper": Metric("Upper end of the 95% interval of adaptation/mean", "reward", "higher"),
     "adaptation/iqm": Metric("Interquartile mean return over the tasks after n episodes", "reward", "higher"),
     "adaptation/success": Metric("Part of the episodes that met the goal after n of experience", "", "higher"),
+    "train/loss": Metric("Mean training loss of the meta-batch, of the kind that the learner has", "", "lower"),
+    "train/accuracy": Metric("Part of the queries of the meta-batch that were answered right", "", "higher"),
+    "validation/accuracy": Metric("Accuracy on fixed episodes of the validation classes", "", "higher"),
+    "validation/loss": Metric("Mean squared error on fixed validation episodes", "", "lower"),
+    "time/validation": Metric("Time of the validation at a checkpoint", "s", "lower"),
+    "test/accuracy": Metric("Mean accuracy over test episodes with n shots", "", "higher"),
+    "test/mse": Metric("Mean squared error over test episodes with n shots", "", "lower"),
+    "test/lower": Metric("Lower end of the 95% interval of test/accuracy or test/mse", "", "-"),
+    "test/upper": Metric("Upper end of the 95% interval of test/accuracy or test/mse", "", "-"),
+    "test/ece": Metric("Expected calibration error of the test, 15 bins", "", "lower"),
+    "steps/accuracy": Metric("Mean accuracy over test episodes after n inner steps", "", "higher"),
+    "steps/mse": Metric("Mean squared error over test episodes after n inner steps", "", "lower"),
+    "steps/lower": Metric("Lower end of the 95% interval of steps/accuracy or steps/mse", "", "-"),
+    "steps/upper": Metric("Upper end of the 95% interval of steps/accuracy or steps/mse", "", "-"),
     "probe_r2/<parameter>": Metric(
         "R2 of a linear probe that predicts a task parameter of held-out tasks from the memory after n episodes",
         "",
@@ -109,6 +127,16 @@ def look_up(tag: str) -> Metric:
         if tag == known or (known.startswith(f"{group}/<") and name and "/" not in name):
             return metric
     raise ValueError(f"The metric '{tag}' is not in tracking.GLOSSARY; add it there.{nearest(tag, GLOSSARY)}")
+
+
+def clear_events(folder: Path, suffix: str) -> None:
+    """Remove the events files with this end of their names from a folder and from the folders in it."""
+    pattern = f"events.out.tfevents.*{suffix}"
+    for earlier in (*folder.glob(pattern), *folder.glob(f"*/{pattern}")):
+        earlier.unlink()
+        # That of an agent which may not be there any more.
+        if earlier.parent != folder and not any(earlier.parent.iterdir()):
+            earlier.parent.rmdir()
 
 
 class Tracker:

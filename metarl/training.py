@@ -2,10 +2,12 @@
 
 A run folder holds
 
-    config.yaml             version, iterations, the run's settings (`run`) and the agent's (`config`)
-    checkpoints/            last.pt, previous.pt, best.pt (highest mean return/post of a checkpoint interval)
-    progress.csv            one row an iteration, columns as in the glossary (metarl/tracking.py)
+    config.yaml             version, iterations, the run's settings (`run`) and those of what is trained (`config`)
+    checkpoints/            last.pt, previous.pt, best.pt (best mean score of a checkpoint interval)
+    progress.csv            one row an iteration, or a few of them; columns as in the glossary (metarl/tracking.py)
     events.out.tfevents.*   the same for TensorBoard
+
+It serves agents and few-shot learners alike: an iteration is a call of `step`.
 
 Killed at any moment, the run goes on from its last checkpoint as if nothing had happened: whatever changes
 is in the checkpoint, and what was logged after it is dropped and logged again.
@@ -18,12 +20,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from rich.console import Console
@@ -35,24 +37,28 @@ from metarl.errors import NotFiniteError, UserError, nearest
 from metarl.progress import duration, open_display
 from metarl.rollout import torch_threads
 from metarl.seeding import Streams
-from metarl.tracking import Tracker, read_progress
-from metarl.types import BatchEnv, MetaAgent, SampleTasks
+from metarl.tracking import Tracker, look_up, read_progress
+from metarl.types import BatchEnv, MetaAgent, Metrics, SampleTasks
 
 CHECKPOINTS = ("last", "best", "previous")
 """Names of the checkpoints of a run."""
+KINDS = {"agent": ("RL", "metarl"), "learner": ("few-shot", "metarl fewshot")}
+"""Field in which a run names what it trains -> what such a run is called, and the command for it."""
+
+Step = Callable[[int], Metrics]
+"""Takes the iteration with a number, counted from 0, and returns its metrics."""
+Device = Literal["auto", "cpu", "cuda"]
+SLOW = 1.0
+"""An iteration that takes longer, in s, is shown at once, not only with its row."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """What a run is, apart from its agent's own settings."""
+class RunSettings:
+    """Settings that every run has. A subclass has one of the fields of KINDS."""
 
-    family: str = "half-cheetah-vel"
-    """Task family, with its variant after an @ where it is not the default one."""
-    agent: str
-    """Name of the agent."""
     seed: int = 0
     """Where all randomness comes from."""
-    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
     """Where the networks live; auto is cuda where there is one."""
     threads: int = 0
     """CPU threads; 0 for all cores."""
@@ -68,6 +74,53 @@ class RunConfig:
                 "allowed are seed and threads from 0, checkpoint_every from 1. Correct the option."
             )
 
+    passing: ClassVar[tuple[str, ...]] = ("device", "threads", "checkpoint_every")
+    """Fields that may change from one start of a run to the next."""
+
+    @property
+    def title(self) -> str:
+        """What the run is called while it is shown."""
+        raise NotImplementedError
+
+    @property
+    def command(self) -> str:
+        """The command for runs of this kind."""
+        return next(command for name, (_, command) in KINDS.items() if hasattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(RunSettings):
+    """What a run of an agent is, apart from the agent's own settings."""
+
+    family: str = "half-cheetah-vel"
+    """Task family, with its variant after an @ where it is not the default one."""
+    agent: str
+    """Name of the agent."""
+
+    @property
+    def title(self) -> str:
+        """What the run is called while it is shown."""
+        return f"{self.agent} {self.family}"
+
+
+Run = TypeVar("Run", bound=RunSettings)
+Thing = TypeVar("Thing")
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What is trained: an agent, or a few-shot learner."""
+
+    config: Any
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that training has changed (tensors and plain data)."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict()` exactly; raise ValueError where it does not fit."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
@@ -75,8 +128,8 @@ class TrainResult:
 
     iteration: int
     """Iterations done in the whole run."""
-    env_steps: int
-    """Environment steps of the whole run."""
+    totals: dict[str, float]
+    """Figures that are summed over the whole run, such as env/steps."""
     interrupted: bool
     """Whether a signal ended it before its last iteration; the run can be resumed."""
 
@@ -86,11 +139,30 @@ class _Progress:
     """Where a run stands: everything that its checkpoints hold beside agent and streams."""
 
     iteration: int = 0
-    env_steps: int = 0
-    failures: int = 0
-    """Failed simulations."""
-    scores: tuple[float, ...] = ()
-    """return/post of the iterations since the last full checkpoint interval."""
+    totals: dict[str, float] = field(default_factory=dict)
+    """Figures that are summed over the run."""
+    row: dict[str, list[float]] = field(default_factory=dict)
+    """All other figures of the iterations since the last row that was logged."""
+    scores: list[float] = field(default_factory=list)
+    """Scores of the iterations since the last full checkpoint interval."""
+
+    def take(self, metrics: Metrics, score: str) -> None:
+        """Count one more iteration."""
+        self.iteration += 1
+        for tag, value in metrics.items():
+            if tag in self.totals:
+                self.totals[tag] += value
+            else:
+                self.row.setdefault(tag, []).append(value)
+        if score in metrics:
+            # best.pt is that of the highest score.
+            self.scores.append(-metrics[score] if look_up(score).good == "lower" else metrics[score])
+
+    def logged(self) -> Metrics:
+        """Return the means of the figures since the last row, and the sums over the run; start a new row."""
+        means = {tag: sum(values) / len(values) for tag, values in self.row.items()}
+        self.row = {}
+        return {**means, **self.totals}
 
 
 def resolve_device(name: str) -> torch.device:
@@ -116,31 +188,35 @@ def resolve_threads(threads: int) -> int:
 
 def train(
     run_dir: Path,
-    run: RunConfig,
-    agent: MetaAgent,
-    env: BatchEnv,
-    sample_tasks: SampleTasks,
+    run: RunSettings,
+    agent: Trainable,
+    step: Step,
     streams: Streams,
     iterations: int,
     *,
+    stride: int = 1,
+    totals: Sequence[str] = ("env/steps", "env/failures"),
+    score: str = "return/post",
     resume: bool = False,
     checkpoint: str = "last",
     console: Console | None = None,
     json: bool = False,
 ) -> TrainResult:
-    """Train an agent in a run folder, from the start or from a checkpoint.
+    """Train an agent or a learner in a run folder, from the start or from a checkpoint.
 
     SIGINT and SIGTERM let the current iteration finish, write a checkpoint and return; a second one ends the
-    process at once. An agent's `env/steps` is of one iteration; it is logged as the total so far.
+    process at once.
 
     Args:
         run_dir: the run folder, new or empty unless `resume`.
         run: the run's settings.
         agent: freshly made from the settings; trained in place.
-        env: worlds to train in.
-        sample_tasks: the family's tasks.
+        step: trains it for one iteration.
         streams: freshly made from `run.seed`.
-        iterations: meta-iterations in the end, those already done included.
+        iterations: in the end, those already done included.
+        stride: iterations of a row that is logged, which has their means; a checkpoint ends a row early.
+        totals: figures that are summed over the run in place.
+        score: the figure by which best.pt is chosen, where the metrics have it.
         resume: go on with the run in `run_dir`.
         checkpoint: which one to go on from: `last`, `previous` or `best`.
         console: where progress is shown; standard output if None.
@@ -154,22 +230,18 @@ def train(
     resolve_device(run.device)
     header = _header(run, to_plain(agent.config))
     if resume:
-        load_run(run_dir)
+        load_run(run_dir, type(run))
     else:
         _claim(run_dir)
     with _alone(run_dir):
-        state = _resume(run_dir, checkpoint, header, agent, streams) if resume else _Progress()
+        state = _resume(run_dir, checkpoint, run, header, agent, streams) if resume else _Progress()
+        state.totals = dict.fromkeys(totals, 0.0) | state.totals
         _write_config(run_dir, run, agent.config, max(iterations, state.iteration))
 
         folder = CheckpointFolder(run_dir / "checkpoints")
         started = state.iteration
-        earlier_failures = state.failures - env.failures
         display = open_display(
-            console or Console(),
-            json_lines=json,
-            title=f"{run.agent} {run.family}",
-            first=started,
-            iterations=iterations,
+            console or Console(), json_lines=json, title=run.title, first=started, iterations=iterations
         )
         with (
             torch_threads(resolve_threads(run.threads)),
@@ -186,32 +258,26 @@ def train(
             while state.iteration < iterations and not stopping:
                 before = time.perf_counter()
                 try:
-                    metrics = agent.train_iteration(env, sample_tasks, streams)
+                    metrics = step(state.iteration)
                 except UserError as error:
-                    hint = f"Go on from its last checkpoint with: metarl train --resume {run_dir}"
+                    hint = f"Go on from its last checkpoint with: {run.command} train --resume {run_dir}"
                     if isinstance(error, NotFiniteError):
-                        hint = "The rates may be too high for this family: start a new run with lower ones."
+                        hint = "The rates may be too high for this task: start a new run with lower ones."
                     raise UserError(
                         f"Iteration {state.iteration + 1} of {run_dir} failed, {error}. Its checkpoints "
                         f"are kept. {hint}"
                     ) from error
                 seconds = time.perf_counter() - before
-                state.iteration += 1
-                state.env_steps += int(metrics.get("env/steps", 0))
-                state.failures = earlier_failures + env.failures
-                if "return/post" in metrics:
-                    state.scores = (*state.scores, metrics["return/post"])
-                metrics = {
-                    **metrics,
-                    "env/steps": float(state.env_steps),
-                    "env/failures": float(state.failures),
-                    "time/iteration": seconds,
-                }
-                tracker.log(state.iteration, metrics)
-                display.update(state.iteration, metrics)
+                state.take({**metrics, "time/iteration": seconds}, score)
+                scored = state.iteration % run.checkpoint_every == 0 or state.iteration == iterations
+                if scored or state.iteration % stride == 0:
+                    row = state.logged()
+                    tracker.log(state.iteration, row)
+                    display.update(state.iteration, row)
+                elif seconds > SLOW:
+                    display.update(state.iteration, metrics)
                 # Read once: a signal from here on is for the next iteration, which then writes the checkpoint.
                 stopping = bool(stop)
-                scored = state.iteration % run.checkpoint_every == 0 or state.iteration == iterations
                 if scored or stopping:
                     # What is logged must never lag behind the checkpoint: a resumed run does not log it again.
                     tracker.flush()
@@ -219,24 +285,45 @@ def train(
             if stopping and state.iteration < iterations:
                 display.message(
                     f"Stopped by {stop[0]} after iteration {state.iteration} of {iterations}, checkpoint "
-                    f"written. Go on with: metarl train --resume {run_dir}"
+                    f"written. Go on with: {run.command} train --resume {run_dir}"
                 )
             elif state.iteration > started:
                 took = duration(time.monotonic() - clock)
                 display.message(
                     f"Trained {state.iteration} iterations ({took} for the last {state.iteration - started})."
                 )
-    return TrainResult(iteration=state.iteration, env_steps=state.env_steps, interrupted=state.iteration < iterations)
+    return TrainResult(iteration=state.iteration, totals=state.totals, interrupted=state.iteration < iterations)
 
 
-def load_run(run_dir: Path) -> tuple[RunConfig, dict[str, Any]]:
-    """Return a run's settings, and its agent's settings as plain data.
+def iterations_of(agent: MetaAgent, env: BatchEnv, sample_tasks: SampleTasks, streams: Streams) -> Step:
+    """Return the iterations of an agent in its worlds, as `train` takes them."""
+
+    def step(number: int) -> Metrics:
+        failures = env.failures
+        metrics = agent.train_iteration(env, sample_tasks, streams)
+        return {**metrics, "env/failures": float(env.failures - failures)}
+
+    return step
+
+
+def load_run(run_dir: Path, kind: type[Run]) -> tuple[Run, dict[str, Any]]:
+    """Return a run's settings, and as plain data those of what it trained.
+
+    Args:
+        run_dir: the run folder.
+        kind: class of the settings.
 
     Raises:
-        UserError: if there is no run, its config.yaml is not valid, or another version wrote it.
+        UserError: if there is no run, its config.yaml is not valid, it is of another kind, or another version wrote it.
     """
     stored = _read_config(run_dir)
-    return from_plain(RunConfig, stored["run"], "run"), stored["config"]
+    wanted = {setting.name for setting in fields(kind)}
+    for name, (words, command) in KINDS.items():
+        if isinstance(stored["run"], dict) and name in stored["run"] and name not in wanted:
+            raise UserError(
+                f"{run_dir} is a run of another kind, {words}: use {command} evaluate, or {command} train --resume."
+            )
+    return from_plain(kind, stored["run"], "run"), stored["config"]
 
 
 def stored_iterations(run_dir: Path) -> int:
@@ -244,8 +331,14 @@ def stored_iterations(run_dir: Path) -> int:
     return _read_config(run_dir)["iterations"]
 
 
-def restore(run_dir: Path, which: str, agent: MetaAgent) -> int:
-    """Load a checkpoint of a run into an agent that was made from its settings.
+def restore(run_dir: Path, run: RunSettings, which: str, agent: Trainable) -> int:
+    """Load a checkpoint of a run into an agent or learner that was made from its settings.
+
+    Args:
+        run_dir: the run folder.
+        run: its settings.
+        which: the checkpoint: `last`, `previous` or `best`.
+        agent: changed in place.
 
     Returns:
         The iterations that the checkpoint was trained for.
@@ -253,14 +346,13 @@ def restore(run_dir: Path, which: str, agent: MetaAgent) -> int:
     Raises:
         UserError: if there is no such run or checkpoint, or the checkpoint does not fit.
     """
-    run, _ = load_run(run_dir)
-    path = _checkpoint_path(run_dir, which)
+    path = checkpoint_path(run_dir, which)
     payload = load(path, _header(run, to_plain(agent.config)))
     _fill(agent, payload, path)
     return int(payload["iteration"])
 
 
-def _fill(agent: MetaAgent, payload: dict[str, Any], path: Path) -> None:
+def _fill(agent: Trainable, payload: dict[str, Any], path: Path) -> None:
     """Bring an agent to a checkpoint.
 
     Raises:
@@ -272,17 +364,16 @@ def _fill(agent: MetaAgent, payload: dict[str, Any], path: Path) -> None:
         raise UserError(f"{path} does not fit: {error}. Use the code that wrote it, or train anew.") from error
 
 
-def _header(run: RunConfig, config: dict[str, Any]) -> dict[str, Any]:
+def _header(run: RunSettings, config: dict[str, Any]) -> dict[str, Any]:
     """Return what a checkpoint belongs to."""
-    # How long a run is to be, and where and how often it is saved, may change from one start to the next.
+    # How long a run is to be may change from one start to the next.
     lasting = {name: value for name, value in config.items() if name != "iterations"}
-    return {
-        "version": __version__,
-        "family": run.family,
-        "agent": run.agent,
-        "seed": run.seed,
-        "config": lasting,
-    }
+    return {"version": __version__, **lasting_settings(run), "config": lasting}
+
+
+def lasting_settings(run: RunSettings) -> dict[str, Any]:
+    """Return the settings that a run keeps for life, as plain data."""
+    return {name: value for name, value in to_plain(run).items() if name not in run.passing}
 
 
 def _claim(run_dir: Path) -> None:
@@ -312,55 +403,69 @@ def _alone(run_dir: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _resume(run_dir: Path, which: str, header: dict[str, Any], agent: MetaAgent, streams: Streams) -> _Progress:
+def by_settings(things: Sequence[tuple[str, dict[str, Any], Thing]]) -> list[tuple[str, list[Thing]]]:
+    """Group things by name and settings, in the order of the first of every group.
+
+    Args:
+        things: name, settings as plain data, and the thing itself.
+
+    Returns:
+        Labels with groups: the name, with the settings in which it differs from the others of that name.
+    """
+    groups: list[tuple[str, dict[str, Any], list[Thing]]] = []
+    for name, settings, thing in things:
+        alike = [group for known, of, group in groups if (known, of) == (name, settings)]
+        if alike:
+            alike[0].append(thing)
+        else:
+            groups.append((name, settings, [thing]))
+    labels = []
+    for name, settings, _ in groups:
+        others = [of for known, of, _ in groups if known == name]
+        differ = [key for key in settings if any(of.get(key) != settings[key] for of in others)]
+        labels.append(" ".join([name, *(f"{key.replace('_', '-')}={settings[key]}" for key in differ)]))
+    return [(label, group) for label, (_, _, group) in zip(labels, groups, strict=True)]
+
+
+def _resume(
+    run_dir: Path, which: str, run: RunSettings, header: dict[str, Any], agent: Trainable, streams: Streams
+) -> _Progress:
     """Bring agent and streams to a checkpoint and return where the run stands."""
-    stored, config = load_run(run_dir)
+    stored, config = load_run(run_dir, type(run))
     if _header(stored, config) != header:
         raise UserError(
             f"Got other settings than {run_dir / 'config.yaml'} has. Resume with those, or start a new run with --out."
         )
-    path = _checkpoint_path(run_dir, which)
+    path = checkpoint_path(run_dir, which)
     if which == "last" and not path.exists() and not path.with_name("previous.pt").exists():
-        if len(read_progress(run_dir)) > stored.checkpoint_every:
+        if any(row["step"] > stored.checkpoint_every for row in read_progress(run_dir)):
             raise UserError(f"The checkpoints of {run_dir} are gone. Bring them back, or start a new run with --out.")
         # Killed before its first checkpoint: the run starts again, and comes to the same results.
         return _Progress()
     payload = load(path, header)
     _fill(agent, payload, path)
     streams.load_state_dict(payload["streams"])
-    return _Progress(
-        iteration=payload["iteration"],
-        env_steps=payload["env_steps"],
-        failures=payload["failures"],
-        scores=tuple(payload["scores"]),
-    )
+    return _Progress(**{name: payload[name] for name in ("iteration", "totals", "row", "scores")})
 
 
 def _save(
     folder: CheckpointFolder,
     header: dict[str, Any],
     state: _Progress,
-    agent: MetaAgent,
+    agent: Trainable,
     streams: Streams,
     *,
     scored: bool,
 ) -> None:
-    """Write a checkpoint; where `scored`, with the mean return of the interval, and start a new interval."""
+    """Write a checkpoint; where `scored`, with the mean score of the interval, and start a new interval."""
     score = sum(state.scores) / len(state.scores) if scored and state.scores else None
     if scored:
-        state.scores = ()
-    payload = {
-        "agent": agent.state_dict(),
-        "streams": streams.state_dict(),
-        "iteration": state.iteration,
-        "env_steps": state.env_steps,
-        "failures": state.failures,
-        "scores": list(state.scores),
-    }
+        state.scores = []
+    payload = {"agent": agent.state_dict(), "streams": streams.state_dict(), **vars(state)}
     folder.save(payload, header, score)
 
 
-def _write_config(run_dir: Path, run: RunConfig, config: Any, iterations: int) -> None:
+def _write_config(run_dir: Path, run: RunSettings, config: Any, iterations: int) -> None:
     """Write config.yaml."""
     content = {
         "version": __version__,
@@ -389,7 +494,7 @@ def _read_config(run_dir: Path) -> dict[str, Any]:
     return content
 
 
-def _checkpoint_path(run_dir: Path, which: str) -> Path:
+def checkpoint_path(run_dir: Path, which: str) -> Path:
     """Return the file of one of a run's checkpoints."""
     if which not in CHECKPOINTS:
         raise UserError(f"Unknown checkpoint '{which}'.{nearest(which, CHECKPOINTS)}")

@@ -21,8 +21,18 @@ from tiny_run import ITERATIONS, PAUSE, RUN, Follower, FollowerConfig, start
 
 from metarl.checkpoint import load, read_header
 from metarl.errors import UserError
+from metarl.seeding import Streams
 from metarl.tracking import read_progress
-from metarl.training import RunConfig, load_run, resolve_device, resolve_threads, restore, stored_iterations
+from metarl.training import (
+    RunConfig,
+    by_settings,
+    load_run,
+    resolve_device,
+    resolve_threads,
+    restore,
+    stored_iterations,
+    train,
+)
 
 CONFIG = FollowerConfig()
 
@@ -73,7 +83,7 @@ def test_a_run_folder_holds_everything(whole: Path) -> None:
     assert names == {"config.yaml", "checkpoints", "progress.csv", "events"}
     content = yaml.safe_load((whole / "config.yaml").read_text())
     assert list(content) == ["version", "iterations", "run", "config"]
-    assert load_run(whole) == (RUN, {"iterations": ITERATIONS, "rate": 0.1, "seconds": PAUSE})
+    assert load_run(whole, RunConfig) == (RUN, {"iterations": ITERATIONS, "rate": 0.1, "seconds": PAUSE})
     assert stored_iterations(whole) == ITERATIONS
 
     rows = logged(whole)
@@ -161,9 +171,9 @@ def test_handlers_and_threads_are_put_back(tmp_path: Path) -> None:
 def test_a_run_can_be_made_longer(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "longer"
     _, result = start(folder, replace(CONFIG, seconds=PAUSE, iterations=20), iterations=20, console=quiet())
-    assert (result.iteration, result.env_steps, result.interrupted) == (20, 240, False)
+    assert (result.iteration, result.totals["env/steps"], result.interrupted) == (20, 240.0, False)
     _, result = start(folder, replace(CONFIG, seconds=PAUSE), resume=True, console=quiet())
-    assert (result.iteration, result.env_steps) == (ITERATIONS, 12 * ITERATIONS)
+    assert (result.iteration, result.totals["env/steps"]) == (ITERATIONS, 12.0 * ITERATIONS)
     assert_same_run(folder, whole)
     assert stored_iterations(folder) == ITERATIONS
 
@@ -181,15 +191,15 @@ def test_a_finished_run_says_so_and_stays_as_it_is(tmp_path: Path) -> None:
 
 def test_an_untrained_agent_can_be_stored(tmp_path: Path) -> None:
     start(tmp_path / "run", CONFIG, iterations=0, console=quiet())
-    assert restore(tmp_path / "run", "last", Follower(CONFIG)) == 0
+    assert restore(tmp_path / "run", RUN, "last", Follower(CONFIG)) == 0
 
 
 def test_restore_brings_back_the_agent(whole: Path) -> None:
     agent = Follower(replace(CONFIG, seconds=PAUSE))
-    assert restore(whole, "previous", agent) == 48
+    assert restore(whole, RUN, "previous", agent) == 48
     assert torch.equal(agent.position, saved(whole, "previous")["agent"]["position"])
     with pytest.raises(UserError, match=r"config\.rate is 0\.1 there and 0\.5 here"):
-        restore(whole, "last", Follower(replace(CONFIG, seconds=PAUSE, rate=0.5)))
+        restore(whole, RUN, "last", Follower(replace(CONFIG, seconds=PAUSE, rate=0.5)))
 
 
 def test_an_existing_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -231,10 +241,10 @@ def test_what_does_not_fit_is_not_resumed(tmp_path: Path) -> None:
 
     (folder / "config.yaml").write_bytes(before.replace(b"version: ", b"version: 9."))
     with pytest.raises(UserError, match=r"is of version 9\."):
-        load_run(folder)
+        load_run(folder, RunConfig)
     (folder / "config.yaml").write_text("run: {}\n")
     with pytest.raises(UserError, match="needs the entries config, iterations, run, version"):
-        load_run(folder)
+        load_run(folder, RunConfig)
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:
@@ -285,7 +295,7 @@ def test_bad_settings_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         start(tmp_path / "run", CONFIG, iterations=-1)
     start(tmp_path / "whole", CONFIG, iterations=1, console=quiet())
     with pytest.raises(UserError, match="Unknown checkpoint 'lst'"):
-        restore(tmp_path / "whole", "lst", Follower(CONFIG))
+        restore(tmp_path / "whole", RUN, "lst", Follower(CONFIG))
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_device("auto") == torch.device("cpu")
@@ -335,6 +345,55 @@ def test_the_live_line_shows_iterations_and_returns(tmp_path: Path) -> None:
     assert f"return {last['return/pre']:.2f} -> {last['return/post']:.2f}" in output
 
 
+def test_rows_of_several_iterations_have_their_means(whole: Path, tmp_path: Path) -> None:
+    start(tmp_path / "run", replace(CONFIG, seconds=PAUSE), iterations=8, stride=3, console=quiet())
+    rows, single = logged(tmp_path / "run"), logged(whole)
+    # Every third iteration, and every fourth with its checkpoint.
+    assert [row["step"] for row in rows] == [3, 4, 6, 8]
+    assert [row["env/steps"] for row in rows] == [36.0, 48.0, 72.0, 96.0]
+    for row, part in zip(rows, (single[0:3], single[3:4], single[4:6], single[6:8]), strict=True):
+        assert row["return/post"] == pytest.approx(sum(one["return/post"] for one in part) / len(part))
+
+
+def test_best_is_the_lowest_where_lower_is_better(tmp_path: Path) -> None:
+    agent = Follower(CONFIG)
+    losses = [3.0, 1.0, 2.0]
+    run = replace(RUN, checkpoint_every=1)
+    result = train(
+        tmp_path,
+        run,
+        agent,
+        lambda number: {"validation/loss": losses[number]},
+        Streams(0),
+        3,
+        totals=(),
+        score="validation/loss",
+        console=quiet(),
+    )
+    assert result.totals == {}
+    assert saved(tmp_path, "best")["iteration"] == 2
+    assert read_header(tmp_path / "checkpoints" / "best.pt")["score"] == -1.0
+
+
+def test_slow_iterations_are_shown_before_their_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metarl.training.SLOW", 0.0)
+    console = quiet()
+    start(tmp_path / "run", CONFIG, iterations=4, stride=4, json=True, console=console)
+    lines = [json.loads(line) for line in output_of(console).splitlines()]
+    assert [line.get("iteration") for line in lines] == [1, 2, 3, 4, None]
+    assert len(logged(tmp_path / "run")) == 1
+
+
+def test_settings_tell_groups_of_one_name_apart() -> None:
+    things = [
+        ("a", {"rate": 1, "steps": 2}, "first"),
+        ("b", {"rate": 1}, "second"),
+        ("a", {"rate": 2, "steps": 2}, "third"),
+        ("a", {"rate": 1, "steps": 2}, "fourth"),
+    ]
+    assert by_settings(things) == [("a rate=1", ["first", "fourth"]), ("b", ["second"]), ("a rate=2", ["third"])]
+
+
 def test_a_checkpoint_of_other_code_is_refused_in_one_line(tmp_path: Path) -> None:
     start(tmp_path / "run", CONFIG, iterations=1)
 
@@ -343,4 +402,4 @@ def test_a_checkpoint_of_other_code_is_refused_in_one_line(tmp_path: Path) -> No
             raise ValueError("the stored network has 4 numbers, this one 5")
 
     with pytest.raises(UserError, match=r"last\.pt does not fit: the stored network has 4 numbers, this one 5\. Use"):
-        restore(tmp_path / "run", "last", Larger(CONFIG))
+        restore(tmp_path / "run", RUN, "last", Larger(CONFIG))

@@ -13,7 +13,7 @@ import torch
 from metarl.parameter import Parameter
 from metarl.seeding import Streams
 from metarl.space import ParameterSpace
-from metarl.training import RunConfig, TrainResult, train
+from metarl.training import RunConfig, TrainResult, iterations_of, train
 from metarl.types import BatchEnv, Learner, Metrics, SampleTasks, Step, Tasks
 
 SPACE = ParameterSpace(
@@ -94,8 +94,9 @@ def start(
     **options: Any,
 ) -> tuple[Follower, TrainResult]:
     """Make everything afresh, as a new process would, and train."""
-    agent = Follower(config)
-    result = train(folder, run, agent, NoWorlds(), SPACE.sample, Streams(run.seed), iterations, **options)
+    agent, streams = Follower(config), Streams(run.seed)
+    step = iterations_of(agent, NoWorlds(), SPACE.sample, streams)
+    result = train(folder, run, agent, step, streams, iterations, **options)
     return agent, result
 
 

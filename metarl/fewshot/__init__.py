@@ -1,1 +1,28 @@
-"""Supervised few-shot learning: episodes, data sets, learners."""
+"""Supervised few-shot learning: episodes, data sets, learners; what a user needs to train and test them."""
+
+from __future__ import annotations
+
+from metarl.fewshot.data import DATA, from_arrays
+from metarl.fewshot.data import load as load_data
+from metarl.fewshot.episodes import Episodes, EpisodeShape, Source, Support
+from metarl.fewshot.evaluate import predict, score
+from metarl.fewshot.learners import LEARNERS, config_class
+from metarl.fewshot.run import FewShotRun, Trained, load, train
+
+__all__ = [
+    "DATA",
+    "LEARNERS",
+    "EpisodeShape",
+    "Episodes",
+    "FewShotRun",
+    "Source",
+    "Support",
+    "Trained",
+    "config_class",
+    "from_arrays",
+    "load",
+    "load_data",
+    "predict",
+    "score",
+    "train",
+]

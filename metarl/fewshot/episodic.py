@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarl.errors import UserError
-from metarl.fewshot.backbones import Backbone, BatchNorm, Moment, Norm
+from metarl.fewshot.backbones import BatchNorm, Moment, Norm
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Source, Support, keyed
 from metarl.fewshot.learner import (
     Embedder,
@@ -23,6 +23,7 @@ from metarl.fewshot.learner import (
     Predictor,
     RunningMoments,
     Setting,
+    averages_for,
     meta_batch,
     scores_metrics,
     task_loss,
@@ -155,9 +156,7 @@ class EpisodicLearner:
         """Return the training loss of every episode, differentiable by `params`."""
         return self._forward(episodes.to(self.device), [])[0]
 
-    def _forward(
-        self, episodes: Episodes, seen: list[Moment]
-    ) -> tuple[Float[Tensor, " M"], Float[Tensor, "M Q N"]]:
+    def _forward(self, episodes: Episodes, seen: list[Moment]) -> tuple[Float[Tensor, " M"], Float[Tensor, "M Q N"]]:
         support, policy = episodes.support, self.setting.batch_norm
         size = support.x.shape[1]
         norm = Norm(policy, support=size, seen=seen if policy == "running" else None)
@@ -173,7 +172,8 @@ class EpisodicLearner:
     def fit(self, support: Support, batch_norm: BatchNorm | None = None) -> Predictor:
         """Learn M tasks; the head keeps what it needs of their features."""
         policy = batch_norm or self.setting.batch_norm
-        embedder = embedder_for(self.setting.backbone, self.params, policy, self.moments)
+        averages = averages_for(policy, self.setting, self.moments)
+        embedder = Embedder(backbone=self.setting.backbone, params=self.params, batch_norm=policy, averages=averages)
         return EpisodicPredictor(self.head, self._own(), embedder, support.to(self.device))
 
     def _own(self) -> Params:
@@ -197,20 +197,6 @@ def refuse_regression(name: str, setting: Setting) -> None:
     """
     if setting.outputs:
         raise UserError(f"{name} compares classes, and this data has none. Use maml, reptile or imaml.")
-
-
-def embedder_for(backbone: Backbone, params: Params, policy: BatchNorm, moments: RunningMoments) -> Embedder:
-    """Return the embedder of new tasks.
-
-    Raises:
-        UserError: the policy is `running`, and no averages were kept.
-    """
-    if policy == "running" and moments.averages is None and backbone.norms:
-        raise UserError(
-            "Got the batch norm 'running', and this learner has no averages: it was not trained with it. Use the one "
-            "that it was trained with, or train with --batch-norm running."
-        )
-    return Embedder(backbone=backbone, params=params, batch_norm=policy, averages=moments.averages)
 
 
 @dataclass(frozen=True)

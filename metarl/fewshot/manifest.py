@@ -110,13 +110,20 @@ class Manifest:
         support = Support(x=found["support_x"], y=found["support_y"], way=way)
         return Episodes(support=support, query_x=found["query_x"], query_y=found["query_y"])
 
-    def chunks(self, source: Source, items: int) -> Iterator[Episodes]:
-        """Yield all episodes in their order: as many of one size at a time as have `items` items, at least one."""
+    def chunks(self, source: Source, items: int, most: int | None = None) -> Iterator[Episodes]:
+        """Yield all episodes in their order, as many of one size at a time as have `items` items, at least one.
+
+        Args:
+            source: the data of the manifest.
+            items: of a chunk.
+            most: episodes of a chunk, where that is not enough.
+        """
         sizes = self.arrays["sizes"]
         first = 0
         while first < len(self):
-            most = max(1, items // int(sizes[first, 1:].sum()))
-            alike = (sizes[first : first + most] == sizes[first]).all(1)
+            together = max(1, items // int(sizes[first, 1:].sum()))
+            together = together if most is None else min(together, most)
+            alike = (sizes[first : first + together] == sizes[first]).all(1)
             last = first + (len(alike) if alike.all() else int(alike.argmin()))
             yield self.episodes(source, first, last)
             first = last
@@ -192,20 +199,20 @@ def read(path: Path, source: Source) -> Manifest:
     if not magic.startswith(_MAGIC):
         raise UserError(f"{path} is not a manifest of episodes. Give a file that `metarl fewshot evaluate` wrote.")
     if magic != _MAGIC + str(FORMAT).encode():
-        found = magic.removeprefix(_MAGIC).decode(errors="replace")
+        other = magic.removeprefix(_MAGIC).decode(errors="replace")
         raise UserError(
-            f"{path} has manifest format {found}, this version reads {FORMAT}. Use the version that wrote it."
+            f"{path} has manifest format {other}, this version reads {FORMAT}. Use the version that wrote it."
         )
     digest, _, body = rest.partition(b"\n")
     if hashlib.sha256(body).hexdigest().encode() != digest:
         raise UserError(f"{path} is truncated or damaged: its hash does not fit. Use another manifest.")
     line, _, data = body.partition(b"\n")
     header = json.loads(line)
-    fingerprint = source.describe()["fingerprint"]
-    if header["fingerprint"] != fingerprint:
+    found = source.describe()["fingerprint"]
+    if header["fingerprint"] != found:
         raise UserError(
             f"{path} is of the data {header['data']} with fingerprint {header['fingerprint'][:12]}, and "
-            f"{source.name} has {fingerprint[:12]}. Use the data that it was made of, or make a new manifest."
+            f"{source.name} has {found[:12]}. Use the data that it was made of, or make a new manifest."
         )
     arrays: Arrays = {}
     at = 0

@@ -203,8 +203,10 @@ def conjugate_gradients(product: Any, right: Float[Tensor, "M P"], steps: int) -
     square = residual.square().sum(-1, keepdim=True)
     for _ in range(steps):
         curved = product(direction)
-        # A solved system has nothing left to divide.
-        length = square / (direction * curved).sum(-1, keepdim=True).clamp_min(torch.finfo(right.dtype).tiny)
+        curvature = (direction * curved).sum(-1, keepdim=True)
+        # A solved system has nothing left to divide; where a loss is not convex in spite of the damping, what has been
+        # found so far stays.
+        length = torch.where(curvature > 0.0, square / curvature, 0.0)
         solution = solution + length * direction
         residual = residual - length * curved
         after = residual.square().sum(-1, keepdim=True)

@@ -3,8 +3,8 @@
     c_n = mean of f(x) over the support items of class n
     p(y = n | x) = softmax_n(-‖f(x) - c_n‖²)
 
-Distances are squared Euclidean, as in the paper. Differences: training episodes have the test's number of ways unless
-`train_way` asks for more (the paper trains Omniglot with 60 ways), and a meta-update may take several episodes.
+Distances are squared Euclidean, as in the paper. Differences: training episodes have 20 ways unless `train_way` asks
+for another number (the paper trains Omniglot with 60 ways), and a meta-update takes several episodes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metarl.config import check
 from metarl.fewshot.episodic import EpisodicLearner
-from metarl.fewshot.learner import OptimiserConfig, Setting, class_weights
+from metarl.fewshot.learner import OptimiserConfig, Setting, class_weights, nearness
 from metarl.seeding import Streams
 from metarl.types import Params
 
@@ -30,8 +30,8 @@ class ProtoConfig:
     """Meta-updates."""
     tasks: int = 4
     """Episodes of a meta-update, M."""
-    train_way: int = 0
-    """Ways of the training episodes; 0: as many as at test. More ways are harder, and often better."""
+    train_way: int = 20
+    """Ways of the training episodes, at most as many as there are classes; 0: as many as at test."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     """The outer optimiser."""
 
@@ -55,10 +55,9 @@ class Prototypes:
     def scores(
         self, params: Params, learned: tuple[Tensor, ...], features: Float[Tensor, "M Q F"]
     ) -> Float[Tensor, "M Q N"]:
-        """Return the negative squared distances."""
+        """Return the negative squared distances, up to a number that all classes have in common."""
         (prototypes,) = learned
-        # ‖f - c‖² without its part ‖f‖², which is the same for all classes, and with no [M, Q, N, F] on the way.
-        return 2.0 * features @ prototypes.transpose(1, 2) - prototypes.square().sum(-1)[:, None]
+        return nearness(features, prototypes)
 
 
 def make(config: ProtoConfig, setting: Setting, streams: Streams, device: torch.device) -> EpisodicLearner:

@@ -1,0 +1,106 @@
+"""R2D2 (Bertinetto, Henriques, Torr & Vedaldi 2019): ridge regression on features, solved in closed form.
+
+With X the features of the S support items and Y their one-hot labels, both divided by sqrt(S):
+
+    W = (XᵀX + λ I)⁻¹ Xᵀ Y          F x F, where S > F
+      = Xᵀ (XXᵀ + λ I)⁻¹ Y          S x S, Woodbury's form, else
+    scores of a query = α f(x) W
+
+Dividing by sqrt(S) makes λ weigh against the mean of the support's squared errors, so that one λ suits any number of
+shots. λ and α are learned, as their logarithms. The gradient goes through the solution.
+
+Differences: the paper's bias β on all scores is left out: it is one number for all classes, which a softmax does not
+see. There is no constant among the features. The systems are solved in float64 by Cholesky.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from metarl.config import check
+from metarl.fewshot.episodic import EpisodicLearner
+from metarl.fewshot.learner import OptimiserConfig, Setting
+from metarl.seeding import Streams
+from metarl.types import Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class R2d2Config:
+    """Settings of R2D2."""
+
+    iterations: int = 2000
+    """Meta-updates."""
+    tasks: int = 4
+    """Episodes of a meta-update, M."""
+    train_way: int = 20
+    """Ways of the training episodes, at most as many as there are classes; 0: as many as at test."""
+    min_shot: int = 0
+    """Train with a random number of shots, from this one to those at test; 0: always with those at test."""
+    ridge: float = 1.0
+    """λ at the start."""
+    scale: float = 10.0
+    """α at the start."""
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    """The outer optimiser."""
+
+    def __post_init__(self) -> None:
+        check(self, at_least={"iterations": 0, "tasks": 1, "train_way": 0, "min_shot": 0})
+        check(self, above={"ridge": 0.0, "scale": 0.0})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ridge:
+    """The head.
+
+    Attributes:
+        ridge: λ at the start.
+        scale: α at the start.
+    """
+
+    ridge: float
+    scale: float
+
+    def init(self, features: int, generator: torch.Generator, dtype: torch.dtype) -> Params:
+        """Return the logarithms of λ and α."""
+        return {
+            "log_ridge": torch.tensor(math.log(self.ridge), dtype=dtype),
+            "log_scale": torch.tensor(math.log(self.scale), dtype=dtype),
+        }
+
+    def learn(
+        self, params: Params, features: Float[Tensor, "M S F"], y: Int[Tensor, "M S"], way: int
+    ) -> tuple[Tensor, ...]:
+        """Return the weights, [M, F, N]."""
+        weights = ridge_weights(features.double(), nnf.one_hot(y, way).double(), params["log_ridge"].double().exp())
+        return (weights.to(features.dtype),)
+
+    def scores(
+        self, params: Params, learned: tuple[Tensor, ...], features: Float[Tensor, "M Q F"]
+    ) -> Float[Tensor, "M Q N"]:
+        """Return the scaled predictions."""
+        (weights,) = learned
+        return params["log_scale"].exp() * (features @ weights)
+
+
+def ridge_weights(
+    features: Float[Tensor, "M S F"], targets: Float[Tensor, "M S N"], ridge: Float[Tensor, ""]
+) -> Float[Tensor, "M F N"]:
+    """Return the weights of least mean squared error plus λ times their squares; of two forms, the smaller system."""
+    size, inputs = features.shape[1:]
+    x, y = features / math.sqrt(size), targets / math.sqrt(size)
+    small, first = (x.mT @ x, x.mT @ y) if size > inputs else (x @ x.mT, y)
+    identity = torch.eye(small.shape[-1], dtype=small.dtype, device=small.device)
+    solved = torch.cholesky_solve(first, torch.linalg.cholesky(small + ridge * identity))
+    return solved if size > inputs else x.mT @ solved
+
+
+def make(config: R2d2Config, setting: Setting, streams: Streams, device: torch.device) -> EpisodicLearner:
+    """Return the learner."""
+    head = Ridge(ridge=config.ridge, scale=config.scale)
+    return EpisodicLearner("r2d2", config, setting, head, streams, device, min_shot=config.min_shot)

@@ -1,0 +1,97 @@
+"""Relation networks (Sung, Yang, Zhang, Xiang, Torr & Hospedales 2018): a comparison that is learned as well.
+
+    c_n = mean of f(x) over the support items of class n
+    r_n = g([c_n, f(x)]) in (0, 1)
+    loss = mean over queries and classes of (r_n - [y = n])²
+
+g is a network with one hidden layer, layer norm before its activation, and a sigmoid at the end. Scores are the
+log-odds log(r / (1 - r)): their softmax is the probability of every class, given that the query is of one of them.
+
+Differences: the paper's g is convolutional, on feature maps of an embedding that pools twice only; here it gets the
+features that all learners get, which are small (64 numbers at 28 x 28 pixels). Features of several shots are averaged
+in place of summed, so that shots may differ between training and test. |c_n - f(x)| is a third input: g finds
+sameness in it at once, which it learns slowly from c_n and f(x) alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from metarl.config import check
+from metarl.fewshot.episodic import EpisodicLearner
+from metarl.fewshot.learner import OptimiserConfig, Setting, class_weights
+from metarl.nets import MLP
+from metarl.seeding import Streams
+from metarl.types import Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelationConfig:
+    """Settings of relation networks."""
+
+    iterations: int = 2000
+    """Meta-updates."""
+    tasks: int = 4
+    """Episodes of a meta-update, M."""
+    train_way: int = 20
+    """Ways of the training episodes, at most as many as there are classes; 0: as many as at test."""
+    relation_hidden: int = 64
+    """Hidden units of the network that compares."""
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    """The outer optimiser."""
+
+    def __post_init__(self) -> None:
+        check(self, at_least={"iterations": 0, "tasks": 1, "train_way": 0, "relation_hidden": 1})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relation:
+    """The head.
+
+    Attributes:
+        network: g without its sigmoid, from 3 F inputs.
+    """
+
+    network: MLP
+
+    def init(self, features: int, generator: torch.Generator, dtype: torch.dtype) -> Params:
+        """Draw the network."""
+        return self.network.init(generator, dtype)
+
+    def learn(
+        self, params: Params, features: Float[Tensor, "M S F"], y: Int[Tensor, "M S"], way: int
+    ) -> tuple[Tensor, ...]:
+        """Return the means of the classes, [M, N, F]."""
+        return (class_weights(y, way, features.dtype) @ features,)
+
+    def scores(
+        self, params: Params, learned: tuple[Tensor, ...], features: Float[Tensor, "M Q F"]
+    ) -> Float[Tensor, "M Q N"]:
+        """Return the log-odds of the relations."""
+        (means,) = learned
+        classes, queries = torch.broadcast_tensors(means[:, None], features[:, :, None])
+        return self.network(params, torch.cat((classes, queries, (classes - queries).abs()), dim=-1)).squeeze(-1)
+
+    def loss(
+        self,
+        params: Params,
+        scores: Float[Tensor, "M Q N"],
+        features: Float[Tensor, "M all F"],
+        y: Int[Tensor, "M all"],
+    ) -> Float[Tensor, " M"]:
+        """Return the mean squared error of the relations."""
+        queries, way = scores.shape[1:]
+        truth = nnf.one_hot(y[:, -queries:], way).to(scores.dtype)
+        return (torch.sigmoid(scores) - truth).square().mean((1, 2))
+
+
+def make(config: RelationConfig, setting: Setting, streams: Streams, device: torch.device) -> EpisodicLearner:
+    """Return the learner."""
+    inputs = 3 * setting.backbone.features
+    network = MLP(inputs=inputs, hidden=(config.relation_hidden,), outputs=1, activation="relu", layer_norm=True)
+    return EpisodicLearner("relation", config, setting, Relation(network=network), streams, device)
