@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -186,29 +185,3 @@ def test_runs_of_another_kind_are_refused(whole: Path, tmp_path: Path) -> None:
     (rl / "config.yaml").write_text(yaml.safe_dump(settings))
     with pytest.raises(UserError, match=r"is a run of another kind, RL: use metarl evaluate, or metarl train --resume"):
         load(rl)
-
-
-QUICK_START = """
-from metarl import fewshot
-
-data = fewshot.from_arrays(images, labels)  # classes are split into train, validation and test
-run = fewshot.FewShotRun(data="mine", learner="proto", way=5, shot=1, query=5)
-trained = fewshot.train("runs/mine", run, data, iterations=300)
-print(fewshot.score(trained.learner, data))  # accuracy on 600 episodes of held-out classes, 95% interval
-
-# New classes, from one picture or more of each; the labels may be any words or numbers.
-answers, probabilities = fewshot.predict(trained.learner, data, few_images, few_labels, other_images)
-"""
-
-
-def test_quick_start_with_own_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    generator = np.random.default_rng(0)
-    originals = generator.integers(0, 128, (60, 8, 8))
-    images = (originals.repeat(12, 0) + generator.integers(0, 128, (720, 8, 8))).astype(np.uint8)
-    names: dict[str, Any] = {"images": images, "labels": np.arange(60).repeat(12)}
-    names |= {"few_images": images[:36:12], "few_labels": ["oak", "elm", "ash"], "other_images": images[1:36:12]}
-    exec(compile(QUICK_START.replace("iterations=300", "iterations=60"), "quick start", "exec"), names)
-    assert names["answers"] == ["oak", "elm", "ash"]
-    assert names["probabilities"].shape == (3, 3)
-    assert (tmp_path / "runs" / "mine" / "checkpoints" / "best.pt").is_file()
