@@ -122,8 +122,7 @@ def evaluate_command(arguments: list[str]) -> int:
     )
     summary = summarise(evaluation)
     write(evaluation, summary, folder)
-    if probes:
-        probe.write(probes, folder)
+    probe.write(probes, folder)
     if options.json:
         print(json.dumps(summary | {"probe": probes} if probes else summary))
         return 0

@@ -94,7 +94,7 @@ class TrainOptions:
     """Classes of an episode."""
     shot: int = 1
     """Support items of each class; of the whole episode in regression."""
-    query: int = 15
+    query: int = 5
     """Query items of each class; of the whole episode in regression."""
     backbone: Literal["auto", "mlp", "conv4", "resnet12"] = "auto"
     """Network from items to features; auto is conv4 for images, else mlp."""
@@ -439,6 +439,8 @@ def _manifests(options: EvaluateOptions, first: Trained) -> list[Manifest]:
     fixed = [name for name, given in deciding.items() if given]
     if len(fixed) > 1 or (fixed and (options.way or options.shot or options.query is not None)):
         raise UserError(f"Got {' and '.join(fixed)}, which decides on ways, shots and queries. Leave the others out.")
+    if options.way and min(options.way) < 2:
+        raise UserError(f"Got --way {min(options.way)}. Give at least 2: among fewer classes there is nothing to tell.")
     if options.manifest is not None:
         return [manifests.read(options.manifest, first.source)]
     run = first.run

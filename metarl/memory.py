@@ -217,7 +217,7 @@ class Transformer(Core):
         if last >= self.context:
             raise UserError(
                 f"this transformer remembers {self.context} steps, those of the trials that it was trained on, and "
-                "the trial goes on: evaluate fewer episodes, or train with more --episodes"
+                "the trial goes on: evaluate fewer episodes of it (--steps), or train with more --episodes"
             )
         ahead = position + 1 if waiting is None else position + (~waiting).long()
         if torch.equal(position, written):

@@ -434,10 +434,16 @@ def _interval(figure: dict[str, Any], decimals: int | None = None) -> str:
 
 
 def write(results: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Write probe.json, and TensorBoard events in a folder for each agent, in place of earlier ones."""
+    """Write probe.json, and TensorBoard events in a folder for each agent, in place of earlier ones.
+
+    Without results the earlier ones go all the same: they belong to another evaluation.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"version": __version__, "results": list(results)}
-    write_atomically(folder / "probe.json", (json.dumps(content, indent=2) + "\n").encode())
+    if results:
+        content = {"version": __version__, "results": list(results)}
+        write_atomically(folder / "probe.json", (json.dumps(content, indent=2) + "\n").encode())
+    else:
+        (folder / "probe.json").unlink(missing_ok=True)
     for earlier in folder.glob(f"*/events.out.tfevents.*{EVENTS_SUFFIX}"):
         earlier.unlink()
     for result in results:

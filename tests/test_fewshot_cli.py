@@ -324,7 +324,7 @@ def test_list_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert [entry["name"] for entry in found["learners"]] == list(LEARNERS)
     assert [entry["name"] for entry in found["data"]] == list(DATA)
-    assert found["learners"][0]["options"]["learning_rate"] == 0.001
+    assert found["learners"][0]["options"]["train_way"] == 20
     assert main(["fewshot", "list", "maml"]) == 0
     assert "--inner-rate" in capsys.readouterr().out
     assert main(["fewshot", "list", "omniglot", "--json"]) == 0
@@ -376,7 +376,7 @@ def test_help_explains(line: str, says: list[str], capsys: pytest.CaptureFixture
         ("fewshot train --data glyphs", ["learner is needed first", "proto"]),
         ("fewshot train proto --data glyfs", ["Did you mean 'glyphs'?"]),
         ("fewshot train proto --learning-rat 1", ["Did you mean '--learning-rate'?"]),
-        ("fewshot train proto --way 0 --data sinusoid", ["--way 0", "at least 1"]),
+        ("fewshot train proto --way 0 --data sinusoid", ["--way 0", "at least 2"]),
         ("fewshot train proto --data sinusoid", ["proto compares classes", "Use maml"]),
         ("fewshot train proto --device cuda", ["no CUDA device"]),
         ("fewshot train maml --query 3 --way 30 ARRAYS", ["Got 30 ways, and the split 'test' of", "--test-episodes 0"]),

@@ -33,6 +33,11 @@ MOMENTUM = 0.1
 """Weight of the newest batch in the mean of the features."""
 
 
+def classifier_optimiser() -> OptimiserConfig:
+    """Return the optimiser that suits a classifier of images of 28 x 28 pixels."""
+    return OptimiserConfig(learning_rate=3e-3, halve_every=400)
+
+
 @runtime_checkable
 class BatchSource(Protocol):
     """A source that also gives batches of items of all its classes."""

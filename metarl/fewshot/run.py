@@ -61,7 +61,7 @@ class FewShotRun(RunSettings):
     """Classes of an episode."""
     shot: int = 1
     """Support items of each class; of the whole episode in regression."""
-    query: int = 15
+    query: int = 5
     """Query items of each class; of the whole episode in regression."""
     backbone: Literal["auto"] | BackboneName = "auto"
     """Network from items to features; auto is conv4 for images, else mlp."""
@@ -88,7 +88,7 @@ class FewShotRun(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self, at_least={"size": 0, "way": 1, "shot": 1, "query": 1, "validation": 0, "log_every": 1})
+        check(self, at_least={"size": 0, "way": 2, "shot": 1, "query": 1, "validation": 0, "log_every": 1})
 
     @property
     def title(self) -> str:

@@ -267,8 +267,8 @@ def _decode(path: Path, name: str, form: ImageForm, classes: Sequence[Listed]) -
                 if image.shape != shape:
                     raise UserError(
                         f"The images of {name} are of mixed size: {first.origin} has {shape[2]} x {shape[1]} pixels "
-                        f"and {picture.origin} {image.shape[2]} x {image.shape[1]}. Give a size that all of them are "
-                        "brought to."
+                        f"and {picture.origin} {image.shape[2]} x {image.shape[1]}. Give --size N: they are all "
+                        "brought to N x N pixels."
                     )
                 for turn, row in enumerate(rows):
                     items[row] = np.rot90(image, turn, axes=(1, 2))

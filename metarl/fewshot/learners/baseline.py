@@ -30,7 +30,7 @@ from torch.nn import functional as nnf
 
 from metarl.config import check
 from metarl.fewshot.backbones import BatchNorm
-from metarl.fewshot.classifier import Classifier, head_scores
+from metarl.fewshot.classifier import Classifier, classifier_optimiser, head_scores
 from metarl.fewshot.episodes import Episodes, Source, Support, generator_of
 from metarl.fewshot.learner import Embedder, OptimiserConfig, Predictor, Setting, task_loss
 from metarl.seeding import Streams
@@ -41,11 +41,11 @@ from metarl.types import Metrics, Params
 class BaselineConfig:
     """Settings of Baseline."""
 
-    iterations: int = 2000
+    iterations: int = 1500
     """Updates of the classifier."""
     batch_size: int = 128
     """Items of an update."""
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    optimiser: OptimiserConfig = field(default_factory=classifier_optimiser)
     """Of the classifier."""
     epochs: int = 100
     """Passes over the support set at test."""
@@ -63,8 +63,8 @@ class BaselineConfig:
 class BaselinePlusPlusConfig(BaselineConfig):
     """Settings of Baseline++."""
 
-    scale: float = 10.0
-    """What cosines are multiplied by, s."""
+    scale: float = 30.0
+    """What cosines are multiplied by, s. With many training classes the backbone learns little from a small one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,7 +27,7 @@ from torch.nn import functional as nnf
 
 from metarl.config import check
 from metarl.errors import NotFiniteError
-from metarl.fewshot.episodic import EpisodicLearner
+from metarl.fewshot.episodic import EpisodicLearner, episodic_optimiser
 from metarl.fewshot.learner import OptimiserConfig, Setting
 from metarl.seeding import Streams
 from metarl.types import Params
@@ -44,7 +44,7 @@ ROUNDING = 1e-13
 class LogisticConfig:
     """Settings of the logistic head."""
 
-    iterations: int = 2000
+    iterations: int = 1000
     """Meta-updates."""
     tasks: int = 4
     """Episodes of a meta-update, M."""
@@ -54,7 +54,7 @@ class LogisticConfig:
     """λ at the start."""
     scale: float = 1.0
     """α at the start."""
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    optimiser: OptimiserConfig = field(default_factory=episodic_optimiser)
     """The outer optimiser."""
 
     def __post_init__(self) -> None:
@@ -99,7 +99,7 @@ class Logistic:
 def optimum(
     features: Float[Tensor, "M S F"], truth: Float[Tensor, "M S N"], ridge: Float[Tensor, ""]
 ) -> Float[Tensor, "M F N"]:
-    """Return the weights of regularised logistic regression, differentiable by features and ridge.
+    """Return the weights of regularised logistic regression, differentiable (once) by features and ridge.
 
     Raises:
         NotFiniteError: Newton's method did not arrive, for features that are not finite or far too large.
@@ -113,7 +113,7 @@ def optimum(
     if after.requires_grad:
         fixed = features.detach()
         product = _hessian(weights, fixed, ridge.detach())
-        after.register_hook(lambda u: _conjugate_gradients(product, u))
+        after.register_hook(lambda u: _conjugate_gradients(product, u, TOLERANCE))
     return after
 
 
@@ -122,15 +122,16 @@ def _newton(features: Tensor, truth: Tensor, ridge: Tensor) -> Float[Tensor, "M 
     weights = features.new_zeros(len(features), features.shape[-1], truth.shape[-1])
     lengths = 0.5 ** torch.arange(12, dtype=features.dtype, device=features.device)[:, None]
     value = _objective(weights, features, truth, ridge)
-    small = TOLERANCE
-    for number in range(NEWTON_STEPS):
+    first = None
+    for _ in range(NEWTON_STEPS):
         gradient = _gradient(weights, features, truth, ridge)
         sizes = gradient.flatten(1).norm(dim=1)
-        if number == 0:
-            small = TOLERANCE * sizes.clamp_min(1.0)
-        if bool((sizes <= small).all()):
+        first = sizes.clamp_min(1.0) if first is None else first
+        if bool((sizes <= TOLERANCE * first).all()):
             return weights
-        step = -_conjugate_gradients(_hessian(weights, features, ridge), gradient)
+        # Far from the optimum a rough step does as well: the closer, the more exact (Dembo, Eisenstat & Steihaug 1982).
+        rough = (sizes / first).sqrt().clamp(TOLERANCE, 0.1)
+        step = -_conjugate_gradients(_hessian(weights, features, ridge), gradient, rough)
         values = _objective(weights + lengths[..., None, None] * step, features, truth, ridge)
         # Close to the optimum the objective changes by rounding alone.
         fits = values <= value + ROUNDING * (1.0 + value)
@@ -163,21 +164,23 @@ def _hessian(weights: Tensor, features: Tensor, ridge: Tensor) -> Callable[[Tens
 
 
 @torch.no_grad()
-def _conjugate_gradients(product: Callable[[Tensor], Tensor], right: Float[Tensor, "M F N"]) -> Float[Tensor, "M F N"]:
-    """Solve H x = b in every task, H symmetric and positive definite."""
+def _conjugate_gradients(
+    product: Callable[[Tensor], Tensor], right: Float[Tensor, "M F N"], tolerance: float | Float[Tensor, " M"]
+) -> Float[Tensor, "M F N"]:
+    """Solve H x = b in every task, H symmetric and positive definite, to a residual relative to b."""
     x, residual = torch.zeros_like(right), right
-    direction, size = right, right.square().sum((1, 2), keepdim=True)
-    enough = TOLERANCE**2 * size
+    direction, size = right, right.square().sum((1, 2))
+    enough = tolerance**2 * size
     # In exact arithmetic as many steps as unknowns suffice.
     for _ in range(right[0].numel()):
         open_ = size > enough
         if not bool(open_.any()):
             break
         bent = product(direction)
-        rate = torch.where(open_, size / (direction * bent).sum((1, 2), keepdim=True), 0.0)
+        rate = torch.where(open_, size / (direction * bent).sum((1, 2)), 0.0)[:, None, None]
         x, residual = x + rate * direction, residual - rate * bent
-        before, size = size, residual.square().sum((1, 2), keepdim=True)
-        direction = residual + torch.where(open_, size / before, 0.0) * direction
+        before, size = size, torch.where(open_, residual.square().sum((1, 2)), size)
+        direction = residual + (size / before)[:, None, None] * direction
     return x
 
 

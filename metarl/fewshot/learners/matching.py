@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from metarl.config import check
-from metarl.fewshot.episodic import EpisodicLearner
+from metarl.fewshot.episodic import EpisodicLearner, episodic_optimiser
 from metarl.fewshot.learner import OptimiserConfig, Setting
 from metarl.seeding import Streams
 from metarl.types import Params
@@ -38,7 +38,7 @@ from metarl.types import Params
 class MatchingConfig:
     """Settings of matching networks."""
 
-    iterations: int = 2000
+    iterations: int = 1000
     """Meta-updates."""
     tasks: int = 4
     """Episodes of a meta-update, M."""
@@ -50,7 +50,7 @@ class MatchingConfig:
     """Let the features of every item depend on the whole support set."""
     steps: int = 5
     """Steps of the LSTM that reads the support set for a query, K."""
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    optimiser: OptimiserConfig = field(default_factory=episodic_optimiser)
     """The outer optimiser."""
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarl.config import check
-from metarl.fewshot.episodic import EpisodicLearner
+from metarl.fewshot.episodic import EpisodicLearner, episodic_optimiser
 from metarl.fewshot.learner import OptimiserConfig, Setting, class_weights, nearness
 from metarl.seeding import Streams
 from metarl.types import Params
@@ -26,13 +26,13 @@ from metarl.types import Params
 class ProtoConfig:
     """Settings of prototypical networks."""
 
-    iterations: int = 2000
+    iterations: int = 1000
     """Meta-updates."""
     tasks: int = 4
     """Episodes of a meta-update, M."""
     train_way: int = 20
     """Ways of the training episodes, at most as many as there are classes; 0: as many as at test."""
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    optimiser: OptimiserConfig = field(default_factory=episodic_optimiser)
     """The outer optimiser."""
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from metarl.config import check
-from metarl.fewshot.episodic import EpisodicLearner
+from metarl.fewshot.episodic import EpisodicLearner, episodic_optimiser
 from metarl.fewshot.learner import OptimiserConfig, Setting
 from metarl.seeding import Streams
 from metarl.types import Params
@@ -34,7 +34,7 @@ from metarl.types import Params
 class R2d2Config:
     """Settings of R2D2."""
 
-    iterations: int = 2000
+    iterations: int = 1000
     """Meta-updates."""
     tasks: int = 4
     """Episodes of a meta-update, M."""
@@ -46,7 +46,7 @@ class R2d2Config:
     """λ at the start."""
     scale: float = 10.0
     """α at the start."""
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    optimiser: OptimiserConfig = field(default_factory=episodic_optimiser)
     """The outer optimiser."""
 
     def __post_init__(self) -> None:

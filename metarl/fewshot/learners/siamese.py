@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from metarl.config import check
-from metarl.fewshot.episodic import EpisodicLearner
+from metarl.fewshot.episodic import EpisodicLearner, episodic_optimiser
 from metarl.fewshot.learner import OptimiserConfig, Setting
 from metarl.seeding import Streams
 from metarl.types import Params
@@ -37,7 +37,7 @@ Distance = Literal["l1", "l2"]
 class SiameseConfig:
     """Settings of Siamese networks."""
 
-    iterations: int = 2000
+    iterations: int = 1000
     """Meta-updates."""
     tasks: int = 4
     """Episodes of a meta-update, M."""
@@ -45,7 +45,7 @@ class SiameseConfig:
     """Ways of the training episodes, at most as many as there are classes; 0: as many as at test."""
     distance: Distance = "l1"
     """Weighted sum of absolute, or of squared, differences of the features."""
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    optimiser: OptimiserConfig = field(default_factory=episodic_optimiser)
     """The outer optimiser."""
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ from torch.nn import functional as nnf
 
 from metarl.config import check
 from metarl.fewshot.backbones import BatchNorm
-from metarl.fewshot.classifier import Classifier
+from metarl.fewshot.classifier import Classifier, classifier_optimiser
 from metarl.fewshot.episodes import Episodes, Source, Support
 from metarl.fewshot.learner import (
     Embedder,
@@ -49,13 +49,13 @@ Transform = Literal["un", "l2n", "cl2n"]
 class SimpleShotConfig:
     """Settings of SimpleShot."""
 
-    iterations: int = 2000
+    iterations: int = 1500
     """Updates of the classifier."""
     batch_size: int = 128
     """Items of an update."""
     transform: Transform = "cl2n"
     """What is done to features at test: nothing; unit length; centred, then unit length."""
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    optimiser: OptimiserConfig = field(default_factory=classifier_optimiser)
     """Of the classifier."""
 
     def __post_init__(self) -> None:
