@@ -409,9 +409,10 @@ def _orders(learner: Baseline, size: int, epochs: int) -> list[Tensor]:
 @pytest.mark.parametrize("kind", ["baseline", "baseline++"])
 def test_the_path_of_a_baseline_goes_from_chance_to_what_fit_gives(kind: str) -> None:
     learner = made(kind, images(), epochs=4)
-    assert isinstance(learner, Stepwise)
+    stepwise: object = learner
+    assert isinstance(stepwise, Stepwise)
     support, x = support_of([0, 1, 2, 1, 0], 3), noise(2, 5, seed=1)
-    path = learner.path(support, 6)
+    path = stepwise.path(support, 6)
     assert len(path) == 7
     first = path[0].predict(x)
     near(first, first[..., :1].expand_as(first))
@@ -472,8 +473,7 @@ def test_a_classifier_keeps_the_mean_of_its_features_and_the_moments_of_its_norm
         streams=Streams(0),
         device=CPU,
     )
-    for number in range(60):
-        metrics = classifier.update(data, number)
+    metrics = [classifier.update(data, number) for number in range(60)][-1]
     assert set(metrics) == {"train/loss", "train/accuracy", "update/gradient_norm", "update/learning_rate"}
     assert classifier.mean is not None
     everything = data.items("train", torch.arange(CLASSES * 6))
