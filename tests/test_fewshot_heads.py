@@ -160,14 +160,14 @@ def test_siamese_takes_the_best_pair_and_learns_from_all_of_them(distance: Dista
 # -- relation ---------------------------------------------------------------------------------------------------------
 
 
-def test_relation_is_trained_by_squared_errors_and_scored_by_log_odds() -> None:
+def test_relation_is_trained_by_balanced_squared_errors_and_scored_by_log_odds() -> None:
     head = Relation(network=MLP(inputs=3 * FEATURES, hidden=(7,), outputs=1, activation="relu"))
     params = head.init(FEATURES, seeded(), DOUBLE)
     scores = head.scores(params, head.learn(params, support(), UNEVEN, WAY), queries())
     y = torch.arange(QUERIES).remainder(WAY).expand(TASKS, -1)
     loss = head.loss(params, scores, torch.cat((support(), queries()), dim=1), torch.cat((UNEVEN, y), dim=1))
     for m in range(TASKS):
-        errors = []
+        own, others = [], []
         for q in range(QUERIES):
             for n in range(WAY):
                 total = support()[m, UNEVEN[m] == n].sum(0)
@@ -178,8 +178,11 @@ def test_relation_is_trained_by_squared_errors_and_scored_by_log_odds() -> None:
                 hidden = torch.relu(torch.cat((a, b, (a - b) ** 2)) @ params["w0"] + params["b0"])
                 relation = (hidden @ params["w1"] + params["b1"]).sigmoid()
                 near(torch.logit(relation)[0], scores[m, q, n], 1e-9)
-                errors.append(float((relation - float(y[m, q] == n)) ** 2))
-        near(loss[m], float(np.mean(errors)))
+                if y[m, q] == n:
+                    own.append(float((relation - 1.0) ** 2))
+                else:
+                    others.append(float(relation**2))
+        near(loss[m], 0.5 * float(np.mean(own)) + 0.5 * float(np.mean(others)))
 
 
 # -- ridge ------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from metarl.errors import UserError
 from metarl.fewshot.backbones import Backbone, BatchNorm, Conv4, MlpBackbone
 from metarl.fewshot.classes import ClassData, ClassSplit
 from metarl.fewshot.classifier import Classifier
-from metarl.fewshot.episodes import Episodes, EpisodeShape, Support
+from metarl.fewshot.episodes import Episodes, EpisodeShape, Support, generator_of
 from metarl.fewshot.episodic import EpisodicLearner
 from metarl.fewshot.learner import FewShotLearner, OptimiserConfig, Setting, Stepwise, accuracy, task_loss
 from metarl.fewshot.learners import LEARNERS, config_class, make
@@ -33,7 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "matching": {},
     "matching full_context": {"full_context": True, "steps": 2},
     "siamese": {},
-    "siamese l2": {"distance": "l2"},
+    "siamese l1": {"distance": "l1"},
     "relation": {},
     "r2d2": {},
     "logistic": {},
@@ -236,7 +236,8 @@ def test_each_learns_what_tells_classes_apart(kind: str) -> None:
     learner = made(kind, setting)
     shape = EpisodeShape(way=5, shot=1, query=5)
     before = score(learner, data, shape)
-    metrics = [learner.update(data, number) for number in range(250)]
+    # The logistic head takes its time.
+    metrics = [learner.update(data, number) for number in range(100 if kind == "logistic" else 300)]
     after = score(learner, data, shape)
     assert before < 0.45
     assert after > 0.7
@@ -245,29 +246,18 @@ def test_each_learns_what_tells_classes_apart(kind: str) -> None:
     assert score(learner, data, EpisodeShape(way=10, shot=3, query=5)) > 0.6
 
 
-class Shapes:
-    """Noisy images of classes, as episodes and as batches."""
-
-    name = "shapes"
-    item_shape = IMAGE
-    outputs = 0
-
-    def __init__(self) -> None:
-        items = torch.randn(CLASSES, 1, *IMAGE, generator=seeded(8)) + 0.5 * torch.randn(
-            CLASSES, 6, *IMAGE, generator=seeded(9)
-        )
-        split = ClassSplit(
-            items=items.flatten(0, 1), sizes=torch.full((CLASSES,), 6), names=tuple(map(str, range(CLASSES)))
-        )
-        self.data = ClassData(name=self.name, splits={"train": split})
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.data, name)
+def shapes() -> ClassData:
+    """Return noisy images of classes."""
+    shape, generator = (CLASSES, 6, *IMAGE), seeded(8)
+    items = torch.randn(CLASSES, 1, *IMAGE, generator=generator) + 0.5 * torch.randn(shape, generator=generator)
+    names = tuple(f"class {n}" for n in range(CLASSES))
+    split = ClassSplit(items=items.flatten(0, 1), sizes=torch.full((CLASSES,), 6), names=names)
+    return ClassData(name="shapes", splits={"train": split})
 
 
 @pytest.mark.parametrize("policy", ["support", "running"])
 def test_training_that_was_interrupted_goes_on_bit_for_bit(kind: str, policy: BatchNorm) -> None:
-    data = Shapes().data
+    data = shapes()
     setting = images(torch.float32, batch_norm=policy)
     whole, first = (made(kind, setting) for _ in range(2))
     for number in range(4):
@@ -276,8 +266,8 @@ def test_training_that_was_interrupted_goes_on_bit_for_bit(kind: str, policy: Ba
         first.update(data, number)
     file = io.BytesIO()
     torch.save(first.state_dict(), file)
-    for number in range(2, 5):
-        first.update(data, number)
+    # What was saved does not change with the learner.
+    first.update(data, 2)
     # Another seed: everything has to come from the file.
     file.seek(0)
     name = kind.split()[0]
@@ -317,7 +307,7 @@ def test_a_state_of_another_network_is_refused(kind: str) -> None:
 
 
 def test_averages_of_training_are_needed_and_used_by_the_running_policy(kind: str) -> None:
-    data = Shapes().data
+    data = shapes()
     test = data.episodes("train", range(2), SHAPE, 1)
     learner = made(kind, images(torch.float32, batch_norm="running"))
     with pytest.raises(UserError, match="no averages"):
@@ -325,8 +315,6 @@ def test_averages_of_training_are_needed_and_used_by_the_running_policy(kind: st
     for number in range(2):
         learner.update(data, number)
     scores = scores_of(learner, test.support, test.query_x)
-    # Not even the support set has an influence on how an item is normalised.
-    assert learner.moments.averages if isinstance(learner, EpisodicLearner) else learner.classifier.moments.averages
     assert (scores - scores_of(learner, test.support, test.query_x, "support")).abs().max() > 1e-4
 
 
@@ -400,8 +388,6 @@ def test_baselines_head_is_what_torchs_sgd_makes_of_a_linear_layer() -> None:
 
 
 def _orders(learner: Baseline, size: int, epochs: int) -> list[Tensor]:
-    from metarl.fewshot.episodes import generator_of
-
     generator = generator_of(0, learner.setting.seed, "order of support items")
     return [torch.randperm(size, generator=generator) for _ in range(epochs)]
 
@@ -424,7 +410,7 @@ def test_the_path_of_a_baseline_goes_from_chance_to_what_fit_gives(kind: str) ->
 def test_fitting_a_head_changes_neither_the_backbone_nor_torchs_generator() -> None:
     learner = made("baseline", images())
     before, generator = learner.state_dict(), torch.get_rng_state()
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.no_grad():
         scores_of(learner, support_of([0, 1], 2), noise(2, 3))
     assert_same(learner.state_dict(), before)
     assert torch.equal(torch.get_rng_state(), generator)
@@ -463,7 +449,7 @@ def test_simpleshot_transforms_features_and_takes_the_nearest_mean(transform: Tr
 
 
 def test_a_classifier_keeps_the_mean_of_its_features_and_the_moments_of_its_norms() -> None:
-    data = Shapes().data
+    data = shapes()
     classifier = Classifier(
         "x",
         images(torch.float32),

@@ -179,8 +179,9 @@ def _conjugate_gradients(
         bent = product(direction)
         rate = torch.where(open_, size / (direction * bent).sum((1, 2)), 0.0)[:, None, None]
         x, residual = x + rate * direction, residual - rate * bent
-        before, size = size, torch.where(open_, residual.square().sum((1, 2)), size)
-        direction = residual + (size / before)[:, None, None] * direction
+        before, size = size, residual.square().sum((1, 2))
+        # A task whose right side is 0 has nothing to go by: 0 / 0 would spoil it while others are still open.
+        direction = residual + torch.where(open_, size / before, 0.0)[:, None, None] * direction
     return x
 
 
