@@ -391,13 +391,12 @@ def _compare(
 
 def _timed(update: Callable[[], object], least: float = 0.2) -> float:
     """Return the seconds of one call, over as many as fill a fifth of a second."""
-    started = time.perf_counter()
-    for calls in count(1):
+    started, passed, calls = time.perf_counter(), 0.0, 0
+    while passed < least:
         update()
+        calls += 1
         passed = time.perf_counter() - started
-        if passed >= least:
-            return passed / calls
-    raise AssertionError("never reached")
+    return passed / calls
 
 
 def _peak(case: str, name: str, threads: int) -> float:

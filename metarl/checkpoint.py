@@ -16,6 +16,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,69 @@ from metarl.errors import UserError
 FORMAT = 1
 """Number of the file layout; files of another layout are refused."""
 
-_MAGIC = b"metarl checkpoint "
+
+@dataclass(frozen=True, kw_only=True)
+class Seal:
+    """The form of a file that says what it is and tells damage from soundness.
+
+    One after the other: `magic` with the format and a line end; the sha256 of all that follows, hexadecimal, and a line
+    end; a header, one line of JSON, and a line end; the payload.
+
+    Attributes:
+        magic: first words of the file.
+        format: number of the layout; files of another one are refused.
+        kind: what such a file is called.
+        digest: what its sha256 is called.
+        missing: what to do where there is none.
+        foreign: what a file is not, and what to give in its place.
+    """
+
+    magic: bytes
+    format: int
+    kind: str
+    digest: str
+    missing: str
+    foreign: str
+
+    def close(self, body: bytes) -> bytes:
+        """Return the content of a file, from its header line and payload."""
+        digest = hashlib.sha256(body).hexdigest().encode()
+        return self.magic + str(self.format).encode() + b"\n" + digest + b"\n" + body
+
+    def open(self, path: Path) -> tuple[dict[str, Any], bytes]:
+        """Return header and payload of a sound file.
+
+        Raises:
+            UserError: the file is missing, foreign, truncated, damaged or of another format.
+        """
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError as error:
+            raise UserError(f"There is no {self.kind} {path}. {self.missing}") from error
+        magic, _, rest = content.partition(b"\n")
+        if not magic.startswith(self.magic):
+            raise UserError(f"{path} is not {self.foreign}")
+        if magic != self.magic + str(self.format).encode():
+            found = magic.removeprefix(self.magic).decode(errors="replace")
+            raise UserError(
+                f"{path} has {self.kind} format {found}, this version reads {self.format}. "
+                "Use the version that wrote it."
+            )
+        digest, _, body = rest.partition(b"\n")
+        if hashlib.sha256(body).hexdigest().encode() != digest:
+            raise UserError(f"{path} is truncated or damaged: its {self.digest} does not fit. Use another {self.kind}.")
+        header, _, payload = body.partition(b"\n")
+        return json.loads(header), payload
+
+
+_SEAL = Seal(
+    magic=b"metarl checkpoint ",
+    format=FORMAT,
+    kind="checkpoint",
+    digest="checksum",
+    missing="Check the run folder.",
+    foreign="a checkpoint of metarl. Give a file that `metarl train` wrote.",
+)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -100,7 +163,7 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises:
         UserError: if the file is missing, foreign, truncated, damaged or of another format.
     """
-    return _decode(path)[0]
+    return _SEAL.open(path)[0]
 
 
 class CheckpointFolder:
@@ -147,35 +210,12 @@ def _encode(payload: dict[str, Any], header: Mapping[str, Any]) -> bytes:
         torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
     except Exception as error:
         raise ValueError(f"A checkpoint holds tensors and plain data only; this one does not: {error}") from error
-    body = json.dumps(header).encode() + b"\n" + buffer.getvalue()
-    digest = hashlib.sha256(body).hexdigest().encode()
-    return _MAGIC + str(FORMAT).encode() + b"\n" + digest + b"\n" + body
-
-
-def _decode(path: Path) -> tuple[dict[str, Any], bytes]:
-    """Return header and payload bytes of a sound file."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise UserError(f"There is no checkpoint {path}. Check the run folder.") from error
-    magic, _, rest = content.partition(b"\n")
-    if not magic.startswith(_MAGIC):
-        raise UserError(f"{path} is not a checkpoint of metarl. Give a file that `metarl train` wrote.")
-    if magic != _MAGIC + str(FORMAT).encode():
-        found = magic.removeprefix(_MAGIC).decode(errors="replace")
-        raise UserError(
-            f"{path} has checkpoint format {found}, this version reads {FORMAT}. Use the version that wrote it."
-        )
-    digest, _, body = rest.partition(b"\n")
-    if hashlib.sha256(body).hexdigest().encode() != digest:
-        raise UserError(f"{path} is truncated or damaged: its checksum does not fit. Use another checkpoint.")
-    header, _, payload = body.partition(b"\n")
-    return json.loads(header), payload
+    return _SEAL.close(json.dumps(header).encode() + b"\n" + buffer.getvalue())
 
 
 def _read(path: Path, expect: Mapping[str, Any]) -> dict[str, Any]:
     """Return the payload of a sound file that fits."""
-    header, payload = _decode(path)
+    header, payload = _SEAL.open(path)
     # Through JSON and back, so that tuples and lists compare equal.
     differences = list(_differences(header, json.loads(json.dumps(expect))))
     if differences:
@@ -200,7 +240,7 @@ def _differences(header: Mapping[str, Any], expect: Mapping[str, Any], prefix: s
 def _is_sound(path: Path) -> bool:
     """Tell if a checkpoint file is whole."""
     try:
-        _decode(path)
+        _SEAL.open(path)
     except UserError:
         return False
     return True

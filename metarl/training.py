@@ -20,6 +20,7 @@ import os
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -53,7 +54,7 @@ SLOW = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunSettings:
+class RunSettings(ABC):
     """Settings that every run has. A subclass has one of the fields of KINDS."""
 
     seed: int = 0
@@ -78,9 +79,9 @@ class RunSettings:
     """Fields that may change from one start of a run to the next."""
 
     @property
+    @abstractmethod
     def title(self) -> str:
         """What the run is called while it is shown."""
-        raise NotImplementedError
 
     @property
     def command(self) -> str:

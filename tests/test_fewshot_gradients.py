@@ -15,9 +15,10 @@ from metarl.fewshot.backbones import Backbone, BatchNorm, Conv4, MlpBackbone, No
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Support
 from metarl.fewshot.executors import Executor, MetaGradient, Pass, choose
 from metarl.fewshot.learner import FewShotLearner, OptimiserConfig, Setting, Stepwise, task_loss
-from metarl.fewshot.learners.imaml import Imaml, ImamlConfig, conjugate_gradients
+from metarl.fewshot.learners.imaml import Imaml, ImamlConfig
 from metarl.fewshot.learners.maml import Maml, MamlConfig
 from metarl.fewshot.learners.reptile import Reptile, ReptileConfig
+from metarl.fewshot.solved import conjugate_gradients
 from metarl.seeding import Streams
 from metarl.types import Params
 
@@ -277,7 +278,7 @@ def test_first_order_leaves_the_curvature_out() -> None:
     exact, first = (flat(maml(first_order=value).meta_gradient(episodes)[0]) for value in (False, True))
     learner = maml(first_order=True)
     # By definition: the query loss's gradient at the adapted parameters.
-    path = learner._path(episodes.support, 2, "support")[-1]
+    *_, path = learner._path(episodes.support, 2, "support")
     leaves = {name: value.clone().requires_grad_() for name, value in path.items()}
     scores = learner.model.queries(leaves, episodes.support.x, episodes.query_x, "support", by_task=True)
     loss = task_loss(scores, episodes.query_y, 3).mean()

@@ -20,6 +20,7 @@ from metarl.fewshot.learners.matching import Attention
 from metarl.fewshot.learners.proto import Prototypes
 from metarl.fewshot.learners.relation import Relation
 from metarl.fewshot.learners.siamese import Distance, Pairs
+from metarl.fewshot.solved import SolvedHead
 from metarl.nets import MLP
 
 TASKS, WAY, FEATURES, QUERIES = 3, 4, 5, 6
@@ -206,7 +207,7 @@ def test_ridge_weights_are_differentiated_through_the_solution(size: int) -> Non
 
 
 def test_a_support_set_given_twice_changes_no_ridge_or_logistic_head() -> None:
-    for head in (r2d2.Ridge(ridge=0.5, scale=2.0), logistic.Logistic(ridge=0.5, scale=2.0)):
+    for head in (SolvedHead(solve=solve, ridge=0.5, scale=2.0) for solve in (r2d2.ridge_weights, logistic.optimum)):
         params = head.init(FEATURES, seeded(), DOUBLE)
         once = head.learn(params, support(), UNEVEN, WAY)
         twice = head.learn(params, torch.cat((support(),) * 2, 1), torch.cat((UNEVEN,) * 2, 1), WAY)
@@ -214,7 +215,7 @@ def test_a_support_set_given_twice_changes_no_ridge_or_logistic_head() -> None:
 
 
 def test_ridge_and_scale_begin_as_configured() -> None:
-    head = r2d2.Ridge(ridge=0.5, scale=2.0)
+    head = SolvedHead(solve=r2d2.ridge_weights, ridge=0.5, scale=2.0)
     params = head.init(FEATURES, seeded(), DOUBLE)
     weights = r2d2.ridge_weights(support(), nnf.one_hot(UNEVEN, WAY).double(), torch.tensor(0.5, dtype=DOUBLE))
     near(head.scores(params, head.learn(params, support(), UNEVEN, WAY), queries()), 2.0 * queries() @ weights)
@@ -268,7 +269,7 @@ def test_features_that_are_not_finite_give_a_logistic_head_no_optimum() -> None:
 
 
 def test_the_loss_of_a_logistic_head_falls_with_its_gradient() -> None:
-    head = logistic.Logistic(ridge=0.1, scale=1.0)
+    head = SolvedHead(solve=logistic.optimum, ridge=0.1, scale=1.0)
     params = {name: value.requires_grad_() for name, value in head.init(FEATURES, seeded(), DOUBLE).items()}
     y = torch.arange(QUERIES).remainder(WAY).expand(TASKS, -1)
 

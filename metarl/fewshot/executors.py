@@ -27,10 +27,11 @@ from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import grad, grad_and_value, vmap
+from torch.func import grad_and_value, vmap
 
 from metarl.errors import UserError, nearest
 from metarl.fewshot.backbones import Backbone, MlpBackbone
+from metarl.inner import Rates, adapt
 from metarl.types import Params
 
 Executor = Literal["auto", "loop", "grouped", "vmap", "compiled"]
@@ -59,7 +60,7 @@ class Pass:
         loss: Callable[[Params, Params], Tensor],
         params: Params,
         fixed: Params,
-        rates: Mapping[str, Tensor | float],
+        rates: Rates,
         *,
         second_order: bool,
     ) -> Params:
@@ -73,12 +74,9 @@ class Pass:
             second_order: else the gradient is a constant.
         """
         if self.functional:
-            gradient = grad(lambda p: loss(p, fixed).sum())(params)
-            if not second_order:
-                gradient = {name: value.detach() for name, value in gradient.items()}
-            return _moved(params, rates, gradient)
+            return adapt(loss, params, fixed, rates, first_order=not second_order)
         if not (self.recompute and second_order and torch.is_grad_enabled()):
-            return _moved(params, rates, _gradient(loss, params, fixed, keep=second_order))
+            return _moved(params, rates, gradient_of(loss, params, fixed, keep=second_order))
         names, others = list(params), list(fixed)
         learned = [name for name, rate in rates.items() if isinstance(rate, Tensor)]
 
@@ -86,14 +84,14 @@ class Pass:
             p = dict(zip(names, tensors, strict=False))
             f = dict(zip(others, tensors[len(names) :], strict=False))
             r = {**rates, **dict(zip(learned, tensors[len(names) + len(others) :], strict=True))}
-            return tuple(_moved(p, r, _gradient(loss, p, f, keep=torch.is_grad_enabled())).values())
+            return tuple(_moved(p, r, gradient_of(loss, p, f, keep=torch.is_grad_enabled())).values())
 
         tensors = (*params.values(), *fixed.values(), *(rates[name] for name in learned))
         return dict(zip(names, _Recomputed.apply(anew, *tensors), strict=True))
 
 
-def _gradient(loss: Callable[[Params, Params], Tensor], params: Params, fixed: Params, *, keep: bool) -> Params:
-    """Return ∇ loss with respect to `params`, with its graph if `keep`."""
+def gradient_of(loss: Callable[[Params, Params], Tensor], params: Params, fixed: Params, *, keep: bool) -> Params:
+    """Return ∇ loss(params, fixed) with respect to `params`, with its graph if `keep`; of every task, if it is [M]."""
     with torch.enable_grad():
         # Leaves have no history; what has one keeps it.
         at = {name: value if value.requires_grad else value.detach().requires_grad_() for name, value in params.items()}
@@ -102,7 +100,7 @@ def _gradient(loss: Callable[[Params, Params], Tensor], params: Params, fixed: P
     return dict(zip(params, gradient, strict=True))
 
 
-def _moved(params: Params, rates: Mapping[str, Tensor | float], gradient: Params) -> Params:
+def _moved(params: Params, rates: Rates, gradient: Params) -> Params:
     return {name: value - rates[name] * gradient[name] for name, value in params.items()}
 
 

@@ -7,9 +7,11 @@ Any number of ways and shots is allowed at test. Whatever is called `M` is a num
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -21,6 +23,8 @@ from metarl.fewshot.backbones import Backbone, BatchNorm, Moment, Norm
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Source, Support
 from metarl.nets import load_params
 from metarl.types import Metrics, Params
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +191,14 @@ class RunningMoments:
         self.averages: list[Moment] | None = None
 
     @torch.no_grad()
+    def measure(self, backbone: Backbone, params: Params, episodes: Episodes, *, by_task: bool = False) -> None:
+        """Take in the moments of all items of some episodes; arguments as of the backbone."""
+        seen: list[Moment] = []
+        everything = torch.cat((episodes.support.x, episodes.query_x), dim=1)
+        backbone(params, everything, Norm("running", seen=seen), by_task=by_task)
+        self.update(seen)
+
+    @torch.no_grad()
     def update(self, seen: Sequence[Moment]) -> None:
         """Take in the moments of one pass; their mean over episodes, where they have such an axis."""
         now = [Moment(*(part.mean(0) if part.dim() == 2 else part for part in moment)) for moment in seen]
@@ -295,7 +307,8 @@ class Optimiser:
         """Return parameters and the optimiser's own state."""
         return {
             "params": {name: value.detach().to("cpu", copy=True) for name, value in self.params.items()},
-            "optimiser": _copied(self._optimiser.state_dict()),
+            # Copies: the optimiser works in place.
+            "optimiser": deepcopy(self._optimiser.state_dict()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -308,20 +321,14 @@ class Optimiser:
         with torch.no_grad():
             for name, value in self.params.items():
                 value.copy_(stored[name])
-        self._optimiser.load_state_dict(_copied(state["optimiser"]))
-
-
-def _copied(state: Any) -> Any:
-    """Return plain data with its tensors copied: the optimiser works in place."""
-    if isinstance(state, Tensor):
-        return state.detach().clone()
-    if isinstance(state, dict):
-        return {key: _copied(value) for key, value in state.items()}
-    if isinstance(state, list | tuple):
-        return type(state)(_copied(item) for item in state)
-    return state
+        self._optimiser.load_state_dict(deepcopy(state["optimiser"]))
 
 
 def meta_batch(number: int, size: int) -> range:
     """Return the numbers of the episodes of a meta-update."""
     return range(number * size, (number + 1) * size)
+
+
+def last(items: Iterable[Item]) -> Item:
+    """Return the last of some items, of which no other is kept."""
+    return deque(items, maxlen=1).pop()

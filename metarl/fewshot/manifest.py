@@ -25,7 +25,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from metarl.checkpoint import write_atomically
+from metarl.checkpoint import Seal, write_atomically
 from metarl.errors import UserError
 from metarl.fewshot.classes import Drawn
 from metarl.fewshot.episodes import Episodes, EpisodeShape, MetaDatasetShape, Source, Support
@@ -38,7 +38,14 @@ AT_ONCE = 100
 Shape = EpisodeShape | MetaDatasetShape
 Arrays = dict[str, np.ndarray]
 
-_MAGIC = b"metarl episodes "
+_SEAL = Seal(
+    magic=b"metarl episodes ",
+    format=FORMAT,
+    kind="manifest",
+    digest="hash",
+    missing="Give a file that `metarl fewshot evaluate` wrote.",
+    foreign="a manifest of episodes. Give a file that `metarl fewshot evaluate` wrote.",
+)
 _ROWS = ("support_rows", "support_y", "query_rows", "query_y")
 _VALUES = ("support_x", "support_y", "query_x", "query_y")
 
@@ -178,7 +185,7 @@ def join(source: Source, split: str, parts: Sequence[Arrays], shape: Shape, seed
 def write(manifest: Manifest, path: Path) -> None:
     """Write a manifest; at every moment the old or the whole new file is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, _MAGIC + str(FORMAT).encode() + b"\n" + manifest.hash.encode() + b"\n" + manifest.body)
+    write_atomically(path, _SEAL.close(manifest.body))
 
 
 def read(path: Path, source: Source) -> Manifest:
@@ -191,23 +198,7 @@ def read(path: Path, source: Source) -> Manifest:
     Raises:
         UserError: the file is missing, foreign, truncated, damaged or of another format; or its data are others.
     """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise UserError(f"There is no manifest {path}. Give a file that `metarl fewshot evaluate` wrote.") from error
-    magic, _, rest = content.partition(b"\n")
-    if not magic.startswith(_MAGIC):
-        raise UserError(f"{path} is not a manifest of episodes. Give a file that `metarl fewshot evaluate` wrote.")
-    if magic != _MAGIC + str(FORMAT).encode():
-        other = magic.removeprefix(_MAGIC).decode(errors="replace")
-        raise UserError(
-            f"{path} has manifest format {other}, this version reads {FORMAT}. Use the version that wrote it."
-        )
-    digest, _, body = rest.partition(b"\n")
-    if hashlib.sha256(body).hexdigest().encode() != digest:
-        raise UserError(f"{path} is truncated or damaged: its hash does not fit. Use another manifest.")
-    line, _, data = body.partition(b"\n")
-    header = json.loads(line)
+    header, data = _SEAL.open(path)
     found = source.describe()["fingerprint"]
     if header["fingerprint"] != found:
         raise UserError(

@@ -32,7 +32,7 @@ from metarl.config import check
 from metarl.fewshot.backbones import BatchNorm
 from metarl.fewshot.classifier import Classifier, classifier_optimiser, head_scores
 from metarl.fewshot.episodes import Episodes, Source, Support, generator_of
-from metarl.fewshot.learner import Embedder, OptimiserConfig, Predictor, Setting, task_loss
+from metarl.fewshot.learner import Embedder, OptimiserConfig, Predictor, Setting, last, task_loss
 from metarl.seeding import Streams
 from metarl.types import Metrics, Params
 
@@ -107,8 +107,7 @@ class Baseline:
 
     def fit(self, support: Support, batch_norm: BatchNorm | None = None) -> Predictor:
         """Fit the heads of M tasks."""
-        *_, last = self._epochs(support, self.config.epochs, batch_norm)
-        return last
+        return last(self._epochs(support, self.config.epochs, batch_norm))
 
     def path(self, support: Support, steps: int, batch_norm: BatchNorm | None = None) -> Sequence[Predictor]:
         """Return the predictors after 0, 1, ... `steps` epochs."""

@@ -12,7 +12,7 @@ steps (the paper also offers a Hessian-free one), and the number of conjugate-gr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,8 +21,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarl.config import check
-from metarl.fewshot.backbones import BatchNorm, Moment, Norm
+from metarl.fewshot.backbones import BatchNorm, Norm
 from metarl.fewshot.episodes import Episodes, Source, Support
+from metarl.fewshot.executors import gradient_of
 from metarl.fewshot.learner import (
     Optimiser,
     OptimiserConfig,
@@ -30,11 +31,13 @@ from metarl.fewshot.learner import (
     RunningMoments,
     Setting,
     averages_for,
+    last,
     meta_batch,
     scores_metrics,
     task_loss,
 )
 from metarl.fewshot.model import AdaptedPredictor, Model
+from metarl.fewshot.solved import conjugate_gradients
 from metarl.seeding import Streams
 from metarl.types import Metrics, Params
 
@@ -90,31 +93,24 @@ class Imaml:
 
     # -- the inner loop -----------------------------------------------------------------------------------------------
 
-    def _adapt(self, support: Support, steps: int, norm: Norm) -> list[Params]:
-        """Return the parameters of M tasks after 0 ... `steps` gradient steps, without a graph."""
+    def _adapt(self, support: Support, steps: int, norm: Norm) -> Iterator[Params]:
+        """Yield the parameters of M tasks after 0 ... `steps` gradient steps, without a graph."""
         tasks = len(support.x)
         start = self.model.for_way({name: value.detach() for name, value in self.params.items()}, support.way)
-        path = [{name: value.expand(tasks, *value.shape) for name, value in start.items()}]
-        for _ in range(steps):
-            at = path[-1]
-            gradient = self._gradient(at, support, norm)
-            # With the pull towards the start.
-            path.append(
-                {
-                    name: value
-                    - self.config.inner_rate * (gradient[name] + self.config.strength * (value - start[name]))
-                    for name, value in at.items()
-                }
-            )
-        return path
+        at = {name: value.expand(tasks, *value.shape) for name, value in start.items()}
+        yield at
 
-    def _gradient(self, params: Params, support: Support, norm: Norm) -> Params:
-        """Return the gradients of M support losses."""
-        with torch.enable_grad():
-            leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-            loss = self.model.loss(leaves, support.x, support.y, support.way, norm, by_task=True)
-            gradient = torch.autograd.grad(loss.sum(), list(leaves.values()), materialize_grads=True)
-        return dict(zip(params, gradient, strict=True))
+        def loss(params: Params, fixed: Params) -> Tensor:
+            return self.model.loss(params, support.x, support.y, support.way, norm, by_task=True)
+
+        rate, strength = self.config.inner_rate, self.config.strength
+        for _ in range(steps):
+            gradient = gradient_of(loss, at, {}, keep=False)
+            # With the pull towards the start.
+            at = {
+                name: value - rate * (gradient[name] + strength * (value - start[name])) for name, value in at.items()
+            }
+            yield at
 
     # -- training -----------------------------------------------------------------------------------------------------
 
@@ -122,7 +118,7 @@ class Imaml:
         """Return the meta-gradient of a meta-batch, its losses [M] and the scores of its queries."""
         support, policy = episodes.support, self.setting.batch_norm
         norm = Norm(policy)
-        adapted = self._adapt(support, self.config.inner_steps, norm)[-1]
+        adapted = last(self._adapt(support, self.config.inner_steps, norm))
         leaves = {name: value.detach().requires_grad_() for name, value in adapted.items()}
         values = list(leaves.values())
         scores = self.model.queries(leaves, support.x, episodes.query_x, policy, by_task=True)
@@ -155,26 +151,25 @@ class Imaml:
         gradient, _, scores = self.meta_gradient(episodes)
         metrics = self.optimiser.step(gradient, number)
         if self.setting.batch_norm == "running" and self.setting.backbone.norms:
-            with torch.no_grad():
-                seen: list[Moment] = []
-                everything = torch.cat((episodes.support.x, episodes.query_x), dim=1)
-                self.setting.backbone(self.params, everything, Norm("running", seen=seen))
-                self.moments.update(seen)
+            self.moments.measure(self.setting.backbone, self.params, episodes)
         return {**scores_metrics(scores, episodes), **metrics}
 
     # -- test ---------------------------------------------------------------------------------------------------------
 
-    def path(self, support: Support, steps: int, batch_norm: BatchNorm | None = None) -> Sequence[Predictor]:
-        """Return the predictors after 0 ... `steps` inner steps."""
+    def _predictors(self, support: Support, steps: int, batch_norm: BatchNorm | None) -> Iterator[AdaptedPredictor]:
         support = support.to(self.device)
         policy = batch_norm or self.setting.batch_norm
         averages = averages_for(policy, self.setting, self.moments)
-        path = self._adapt(support, steps, Norm(policy, averages=averages))
-        return [AdaptedPredictor(self.model, params, support, policy, averages) for params in path]
+        for params in self._adapt(support, steps, Norm(policy, averages=averages)):
+            yield AdaptedPredictor(self.model, params, support, policy, averages)
+
+    def path(self, support: Support, steps: int, batch_norm: BatchNorm | None = None) -> Sequence[Predictor]:
+        """Return the predictors after 0 ... `steps` inner steps."""
+        return list(self._predictors(support, steps, batch_norm))
 
     def fit(self, support: Support, batch_norm: BatchNorm | None = None) -> Predictor:
         """Adapt to M tasks."""
-        return self.path(support, self.config.inner_steps, batch_norm)[-1]
+        return last(self._predictors(support, self.config.inner_steps, batch_norm))
 
     # -- storage ------------------------------------------------------------------------------------------------------
 
@@ -186,33 +181,6 @@ class Imaml:
         """Restore everything."""
         self.optimiser.load_state_dict(state)
         self.moments.load_state_dict(state["moments"], self.device)
-
-
-def conjugate_gradients(product: Any, right: Float[Tensor, "M P"], steps: int) -> Float[Tensor, "M P"]:
-    """Solve A_i x_i = b_i for M symmetric positive-definite systems.
-
-    Args:
-        product: [M, P] -> A x, [M, P].
-        right: b.
-        steps: how many; 0 returns b.
-    """
-    if steps == 0:
-        return right
-    solution = torch.zeros_like(right)
-    residual, direction = right, right
-    square = residual.square().sum(-1, keepdim=True)
-    for _ in range(steps):
-        curved = product(direction)
-        curvature = (direction * curved).sum(-1, keepdim=True)
-        # A solved system has nothing left to divide; where a loss is not convex in spite of the damping, what has been
-        # found so far stays.
-        length = torch.where(curvature > 0.0, square / curvature, 0.0)
-        solution = solution + length * direction
-        residual = residual - length * curved
-        after = residual.square().sum(-1, keepdim=True)
-        direction = residual + after / square.clamp_min(torch.finfo(right.dtype).tiny) * direction
-        square = after
-    return solution
 
 
 def _flat(parts: Sequence[Tensor]) -> Float[Tensor, "M P"]:

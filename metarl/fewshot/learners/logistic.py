@@ -16,21 +16,19 @@ no constant among the features. Both λ and the scale α are learned (in the pap
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as nnf
 
 from metarl.config import check
 from metarl.errors import NotFiniteError
 from metarl.fewshot.episodic import EpisodicLearner, episodic_optimiser
 from metarl.fewshot.learner import OptimiserConfig, Setting
+from metarl.fewshot.solved import SolvedHead, conjugate_gradients
 from metarl.seeding import Streams
-from metarl.types import Params
 
 NEWTON_STEPS = 50
 """At most; far fewer are taken."""
@@ -62,40 +60,6 @@ class LogisticConfig:
         check(self, above={"ridge": 0.0, "scale": 0.0})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Logistic:
-    """The head.
-
-    Attributes:
-        ridge: λ at the start.
-        scale: α at the start.
-    """
-
-    ridge: float
-    scale: float
-
-    def init(self, features: int, generator: torch.Generator, dtype: torch.dtype) -> Params:
-        """Return the logarithms of λ and α."""
-        return {
-            "log_ridge": torch.tensor(math.log(self.ridge), dtype=dtype),
-            "log_scale": torch.tensor(math.log(self.scale), dtype=dtype),
-        }
-
-    def learn(
-        self, params: Params, features: Float[Tensor, "M S F"], y: Int[Tensor, "M S"], way: int
-    ) -> tuple[Tensor, ...]:
-        """Return the weights, [M, F, N]."""
-        truth = nnf.one_hot(y, way).double()
-        return (optimum(features.double(), truth, params["log_ridge"].double().exp()).to(features.dtype),)
-
-    def scores(
-        self, params: Params, learned: tuple[Tensor, ...], features: Float[Tensor, "M Q F"]
-    ) -> Float[Tensor, "M Q N"]:
-        """Return the scaled scores of the classifier."""
-        (weights,) = learned
-        return params["log_scale"].exp() * (features @ weights)
-
-
 def optimum(
     features: Float[Tensor, "M S F"], truth: Float[Tensor, "M S N"], ridge: Float[Tensor, ""]
 ) -> Float[Tensor, "M F N"]:
@@ -113,7 +77,7 @@ def optimum(
     if after.requires_grad:
         fixed = features.detach()
         product = _hessian(weights, fixed, ridge.detach())
-        after.register_hook(lambda u: _conjugate_gradients(product, u, TOLERANCE))
+        after.register_hook(lambda u: conjugate_gradients(product, u, _unknowns(u), TOLERANCE))
     return after
 
 
@@ -131,7 +95,7 @@ def _newton(features: Tensor, truth: Tensor, ridge: Tensor) -> Float[Tensor, "M 
             return weights
         # Far from the optimum a rough step does as well: the closer, the more exact (Dembo, Eisenstat & Steihaug 1982).
         rough = (sizes / first).sqrt().clamp(TOLERANCE, 0.1)
-        step = -_conjugate_gradients(_hessian(weights, features, ridge), gradient, rough)
+        step = -conjugate_gradients(_hessian(weights, features, ridge), gradient, _unknowns(gradient), rough)
         values = _objective(weights + lengths[..., None, None] * step, features, truth, ridge)
         # Close to the optimum the objective changes by rounding alone.
         fits = values <= value + ROUNDING * (1.0 + value)
@@ -163,30 +127,12 @@ def _hessian(weights: Tensor, features: Tensor, ridge: Tensor) -> Callable[[Tens
     return product
 
 
-@torch.no_grad()
-def _conjugate_gradients(
-    product: Callable[[Tensor], Tensor], right: Float[Tensor, "M F N"], tolerance: float | Float[Tensor, " M"]
-) -> Float[Tensor, "M F N"]:
-    """Solve H x = b in every task, H symmetric and positive definite, to a residual relative to b."""
-    x, residual = torch.zeros_like(right), right
-    direction, size = right, right.square().sum((1, 2))
-    enough = tolerance**2 * size
-    # In exact arithmetic as many steps as unknowns suffice.
-    for _ in range(right[0].numel()):
-        open_ = size > enough
-        if not bool(open_.any()):
-            break
-        bent = product(direction)
-        rate = torch.where(open_, size / (direction * bent).sum((1, 2)), 0.0)[:, None, None]
-        x, residual = x + rate * direction, residual - rate * bent
-        before, size = size, residual.square().sum((1, 2))
-        # A task whose right side is 0 has nothing to go by: 0 / 0 would spoil it while others are still open.
-        direction = residual + torch.where(open_, size / before, 0.0)[:, None, None] * direction
-    return x
+def _unknowns(right: Float[Tensor, "M F N"]) -> int:
+    """Return the unknowns of one system: in exact arithmetic so many steps suffice."""
+    return right[0].numel()
 
 
 def make(config: LogisticConfig, setting: Setting, streams: Streams, device: torch.device) -> EpisodicLearner:
     """Return the learner."""
-    return EpisodicLearner(
-        "logistic", config, setting, Logistic(ridge=config.ridge, scale=config.scale), streams, device
-    )
+    head = SolvedHead(solve=optimum, ridge=config.ridge, scale=config.scale)
+    return EpisodicLearner("logistic", config, setting, head, streams, device)

@@ -18,7 +18,7 @@ ensemble of checkpoints at test are left out. Batch norm follows the policy of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -38,6 +38,7 @@ from metarl.fewshot.learner import (
     RunningMoments,
     Setting,
     averages_for,
+    last,
     meta_batch,
     scores_metrics,
     task_loss,
@@ -244,46 +245,45 @@ class Maml:
             metrics["inner/rate"] = float(torch.cat(rates).mean())
         return {**scores_metrics(scores, episodes), **metrics}
 
-    @torch.no_grad()
     def _take_moments(self, episodes: Episodes) -> None:
         """Keep the averages of all items, behind every inner step."""
-        everything = torch.cat((episodes.support.x, episodes.query_x), dim=1)
         for step, params in enumerate(self._path(episodes.support, self.config.inner_steps, "running", training=True)):
-            seen: list[Moment] = []
-            at = self._at_step(params, step)
-            self.setting.backbone(at, everything, Norm("running", seen=seen), by_task=True)
-            self.moments[min(step, len(self.moments) - 1)].update(seen)
+            moments = self.moments[min(step, len(self.moments) - 1)]
+            moments.measure(self.setting.backbone, self._at_step(params, step), episodes, by_task=True)
 
     # -- test ---------------------------------------------------------------------------------------------------------
 
-    def _path(self, support: Support, steps: int, batch_norm: BatchNorm, *, training: bool = False) -> list[Params]:
-        """Return the parameters of M tasks after 0 ... n inner steps, without a graph."""
+    def _path(self, support: Support, steps: int, batch_norm: BatchNorm, *, training: bool = False) -> Iterator[Params]:
+        """Yield the parameters of M tasks after 0 ... n inner steps, without a graph."""
         tasks = len(support.x)
         data = {"support_x": support.x.to(self.device), "support_y": support.y.to(self.device)}
         shared = self.model.for_way({name: value.detach() for name, value in self.params.items()}, support.way)
         if support.way != self.model.way and self.config.rates == "parameter":
             rates = {name: self.params[RATE + name].detach() for name in HEAD}
             shared |= {RATE + name: value for name, value in self.model.for_way(rates, support.way).items()}
-        path = [{name: value.expand(tasks, *value.shape) for name, value in shared.items()}]
+        at = {name: value.expand(tasks, *value.shape) for name, value in shared.items()}
+        yield at
         how = Pass(by_task=True)
         for step in range(steps):
             norm = Norm(batch_norm, averages=None if training else self._averages(step, batch_norm))
-            after = self._step(path[-1], data, step, how, second_order=False, norm=norm, way=support.way)
-            path.append({name: value.detach() for name, value in after.items()})
-        return path
+            after = self._step(at, data, step, how, second_order=False, norm=norm, way=support.way)
+            at = {name: value.detach() for name, value in after.items()}
+            yield at
+
+    def _predictors(self, support: Support, steps: int, batch_norm: BatchNorm | None) -> Iterator[AdaptedPredictor]:
+        support = support.to(self.device)
+        policy = batch_norm or self.setting.batch_norm
+        for step, params in enumerate(self._path(support, steps, policy)):
+            averages = self._averages(step, policy)
+            yield AdaptedPredictor(self.model, self._at_step(params, step), support, policy, averages)
 
     def path(self, support: Support, steps: int, batch_norm: BatchNorm | None = None) -> Sequence[Predictor]:
         """Return the predictors after 0 ... `steps` inner steps."""
-        support = support.to(self.device)
-        policy = batch_norm or self.setting.batch_norm
-        return [
-            AdaptedPredictor(self.model, self._at_step(params, step), support, policy, self._averages(step, policy))
-            for step, params in enumerate(self._path(support, steps, policy))
-        ]
+        return list(self._predictors(support, steps, batch_norm))
 
     def fit(self, support: Support, batch_norm: BatchNorm | None = None) -> Predictor:
         """Adapt to M tasks."""
-        return self.path(support, self.config.test_steps or self.config.inner_steps, batch_norm)[-1]
+        return last(self._predictors(support, self.config.test_steps or self.config.inner_steps, batch_norm))
 
     # -- storage ------------------------------------------------------------------------------------------------------
 

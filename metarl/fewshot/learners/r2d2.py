@@ -19,15 +19,14 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as nnf
 
 from metarl.config import check
 from metarl.fewshot.episodic import EpisodicLearner, episodic_optimiser
 from metarl.fewshot.learner import OptimiserConfig, Setting
+from metarl.fewshot.solved import SolvedHead
 from metarl.seeding import Streams
-from metarl.types import Params
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,40 +53,6 @@ class R2d2Config:
         check(self, above={"ridge": 0.0, "scale": 0.0})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ridge:
-    """The head.
-
-    Attributes:
-        ridge: λ at the start.
-        scale: α at the start.
-    """
-
-    ridge: float
-    scale: float
-
-    def init(self, features: int, generator: torch.Generator, dtype: torch.dtype) -> Params:
-        """Return the logarithms of λ and α."""
-        return {
-            "log_ridge": torch.tensor(math.log(self.ridge), dtype=dtype),
-            "log_scale": torch.tensor(math.log(self.scale), dtype=dtype),
-        }
-
-    def learn(
-        self, params: Params, features: Float[Tensor, "M S F"], y: Int[Tensor, "M S"], way: int
-    ) -> tuple[Tensor, ...]:
-        """Return the weights, [M, F, N]."""
-        weights = ridge_weights(features.double(), nnf.one_hot(y, way).double(), params["log_ridge"].double().exp())
-        return (weights.to(features.dtype),)
-
-    def scores(
-        self, params: Params, learned: tuple[Tensor, ...], features: Float[Tensor, "M Q F"]
-    ) -> Float[Tensor, "M Q N"]:
-        """Return the scaled predictions."""
-        (weights,) = learned
-        return params["log_scale"].exp() * (features @ weights)
-
-
 def ridge_weights(
     features: Float[Tensor, "M S F"], targets: Float[Tensor, "M S N"], ridge: Float[Tensor, ""]
 ) -> Float[Tensor, "M F N"]:
@@ -102,5 +67,5 @@ def ridge_weights(
 
 def make(config: R2d2Config, setting: Setting, streams: Streams, device: torch.device) -> EpisodicLearner:
     """Return the learner."""
-    head = Ridge(ridge=config.ridge, scale=config.scale)
+    head = SolvedHead(solve=ridge_weights, ridge=config.ridge, scale=config.scale)
     return EpisodicLearner("r2d2", config, setting, head, streams, device, min_shot=config.min_shot)

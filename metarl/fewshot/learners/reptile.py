@@ -22,9 +22,18 @@ from torch import Tensor
 
 from metarl.config import check
 from metarl.errors import NotFiniteError
-from metarl.fewshot.backbones import BatchNorm, Moment, Norm
+from metarl.fewshot.backbones import BatchNorm, Norm
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Source, Support, keyed
-from metarl.fewshot.learner import Predictor, RunningMoments, Setting, accuracy, averages_for, meta_batch, task_loss
+from metarl.fewshot.learner import (
+    Predictor,
+    RunningMoments,
+    Setting,
+    accuracy,
+    averages_for,
+    last,
+    meta_batch,
+    task_loss,
+)
 from metarl.fewshot.model import AdaptedPredictor, Model
 from metarl.nets import load_params
 from metarl.seeding import Streams
@@ -94,7 +103,7 @@ class Reptile:
         batches = _minibatches(numbers, x.shape[1], self.config.inner_batch, self.config.inner_steps, self.setting.seed)
         batches = batches.to(self.device)
         own = Norm("transductive")
-        *_, (trained, losses) = self._train(self.params, x, y, self.model.way, batches, own)
+        trained, losses = last(self._train(self.params, x, y, self.model.way, batches, own))
         with torch.no_grad():
             moves = {name: (value - self.params[name]).mean(0) for name, value in trained.items()}
             norm = torch.stack([move.norm() for move in moves.values()]).norm()
@@ -103,9 +112,7 @@ class Reptile:
             step = self.config.outer_step * max(0.0, 1.0 - number / max(self.config.iterations, 1))
             self.params = {name: value + step * moves[name] for name, value in self.params.items()}
             if self.setting.batch_norm == "running" and self.setting.backbone.norms:
-                seen: list[Moment] = []
-                self.setting.backbone(self.params, x, Norm("running", seen=seen))
-                self.moments.update(seen)
+                self.moments.measure(self.setting.backbone, self.params, episodes)
             metrics = {"train/loss": float(losses.mean()), "update/move": float(norm), "update/outer_step": step}
             if self.model.way:
                 items, labels = self._rows(x, y, batches[-1])
@@ -177,8 +184,7 @@ class Reptile:
 
     def fit(self, support: Support, batch_norm: BatchNorm | None = None) -> Predictor:
         """Train on M support sets."""
-        *_, last = self._predictors(support, self.config.test_steps, batch_norm)
-        return last
+        return last(self._predictors(support, self.config.test_steps, batch_norm))
 
     # -- storage ------------------------------------------------------------------------------------------------------
 
