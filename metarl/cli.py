@@ -23,7 +23,7 @@ from rich.console import Console
 from metarl import __version__
 from metarl.cli_evaluate import evaluate_command
 from metarl.cli_fewshot import fewshot_command
-from metarl.cli_options import BAD_INPUT, INTERRUPTED, Device, Which, parse
+from metarl.cli_options import BAD_INPUT, INTERRUPTED, Device, Which, joined, parse
 from metarl.cli_play import play_command
 from metarl.cli_render import render_command
 from metarl.errors import UserError, nearest
@@ -173,13 +173,7 @@ def train_command(arguments: list[str]) -> int:
     if name not in _trainable():
         problem = f"The agent '{name}' is never trained." if name in AGENTS else f"Unknown agent '{name}'."
         raise UserError(f"{problem}{nearest(name, _trainable())}")
-    combined = dataclasses.make_dataclass(
-        "Options",
-        [
-            ("run", tyro.conf.OmitArgPrefixes[TrainOptions]),
-            ("agent", tyro.conf.OmitArgPrefixes[config_class(name)]),
-        ],
-    )
+    combined = joined(run=TrainOptions, agent=config_class(name))
     options: Any = parse(combined, arguments[1:], f"metarl train {name}", f"{name}: {AGENTS[name][2]}.\n\n{TRAIN}")
     return _train(name, options.run, options.agent)
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from metarl.cli_options import BAD_INPUT, INTERRUPTED, Device, Which, parse
+from metarl.cli_options import BAD_INPUT, INTERRUPTED, Device, Which, joined, parse
 from metarl.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -159,14 +159,8 @@ def train_command(arguments: list[str]) -> int:
     name = arguments[0]
     if name.startswith("-"):
         raise UserError(f"Got '{name}' where a learner is needed first.{nearest(name, LEARNERS)}")
-    combined = dataclasses.make_dataclass(
-        "Options",
-        [
-            ("run", tyro.conf.OmitArgPrefixes[TrainOptions]),
-            ("learner", tyro.conf.OmitArgPrefixes[config_class(name)]),
-        ],
-    )
     description = f"{name}: {LEARNERS[name][2]}.\n\n{TRAIN}"
+    combined = joined(run=TrainOptions, learner=config_class(name))
     options: Any = parse(combined, arguments[1:], f"metarl fewshot train {name}", description)
     return _train(name, options.run, options.learner)
 

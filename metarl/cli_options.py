@@ -62,6 +62,13 @@ def parse(options: type[T], arguments: Sequence[str], prog: str, description: st
     return parsed
 
 
+def joined(**parts: type[Any]) -> type[Any]:
+    """Return options made of several dataclasses, each a field, whose options are typed without its name."""
+    return dataclasses.make_dataclass(
+        "Options", [(name, tyro.conf.OmitArgPrefixes[part]) for name, part in parts.items()]
+    )
+
+
 def option_names(options: type[Any]) -> Iterator[str]:
     """Yield the options of a dataclass and of the dataclasses in it, as they are typed."""
     # Annotations are strings under `from __future__ import annotations`.
