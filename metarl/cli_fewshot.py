@@ -159,8 +159,8 @@ def train_command(arguments: list[str]) -> int:
     name = arguments[0]
     if name.startswith("-"):
         raise UserError(f"Got '{name}' where a learner is needed first.{nearest(name, LEARNERS)}")
-    description = f"{name}: {LEARNERS[name][2]}.\n\n{TRAIN}"
     combined = joined(run=TrainOptions, learner=config_class(name))
+    description = f"{name}: {LEARNERS[name][2]}.\n\n{TRAIN}"
     options: Any = parse(combined, arguments[1:], f"metarl fewshot train {name}", description)
     return _train(name, options.run, options.learner)
 
