@@ -21,6 +21,7 @@ import tyro
 from rich.console import Console
 
 from metarl import __version__
+from metarl.allocator import keep_freed_memory
 from metarl.cli_evaluate import evaluate_command
 from metarl.cli_fewshot import fewshot_command
 from metarl.cli_options import BAD_INPUT, INTERRUPTED, Device, Which, joined, parse
@@ -69,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # While the engine's threads step the worlds, torch's idle threads must sleep, not spin: on busy cores an update
     # takes many times as long otherwise. OpenMP reads this once, when torch is imported: by the commands, below.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that has no α shows a question mark.

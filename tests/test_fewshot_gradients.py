@@ -13,7 +13,7 @@ from toys import DOUBLE, seeded
 from metarl.errors import UserError
 from metarl.fewshot.backbones import Backbone, BatchNorm, Conv4, MlpBackbone, Norm
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Support
-from metarl.fewshot.executors import Executor, MetaGradient, Pass, choose
+from metarl.fewshot.executors import Executor, MetaGradient, Pass, choose, laid_out
 from metarl.fewshot.learner import FewShotLearner, OptimiserConfig, Setting, Stepwise, task_loss
 from metarl.fewshot.learners.imaml import Imaml, ImamlConfig
 from metarl.fewshot.learners.maml import Maml, MamlConfig
@@ -240,11 +240,16 @@ def test_executors_are_chosen_by_the_size_of_items() -> None:
     assert choose("vmap", Conv4(item_shape=(3, 84, 84))) == "vmap"
 
 
+def test_layouts_that_vmap_has_no_form_for_are_left() -> None:
+    backbone = Conv4(item_shape=IMAGE)
+    assert laid_out(backbone, "grouped") is backbone
+    for executor in ("vmap", "compiled"):
+        assert laid_out(backbone, executor) == Conv4(item_shape=IMAGE, channels_last=False)
+
+
 def test_executors_that_cannot_work_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="Unknown executor 'fast'"):
         choose("fast", MlpBackbone(item_shape=(1,)))
-    with pytest.raises(UserError, match="channels_last, which vmap cannot do"):
-        choose("vmap", Conv4(item_shape=IMAGE, channels_last=True))
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(UserError, match=r"no C\+\+ compiler"):
         choose("compiled", MlpBackbone(item_shape=(1,)))

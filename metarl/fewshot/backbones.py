@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -168,14 +168,14 @@ class Conv4:
         width: channels of every block.
         stride: convolutions with stride 2 in place of the pooling, as in MAML's Omniglot network.
         slope: of the activation below 0 (a leaky ReLU where it is not 0).
-        channels_last: memory layout that suits large images on some processors.
+        channels_last: memory layout of the convolutions, which is the faster one but has no form for torch.vmap.
     """
 
     item_shape: tuple[int, ...]
     width: int = 64
     stride: bool = False
     slope: float = 0.0
-    channels_last: bool = False
+    channels_last: bool = True
 
     def __post_init__(self) -> None:
         _check_image(self.item_shape, smallest=9 if self.stride else 16)
@@ -210,10 +210,12 @@ class Conv4:
         form = _Form.of(x, by_task)
         x = form.into(x, self.channels_last)
         for i in range(4):
-            x = _convolve(x, params[f"conv{i}"], form, stride=2 if self.stride else 1)
-            x = _normalise(x, params, str(i), norm, i, form)
+            if self.stride:
+                x = _normalise(_convolve(x, params[f"conv{i}"], form, stride=2), params, str(i), norm, i, form)
+            else:
+                x = _convolve_and_pool(x, params, str(i), norm, i, form)
             # The activation rises, so that it may stand behind the pooling, where it has a quarter of the work.
-            x = _activate(x if self.stride else nnf.max_pool2d(x, 2), self.slope)
+            x = _activate(x, self.slope)
         return form.out(x)
 
 
@@ -225,13 +227,13 @@ class ResNet12:
         item_shape: channels, height, width; at least 16 pixels high and wide.
         widths: channels of the blocks.
         slope: of the leaky ReLU below 0.
-        channels_last: memory layout that suits large images on some processors.
+        channels_last: memory layout of the convolutions, which is the faster one but has no form for torch.vmap.
     """
 
     item_shape: tuple[int, ...]
     widths: tuple[int, int, int, int] = (64, 128, 256, 512)
     slope: float = 0.1
-    channels_last: bool = False
+    channels_last: bool = True
 
     def __post_init__(self) -> None:
         _check_image(self.item_shape, smallest=16)
@@ -304,7 +306,10 @@ class _Form:
     def into(self, x: Tensor, channels_last: bool) -> Tensor:
         if self.leading:
             x = x.flatten(0, 1) if self.inner == 1 else x.transpose(0, 1).flatten(1, 2)
-        return x.contiguous(memory_format=torch.channels_last) if channels_last else x
+        if not channels_last:
+            return x
+        # By a copy: of a single channel torch would take either layout for the other, and go on with the slow one.
+        return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
 
     def parts(self, x: Tensor) -> Tensor:
         """Return [outer, n, inner, C, H, W]."""
@@ -325,41 +330,95 @@ def _convolve(x: Tensor, weight: Tensor, form: _Form, stride: int = 1) -> Tensor
     return nnf.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=groups)
 
 
+def _convolve_and_pool(x: Tensor, params: Params, layer: str, norm: Norm, number: int, form: _Form) -> Tensor:
+    """Convolve, normalise, and take the maximum of every 2x2 places.
+
+    A norm keeps the order of a channel's values, or turns it round where its scale is negative. So the pooling comes
+    before the scaling, which then has a quarter of the work; where the scale is negative, it is that of -x.
+    """
+    weight, scale = params[f"conv{layer}"], params[f"scale{layer}"]
+    sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
+    x = _convolve(x, weight * sign[..., None, None, None], form)
+    moment = _statistics(x, norm, number, form, sign)
+    return _apply(nnf.max_pool2d(x, 2), moment, scale * sign, params[f"shift{layer}"], form)
+
+
 def _normalise(x: Tensor, params: Params, layer: str, norm: Norm, number: int, form: _Form) -> Tensor:
     """Normalise the channels of one layer; see the module for the policies."""
-    scale, shift = params[f"scale{layer}"], params[f"shift{layer}"]
+    scale = params[f"scale{layer}"]
+    moment = _statistics(x, norm, number, form, torch.ones_like(scale))
+    return _apply(x, moment, scale, params[f"shift{layer}"], form)
+
+
+def _statistics(x: Tensor, norm: Norm, number: int, form: _Form, sign: Tensor) -> Moment:
+    """Return what one layer is normalised by, broadcastable to [outer, n, inner, C, H, W].
+
+    Args:
+        x: the layer's values, where `sign` is -1 with the sign changed.
+        norm: averages, and the moments seen, are of the values as they are.
+        number: of the layer.
+        form: of x.
+        sign: of every channel, 1 or -1.
+    """
+    parts = form.parts(x)
     if norm.seen is not None:
-        found = [part.squeeze((1, 4, 5)).flatten(0, 1) for part in _moments(form.parts(x.detach()))]
-        norm.seen.append(Moment(*(part if form.leading else part.squeeze(0) for part in found)))
+        mean, variance = (part.squeeze((1, 4, 5)).flatten(0, 1) for part in _moments(parts.detach()))
+        seen = Moment(mean * sign, variance)
+        norm.seen.append(seen if form.leading else Moment(*(part.squeeze(0) for part in seen)))
     if norm.policy == "running" and norm.averages is not None:
         average = norm.averages[number]
-        shape = (1, 1, -1 if average.mean.dim() == 2 else 1, scale.shape[-1], 1, 1)
-        return _apply(x, average.mean.view(shape), average.variance.view(shape), scale, shift, form)
+        shape = (1, 1, -1, parts.shape[3], 1, 1)
+        return Moment((average.mean * sign).view(shape), average.variance.view(shape))
     support = norm.support if 0 < norm.support < form.items and norm.policy != "running" else form.items
-    if form.outer == 1 and support == form.items and support * x.shape[2] * x.shape[3] > 1:
-        return nnf.batch_norm(x, None, None, scale.flatten(), shift.flatten(), training=True, eps=EPSILON)
-    parts = form.parts(x)
+    found = _moments(parts[:, :support])
     if norm.policy != "transductive" or support == form.items:
-        mean, variance = _moments(parts[:, :support])
-        return _apply(x, mean, variance, scale, shift, form)
-    halves = (parts[:, :support], parts[:, support:])
-    done = [_apply(half, *_moments(half), scale, shift, form) for half in halves]
-    return torch.cat(done, dim=1).reshape(x.shape)
+        return found
+    halves = ((found, support), (_moments(parts[:, support:]), form.items - support))
+    spread = [Moment(*(part.expand(-1, size, -1, -1, -1, -1) for part in half)) for half, size in halves]
+    return Moment(*(torch.cat(pair, dim=1) for pair in zip(*spread, strict=True)))
 
 
-def _moments(parts: Tensor) -> tuple[Tensor, Tensor]:
+def _moments(parts: Tensor) -> Moment:
     """Return mean and variance of every channel over items and places, [outer, 1, inner, C, 1, 1]."""
-    variance, mean = torch.var_mean(parts, (1, 4, 5), correction=0, keepdim=True)
-    return mean, variance
+    if torch.compiler.is_compiling():
+        # The compiler makes one pass of these by itself, and has no custom derivatives under vmap.
+        mean = parts.mean((1, 4, 5), keepdim=True)
+        return Moment(mean, (parts - mean).square().mean((1, 4, 5), keepdim=True))
+    return Moment(*_Moments.apply(parts))
 
 
-def _apply(x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor, form: _Form) -> Tensor:
+class _Moments(torch.autograd.Function):
+    """Mean and variance over the axes 1, 4 and 5, with derivatives of any order that pass over x as seldom as can be.
+
+    torch.var_mean takes ten times as long on a CPU, and its derivatives make a dozen tensors of the size of x.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
+        mean = x.mean((1, 4, 5), keepdim=True)
+        return mean, (x - mean).square().mean((1, 4, 5), keepdim=True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(inputs[0], output[0])
+
+    @staticmethod
+    def backward(ctx: Any, of_mean: Tensor, of_variance: Tensor) -> Tensor:
+        x, mean = ctx.saved_tensors
+        items = x.shape[1] * x.shape[4] * x.shape[5]
+        # Of the mean of (x - mean)²: 2 (x - mean) / items. With mean as a function of x, for the second derivative.
+        slope = of_variance * (2.0 / items)
+        return torch.addcmul(of_mean / items - slope * mean, x, slope)
+
+
+def _apply(x: Tensor, moment: Moment, scale: Tensor, shift: Tensor, form: _Form) -> Tensor:
     """Return x as it came, normalised by given moments."""
     shape = (1, 1, form.inner if scale.dim() == 2 else 1, scale.shape[-1], 1, 1)
-    factor = scale.view(shape) * (variance + EPSILON).rsqrt()
-    offset = shift.view(shape) - mean * factor
-    parts = x if x.dim() == 6 else form.parts(x)
-    return (parts * factor + offset).reshape(x.shape)
+    factor = scale.view(shape) * (moment.variance + EPSILON).rsqrt()
+    offset = shift.view(shape) - moment.mean * factor
+    return torch.addcmul(offset, form.parts(x), factor).flatten(0, 1).flatten(1, 2)
 
 
 def _activate(x: Tensor, slope: float) -> Tensor:
@@ -373,7 +432,7 @@ def _draw_layer(
     deviation = math.sqrt(2.0 / (inputs * size * size))
     weight = torch.randn(outputs, inputs, size, size, generator=generator, dtype=torch.float64) * deviation
     return {
-        f"conv{name}": weight.to(dtype),
+        f"conv{name}": weight.to(dtype).contiguous(memory_format=torch.channels_last),
         f"scale{name}": torch.ones(outputs, dtype=dtype),
         f"shift{name}": torch.zeros(outputs, dtype=dtype),
     }
@@ -394,7 +453,7 @@ def make_backbone(
     *,
     width: int = 64,
     hidden: tuple[int, ...] = (40, 40),
-    channels_last: bool = False,
+    channels_last: bool = True,
 ) -> Backbone:
     """Return a backbone by name.
 

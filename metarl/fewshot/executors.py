@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, cast, get_args, runtime_checkable
 
 import torch
@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from metarl.errors import UserError, nearest
-from metarl.fewshot.backbones import Backbone, MlpBackbone
+from metarl.fewshot.backbones import Backbone, Conv4, MlpBackbone, ResNet12
 from metarl.inner import Rates, adapt
 from metarl.types import Params
 
@@ -39,6 +39,11 @@ Data = Mapping[str, Tensor]
 """Tensors with a leading task axis M; without it for one task."""
 SMALL_ITEM = 32 * 32
 """Up to so many pixels `auto` is `grouped`: one task alone leaves the machine idle."""
+
+TOGETHER = 8
+"""Tasks of images that a CPU takes at a time: with more of them the tensors leave its cache."""
+LARGE_DATA = 3
+"""Axes of queries that are no images: tasks, items, numbers."""
 
 
 @dataclass(frozen=True)
@@ -142,12 +147,17 @@ def choose(executor: str, backbone: Backbone) -> Executor:
         raise UserError(f"Unknown executor '{executor}'.{nearest(executor, get_args(Executor))}")
     if executor == "compiled" and shutil.which("g++") is None and shutil.which("clang++") is None:
         raise UserError("Got the executor 'compiled', and there is no C++ compiler here. Install g++, or use grouped.")
-    if executor in ("vmap", "compiled") and getattr(backbone, "channels_last", False):
-        raise UserError(f"Got the executor '{executor}' with channels_last, which vmap cannot do. Use loop or grouped.")
     if executor != "auto":
         return cast(Executor, executor)
     pixels = math.prod(backbone.item_shape[1:]) if len(backbone.item_shape) == 3 else 0
     return "grouped" if isinstance(backbone, MlpBackbone) or pixels <= SMALL_ITEM else "loop"
+
+
+def laid_out(backbone: Backbone, executor: Executor) -> Backbone:
+    """Return a backbone in a memory layout that an executor can work with."""
+    if executor in ("vmap", "compiled") and isinstance(backbone, Conv4 | ResNet12):
+        return replace(backbone, channels_last=False)
+    return backbone
 
 
 class MetaGradient:
@@ -181,6 +191,8 @@ class MetaGradient:
         fit = max(1, int(self.memory * 1e6) // max(each, 1))
         recompute = each > self.memory * 1e6
         size = 1 if self.executor == "loop" else min(fit, tasks)
+        if next(iter(params.values())).is_cpu and data["query_x"].dim() > LARGE_DATA:
+            size = min(size, TOGETHER)
         parts = []
         for start in range(0, tasks, size):
             part = {name: value[start : start + size] for name, value in data.items()}

@@ -19,7 +19,7 @@ ensemble of checkpoints at test are left out. Batch norm follows the policy of t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -30,7 +30,7 @@ from metarl.config import check
 from metarl.errors import UserError
 from metarl.fewshot.backbones import BatchNorm, Moment, Norm
 from metarl.fewshot.episodes import Episodes, Source, Support
-from metarl.fewshot.executors import Data, Executor, MetaGradient, Objective, Pass, choose
+from metarl.fewshot.executors import Data, Executor, MetaGradient, Objective, Pass, choose, laid_out
 from metarl.fewshot.learner import (
     Optimiser,
     OptimiserConfig,
@@ -106,6 +106,8 @@ class Maml:
     def __init__(self, config: MamlConfig, setting: Setting, streams: Streams, device: torch.device) -> None:
         if config.step_norm and not setting.backbone.norms:
             raise UserError("Got --step-norm, and this backbone has no norms. Leave it out, or use conv4 or resnet12.")
+        self.executor: Executor = choose(config.executor, setting.backbone)
+        setting = replace(setting, backbone=laid_out(setting.backbone, self.executor))
         self.config = config
         self.setting = setting
         self.device = device
@@ -121,7 +123,6 @@ class Maml:
         self.params = {name: value.to(device) for name, value in params.items()}
         self.optimiser = Optimiser(config.optimiser, self.params)
         self.moments = [RunningMoments() for _ in range(config.inner_steps + 1 if config.step_norm else 1)]
-        self.executor: Executor = choose(config.executor, setting.backbone)
         self._gradients: dict[tuple[bool, bool], MetaGradient] = {}
 
     def _is_adapted(self, name: str) -> bool:
