@@ -115,7 +115,10 @@ class Rl2Config:
             if getattr(self, name) not in choices:
                 raise UserError(f"Got --{name} {getattr(self, name)}.{nearest(getattr(self, name), choices)}")
         if self.minibatches > self.tasks:
-            raise UserError(f"Got {self.minibatches} minibatches of {self.tasks} trials. Ask for at most one a trial.")
+            raise UserError(
+                f"Got --minibatches {self.minibatches} for --tasks {self.tasks}. A minibatch has at least one trial: "
+                "ask for as many tasks, or fewer minibatches."
+            )
 
 
 def input_size(spec: EnvSpec) -> int:

@@ -104,6 +104,8 @@ class TrainOptions:
     """Units of the layers of mlp."""
     channels_last: bool = True
     """Memory layout of the convolutions, which is the faster one on CPUs."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: convolutions multiply in it, which is faster where a processor has it; the rest stays in float32."""
     batch_norm: Literal["support", "transductive", "running"] = "support"
     """What batch norm takes its statistics over: the support set alone; support and queries each over themselves, so
     that the queries of a test are seen together; or all of training."""
@@ -339,6 +341,8 @@ def evaluate_command(arguments: list[str]) -> int:
     options = parse(EvaluateOptions, arguments, "metarl fewshot evaluate", EVALUATE)
     if not options.runs:
         raise UserError("Got no run to evaluate. Give a folder of `metarl fewshot train`.")
+    if options.episodes < 2:
+        raise UserError(f"Got --episodes {options.episodes}. An interval takes at least 2.")
     if options.steps is not None and options.steps < 0:
         raise UserError(f"Got --steps {options.steps}. It must be at least 0.")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -15,6 +17,20 @@ from metarl.types import Metrics
 
 SECONDS_BETWEEN_LINES = 5.0
 """Least time between two log lines where the output is no terminal, in s."""
+
+
+@contextmanager
+def counting(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show on a terminal's standard error how much of something is done, until it is; give the function that counts.
+
+    Args:
+        title: what is done; nothing is shown if empty.
+        total: how much there is to be done.
+    """
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not (title and console.is_terminal)) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda done: progress.advance(task, done)
 
 
 class LiveDisplay:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from toys import DOUBLE, normal, seeded
 
 from metarl.errors import UserError
-from metarl.fewshot.backbones import Backbone, BatchNorm, Conv4, MlpBackbone
+from metarl.fewshot.backbones import Backbone, BatchNorm, Conv4, MlpBackbone, Norm
 from metarl.fewshot.classes import ClassData, ClassSplit
 from metarl.fewshot.classifier import Classifier
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Support, generator_of
 from metarl.fewshot.episodic import EpisodicLearner
-from metarl.fewshot.learner import FewShotLearner, OptimiserConfig, Setting, Stepwise, accuracy, task_loss
+from metarl.fewshot.learner import FewShotLearner, Optimiser, OptimiserConfig, Setting, Stepwise, accuracy, task_loss
 from metarl.fewshot.learners import LEARNERS, config_class, make
 from metarl.fewshot.learners.baseline import Baseline
 from metarl.fewshot.learners.simpleshot import SimpleShot, Transform
@@ -466,3 +466,44 @@ def test_a_classifier_keeps_the_mean_of_its_features_and_the_moments_of_its_norm
     features = classifier.embedder("transductive").both(everything[None, :0], everything[None])[1][0]
     torch.testing.assert_close(classifier.mean, features.mean(0), rtol=0.0, atol=0.15)
     assert len(classifier.moments.averages or ()) == 4
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_an_outer_step_does_not_depend_on_the_layout_of_the_gradient(name: Literal["adam", "sgd"]) -> None:
+    start, gradient = normal(4, 3, 5, 5), normal(4, 3, 5, 5, seed=1)
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        params = {"weight": start.clone()}
+        optimiser = Optimiser(OptimiserConfig(optimiser=name, learning_rate=0.1), params)
+        for number in range(3):
+            optimiser.step({"weight": gradient.contiguous(memory_format=layout)}, number)
+        found.append(params["weight"].detach())
+    assert torch.equal(*found)
+
+
+def test_convolutions_in_bfloat16_are_near_those_in_float32() -> None:
+    params = Conv4(item_shape=(1, 28, 28), width=8).init(torch.Generator().manual_seed(0))
+    x = torch.rand(2, 10, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    exact, coarse = (
+        Conv4(item_shape=(1, 28, 28), width=8, precision=precision)(params, x, Norm(support=5))
+        for precision in ("float32", "bfloat16")
+    )
+    assert coarse.dtype == torch.float32
+    error = (coarse - exact).norm() / exact.norm()
+    assert 1e-4 < float(error) < 5e-2
+
+
+def test_a_norm_whose_scale_is_negative_may_come_behind_the_pooling() -> None:
+    backbone = Conv4(item_shape=(1, 16, 16), width=3)
+    params = backbone.init(torch.Generator().manual_seed(0), torch.float64)
+    for layer in range(4):
+        params[f"scale{layer}"] = torch.tensor([-1.5, 0.5, 0.0], dtype=torch.float64)
+        params[f"shift{layer}"] = torch.tensor([0.2, -0.1, 0.3], dtype=torch.float64)
+    x = normal(6, 1, 16, 16)
+    wanted = x
+    for layer in range(4):
+        wanted = nn.functional.conv2d(wanted, params[f"conv{layer}"], padding=1)
+        scale, shift = params[f"scale{layer}"], params[f"shift{layer}"]
+        wanted = nn.functional.batch_norm(wanted, None, None, scale, shift, training=True)
+        wanted = nn.functional.max_pool2d(wanted.relu(), 2)
+    assert torch.allclose(backbone(params, x, Norm("transductive")), wanted.flatten(1), atol=1e-12)

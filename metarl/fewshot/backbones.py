@@ -32,6 +32,7 @@ from metarl.types import Params
 
 BatchNorm = Literal["support", "transductive", "running"]
 BackboneName = Literal["mlp", "conv4", "resnet12"]
+Precision = Literal["float32", "bfloat16"]
 EPSILON = 1e-5
 """Added to variances."""
 
@@ -169,6 +170,7 @@ class Conv4:
         stride: convolutions with stride 2 in place of the pooling, as in MAML's Omniglot network.
         slope: of the activation below 0 (a leaky ReLU where it is not 0).
         channels_last: memory layout of the convolutions, which is the faster one but has no form for torch.vmap.
+        precision: `bfloat16`: convolutions multiply in it; parameters, norms and sums stay as they are.
     """
 
     item_shape: tuple[int, ...]
@@ -176,6 +178,7 @@ class Conv4:
     stride: bool = False
     slope: float = 0.0
     channels_last: bool = True
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         _check_image(self.item_shape, smallest=9 if self.stride else 16)
@@ -207,7 +210,7 @@ class Conv4:
         self, params: Params, x: Float[Tensor, "*M n *item"], norm: Norm, *, by_task: bool = False
     ) -> Float[Tensor, "*M n F"]:
         """Compute features."""
-        form = _Form.of(x, by_task)
+        form = _Form.of(x, by_task, self.precision)
         x = form.into(x, self.channels_last)
         for i in range(4):
             if self.stride:
@@ -228,12 +231,14 @@ class ResNet12:
         widths: channels of the blocks.
         slope: of the leaky ReLU below 0.
         channels_last: memory layout of the convolutions, which is the faster one but has no form for torch.vmap.
+        precision: `bfloat16`: convolutions multiply in it; parameters, norms and sums stay as they are.
     """
 
     item_shape: tuple[int, ...]
     widths: tuple[int, int, int, int] = (64, 128, 256, 512)
     slope: float = 0.1
     channels_last: bool = True
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         _check_image(self.item_shape, smallest=16)
@@ -263,7 +268,7 @@ class ResNet12:
         self, params: Params, x: Float[Tensor, "*M n *item"], norm: Norm, *, by_task: bool = False
     ) -> Float[Tensor, "*M n F"]:
         """Compute features."""
-        form = _Form.of(x, by_task)
+        form = _Form.of(x, by_task, self.precision)
         x = form.into(x, self.channels_last)
         for i in range(4):
             short = _convolve(x, params[f"conv{i}_short"], form)
@@ -289,19 +294,22 @@ class _Form:
         items: n.
         inner: tasks with parameters of their own, as groups of channels.
         leading: whether items came with a task axis.
+        precision: of convolutions.
     """
 
     outer: int
     items: int
     inner: int
     leading: bool
+    precision: Precision
 
     @classmethod
-    def of(cls, x: Tensor, by_task: bool) -> _Form:
+    def of(cls, x: Tensor, by_task: bool, precision: Precision) -> _Form:
         if x.dim() == 4:
-            return cls(outer=1, items=x.shape[0], inner=1, leading=False)
+            return cls(1, x.shape[0], 1, leading=False, precision=precision)
         tasks, items = x.shape[:2]
-        return cls(outer=1 if by_task else tasks, items=items, inner=tasks if by_task else 1, leading=True)
+        outer, inner = (1, tasks) if by_task else (tasks, 1)
+        return cls(outer, items, inner, leading=True, precision=precision)
 
     def into(self, x: Tensor, channels_last: bool) -> Tensor:
         if self.leading:
@@ -327,7 +335,10 @@ def _convolve(x: Tensor, weight: Tensor, form: _Form, stride: int = 1) -> Tensor
     groups = 1
     if weight.dim() == 5:
         weight, groups = weight.flatten(0, 1), form.inner
-    return nnf.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=groups)
+    dtype, padding = x.dtype, weight.shape[-1] // 2
+    if form.precision == "bfloat16":
+        x, weight = x.bfloat16(), weight.bfloat16()
+    return nnf.conv2d(x, weight, stride=stride, padding=padding, groups=groups).to(dtype)
 
 
 def _convolve_and_pool(x: Tensor, params: Params, layer: str, norm: Norm, number: int, form: _Form) -> Tensor:
@@ -432,7 +443,7 @@ def _draw_layer(
     deviation = math.sqrt(2.0 / (inputs * size * size))
     weight = torch.randn(outputs, inputs, size, size, generator=generator, dtype=torch.float64) * deviation
     return {
-        f"conv{name}": weight.to(dtype).contiguous(memory_format=torch.channels_last),
+        f"conv{name}": weight.to(dtype),
         f"scale{name}": torch.ones(outputs, dtype=dtype),
         f"shift{name}": torch.zeros(outputs, dtype=dtype),
     }
@@ -454,6 +465,7 @@ def make_backbone(
     width: int = 64,
     hidden: tuple[int, ...] = (40, 40),
     channels_last: bool = True,
+    precision: Precision = "float32",
 ) -> Backbone:
     """Return a backbone by name.
 
@@ -463,12 +475,20 @@ def make_backbone(
         width: channels of conv4; of the first block of resnet12, doubled by each of the others.
         hidden: units of the layers of an mlp.
         channels_last: memory layout of the convolutions.
+        precision: of the convolutions.
+
+    Raises:
+        UserError: an unknown name, or a precision that an mlp has not.
     """
+    if precision not in get_args(Precision):
+        raise UserError(f"Unknown precision '{precision}'.{nearest(precision, get_args(Precision))}")
     if name == "mlp":
+        if precision != "float32":
+            raise UserError(f"Got the precision {precision} for an mlp, and only convolutions have it. Use float32.")
         return MlpBackbone(item_shape=item_shape, hidden=hidden)
     if name == "conv4":
-        return Conv4(item_shape=item_shape, width=width, channels_last=channels_last)
+        return Conv4(item_shape=item_shape, width=width, channels_last=channels_last, precision=precision)
     if name == "resnet12":
         widths = (width, 2 * width, 4 * width, 8 * width)
-        return ResNet12(item_shape=item_shape, widths=widths, channels_last=channels_last)
+        return ResNet12(item_shape=item_shape, widths=widths, channels_last=channels_last, precision=precision)
     raise UserError(f"Unknown backbone '{name}'.{nearest(name, get_args(BackboneName))}")

@@ -40,7 +40,7 @@ from metarl.fewshot.episodes import Episodes, EpisodeShape, Source, Support
 from metarl.fewshot.learner import FewShotLearner, Predictor, Stepwise, accuracy, task_loss
 from metarl.fewshot.manifest import Manifest
 from metarl.plot import Picture, draw_picture, to_png
-from metarl.progress import rounded
+from metarl.progress import counting, rounded
 from metarl.seeding import Streams
 from metarl.stats import Interval, bootstrap_interval, mean
 from metarl.tracking import clear_events, look_up
@@ -87,7 +87,13 @@ class Measured:
 
 
 def measure(
-    learner: Fits, source: Source, manifest: Manifest, *, batch_norm: BatchNorm | None = None, steps: int = 0
+    learner: Fits,
+    source: Source,
+    manifest: Manifest,
+    *,
+    batch_norm: BatchNorm | None = None,
+    steps: int = 0,
+    title: str = "",
 ) -> Measured:
     """Test a learner on all episodes of a manifest, a few of them at a time.
 
@@ -97,6 +103,7 @@ def measure(
         manifest: the episodes.
         batch_norm: another policy than the learner's own.
         steps: inner steps of the curve, for learners that have such; 0: no curve.
+        title: what a terminal shows while it lasts; nothing if empty.
 
     Raises:
         NotFiniteError: the learner gives scores that are not finite.
@@ -104,15 +111,17 @@ def measure(
     values, paths = [], []
     bins = torch.zeros(BINS, 3, dtype=torch.float64)
     most = tasks_at_once(learner, steps) if isinstance(learner, Stepwise) else None
-    for episodes in manifest.chunks(source, items_at_once(source.item_shape), most):
-        scores = learner.fit(episodes.support, batch_norm).predict(episodes.query_x).detach().cpu()
-        values.append(_values(scores, episodes))
-        if episodes.support.way:
-            bins += calibration_bins(scores, episodes.query_y.cpu())
-        if steps and isinstance(learner, Stepwise):
-            path = learner.path(episodes.support, steps, batch_norm)
-            found = [_values(predictor.predict(episodes.query_x).detach().cpu(), episodes) for predictor in path]
-            paths.append(torch.stack(found))
+    with counting(title, len(manifest)) as count:
+        for episodes in manifest.chunks(source, items_at_once(source.item_shape), most):
+            scores = learner.fit(episodes.support, batch_norm).predict(episodes.query_x).detach().cpu()
+            values.append(_values(scores, episodes))
+            if episodes.support.way:
+                bins += calibration_bins(scores, episodes.query_y.cpu())
+            if steps and isinstance(learner, Stepwise):
+                path = learner.path(episodes.support, steps, batch_norm)
+                found = [_values(predictor.predict(episodes.query_x).detach().cpu(), episodes) for predictor in path]
+                paths.append(torch.stack(found))
+            count(len(episodes))
     return Measured(
         values=torch.cat(values),
         path=torch.cat(paths, dim=1) if paths else None,

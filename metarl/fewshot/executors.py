@@ -190,6 +190,12 @@ class MetaGradient:
         each = self._bytes_of_a_task(params, data)
         fit = max(1, int(self.memory * 1e6) // max(each, 1))
         recompute = each > self.memory * 1e6
+        if recompute and self.executor in ("vmap", "compiled"):
+            raise UserError(
+                f"Got the executor '{self.executor}' and --memory {self.memory}, and one task keeps "
+                f"{each / 1e6:,.0f} MB for its backward pass. Give more, or use loop or grouped, which can compute "
+                "inner steps anew."
+            )
         size = 1 if self.executor == "loop" else min(fit, tasks)
         if next(iter(params.values())).is_cpu and data["query_x"].dim() > LARGE_DATA:
             size = min(size, TOGETHER)

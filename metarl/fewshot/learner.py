@@ -294,7 +294,10 @@ class Optimiser:
             group["lr"] = rate
         for name, value in self.params.items():
             gradient = gradients[name].detach()
-            value.grad = gradient.clamp(-self.config.clip, self.config.clip) if self.config.clip else gradient
+            gradient = gradient.clamp(-self.config.clip, self.config.clip) if self.config.clip else gradient
+            # The fused optimiser takes elements as they lie in memory: in another layout it would mix them up.
+            same = gradient.stride() == value.stride()
+            value.grad = gradient if same else torch.empty_like(value).copy_(gradient)
         self._optimiser.step()
         return {"update/gradient_norm": float(norm), "update/learning_rate": rate}
 

@@ -7,7 +7,7 @@ tested on the same episodes of the validation classes, where the data have such;
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from json import dumps as to_json
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -18,7 +18,7 @@ from rich.console import Console
 from metarl.config import check, from_plain
 from metarl.errors import UserError
 from metarl.fewshot import manifest as manifests
-from metarl.fewshot.backbones import BackboneName, BatchNorm, make_backbone
+from metarl.fewshot.backbones import BackboneName, BatchNorm, Precision, make_backbone
 from metarl.fewshot.classes import ClassData
 from metarl.fewshot.data import load as load_data
 from metarl.fewshot.episodes import EpisodeShape, Source
@@ -71,6 +71,8 @@ class FewShotRun(RunSettings):
     """Units of the layers of mlp."""
     channels_last: bool = True
     """Memory layout of the convolutions, which is the faster one on CPUs."""
+    precision: Precision = "float32"
+    """bfloat16: convolutions multiply in it, which is faster where a processor has it; the rest stays in float32."""
     batch_norm: BatchNorm = "support"
     """What batch norm takes its statistics over, in training and at test."""
     validation: int = 200
@@ -109,9 +111,9 @@ class Trained:
     """The run folder."""
     run: FewShotRun
     """Its settings."""
-    learner: FewShotLearner
+    learner: FewShotLearner = field(repr=False)
     """As the checkpoint has it."""
-    source: Source
+    source: Source = field(repr=False)
     """The data."""
     checkpoint: str
     """Which checkpoint it is."""
@@ -154,7 +156,12 @@ def make_learner(run: FewShotRun, config: Any, source: Source, streams: Streams)
     if run.backbone == "auto":
         raise ValueError("fit the run to its data first")
     backbone = make_backbone(
-        run.backbone, source.item_shape, width=run.width, hidden=run.hidden, channels_last=run.channels_last
+        run.backbone,
+        source.item_shape,
+        width=run.width,
+        hidden=run.hidden,
+        channels_last=run.channels_last,
+        precision=run.precision,
     )
     setting = Setting(
         shape=run.shape,
@@ -302,8 +309,8 @@ def load(
     run = replace(run, data_root=data_root or run.data_root, device=device)
     if like is not None and (like.data, like.size) != (run.data, run.size):
         raise UserError(
-            f"Got {folder} trained on {run.data} of size {run.size}, and a run trained on {like.data} of size "
-            f"{like.size}. Compare runs of one data set."
+            f"Got {folder} trained on {_described(run)}, and a run trained on {_described(like)}. "
+            "Compare runs of one data set."
         )
     source = open_data(run) if source is None else source
     run = fitted(run, source)
@@ -313,6 +320,10 @@ def load(
     iteration = restore(folder, run, which, learner)
     source = _on_device(source, resolve_device(device))
     return Trained(folder=folder, run=run, learner=learner, source=source, checkpoint=which, iteration=iteration)
+
+
+def _described(run: FewShotRun) -> str:
+    return f"{run.data} at --size {run.size}" if run.size else run.data
 
 
 def stored(folder: Path, data_root: Path | None = None) -> tuple[FewShotRun, Any, int]:

@@ -26,8 +26,6 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
-from rich.console import Console
-from rich.progress import Progress
 
 from metarl.errors import UserError
 from metarl.fewshot.classes import ClassData, ClassSplit
@@ -252,12 +250,10 @@ def _decode(path: Path, name: str, form: ImageForm, classes: Sequence[Listed]) -
     if form.rotations and shape[1] != shape[2]:
         raise UserError(f"{first.origin} is not square, and is to be turned. Give a size.")
     items = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(start, *shape))
-    console = Console(stderr=True)
     with (
         ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
+        counting(f"Decoding {name} ({path.stem})", len(jobs)) as count,
     ):
-        task = progress.add_task(f"Decoding {name} ({path.stem})", total=len(jobs))
         for i in range(0, len(jobs), _CHUNK):
             chunk = jobs[i : i + _CHUNK]
             # Read here and decoded there: archives are read by one thread, in their order.
@@ -272,7 +268,7 @@ def _decode(path: Path, name: str, form: ImageForm, classes: Sequence[Listed]) -
                     )
                 for turn, row in enumerate(rows):
                     items[row] = np.rot90(image, turn, axes=(1, 2))
-            progress.advance(task, len(chunk))
+            count(len(chunk))
     return items
 
 

@@ -159,15 +159,21 @@ def open_tree(path: Path, marks: Sequence[str] = ("*",)) -> Iterator[Tree]:
 
 
 def _files_below(path: Path, marks: Sequence[str]) -> list[str]:
-    """Return the files of a folder, sorted."""
+    """Return the files of a folder, sorted.
+
+    Raises:
+        UserError: a folder in it is empty: a class without images would be left out without a word.
+    """
     found: list[str] = []
     for top in path.iterdir():
         if not any(fnmatch.fnmatch(top.name, mark) for mark in marks):
             continue
         if top.is_file():
             found.append(top.name)
-        for folder, _, files in os.walk(top, followlinks=True):
+        for folder, folders, files in os.walk(top, followlinks=True):
             relative = PurePosixPath(Path(folder).relative_to(path))
+            if not (folders or files or _is_hidden(str(relative))):
+                raise UserError(f"The folder {folder} is empty. Complete the download, or remove it.")
             found += [str(relative / file) for file in files]
     return sorted(found)
 
