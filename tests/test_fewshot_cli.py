@@ -390,7 +390,7 @@ def test_help_explains(line: str, says: list[str], capsys: pytest.CaptureFixture
         ("fewshot evaluate nowhere", ["no run in nowhere"]),
         ("fewshot evaluate nowhere --steps -1", ["--steps -1", "at least 0"]),
         ("fewshot evaluate RUN --way 50", ["Got 50 ways"]),
-        ("fewshot evaluate RUN --episodes 0", ["Got 0 episodes"]),
+        ("fewshot evaluate RUN --episodes 0", ["Got --episodes 0", "at least 2"]),
         ("fewshot evaluate RUN --split tset", ["'tset'", "'test'"]),
         ("fewshot evaluate RUN --manifest nowhere", ["no manifest nowhere"]),
         ("fewshot evaluate RUN --meta-dataset --way 5", ["--meta-dataset", "Leave the others out"]),

@@ -77,7 +77,7 @@ class HeadWithLoss(Head, Protocol):
 
 def episodic_optimiser() -> OptimiserConfig:
     """Return the outer optimiser that suits all of these learners with images of 28 x 28 pixels."""
-    return OptimiserConfig(learning_rate=3e-3, halve_every=300)
+    return OptimiserConfig(learning_rate=3e-3, halve_every=200)
 
 
 class EpisodicConfig(Protocol):

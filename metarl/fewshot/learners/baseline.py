@@ -41,7 +41,7 @@ from metarl.types import Metrics, Params
 class BaselineConfig:
     """Settings of Baseline."""
 
-    iterations: int = 1500
+    iterations: int = 600
     """Updates of the classifier."""
     batch_size: int = 128
     """Items of an update."""

@@ -46,7 +46,7 @@ from metarl.types import Metrics, Params
 class ImamlConfig:
     """Settings of iMAML."""
 
-    iterations: int = 4000
+    iterations: int = 1000
     """Meta-updates."""
     tasks: int = 16
     """Episodes of a meta-update, M."""

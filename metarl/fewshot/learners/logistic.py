@@ -42,7 +42,7 @@ ROUNDING = 1e-13
 class LogisticConfig:
     """Settings of the logistic head."""
 
-    iterations: int = 1000
+    iterations: int = 600
     """Meta-updates."""
     tasks: int = 4
     """Episodes of a meta-update, M."""

@@ -55,7 +55,7 @@ RATE = "rate."
 class MamlConfig:
     """Settings of MAML and of its kin."""
 
-    iterations: int = 4000
+    iterations: int = 1000
     """Meta-updates."""
     tasks: int = 16
     """Episodes of a meta-update, M."""

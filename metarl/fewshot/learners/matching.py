@@ -38,7 +38,7 @@ from metarl.types import Params
 class MatchingConfig:
     """Settings of matching networks."""
 
-    iterations: int = 1000
+    iterations: int = 600
     """Meta-updates."""
     tasks: int = 4
     """Episodes of a meta-update, M."""

@@ -26,7 +26,7 @@ from metarl.types import Params
 class ProtoConfig:
     """Settings of prototypical networks."""
 
-    iterations: int = 1000
+    iterations: int = 600
     """Meta-updates."""
     tasks: int = 4
     """Episodes of a meta-update, M."""

@@ -33,7 +33,7 @@ from metarl.seeding import Streams
 class R2d2Config:
     """Settings of R2D2."""
 
-    iterations: int = 1000
+    iterations: int = 600
     """Meta-updates."""
     tasks: int = 4
     """Episodes of a meta-update, M."""

@@ -36,7 +36,7 @@ from metarl.types import Params
 class RelationConfig:
     """Settings of relation networks."""
 
-    iterations: int = 1000
+    iterations: int = 600
     """Meta-updates."""
     tasks: int = 4
     """Episodes of a meta-update, M."""

@@ -38,7 +38,7 @@ Distance = Literal["l1", "l2"]
 class SiameseConfig:
     """Settings of Siamese networks."""
 
-    iterations: int = 1000
+    iterations: int = 600
     """Meta-updates."""
     tasks: int = 4
     """Episodes of a meta-update, M."""

@@ -49,7 +49,7 @@ Transform = Literal["un", "l2n", "cl2n"]
 class SimpleShotConfig:
     """Settings of SimpleShot."""
 
-    iterations: int = 1500
+    iterations: int = 600
     """Updates of the classifier."""
     batch_size: int = 128
     """Items of an update."""
