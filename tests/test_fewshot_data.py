@@ -439,3 +439,11 @@ def test_collection_by_address(tree: Path, tmp_path: Path) -> None:
     assert isinstance(source, Collection)
     assert [member.name for member in source.members] == ["folder", "arrays-all"]
     assert source.episodes("test", range(4), EpisodeShape(way=2, query=2), 0).query_x.shape == (4, 4, 3, 6, 6)
+
+
+def test_a_class_folder_without_images_is_named(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write_image(tmp_path / "data" / name / "0.png", 100)
+    (tmp_path / "data" / "empty").mkdir()
+    with pytest.raises(UserError, match=r"data/empty is empty\. Complete the download, or remove it"):
+        load("folder", tmp_path / "data", size=8)

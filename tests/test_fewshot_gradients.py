@@ -13,10 +13,10 @@ from toys import DOUBLE, seeded
 from metarl.errors import UserError
 from metarl.fewshot.backbones import Backbone, BatchNorm, Conv4, MlpBackbone, Norm
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Support
-from metarl.fewshot.executors import Executor, MetaGradient, Pass, choose, laid_out
+from metarl.fewshot.executors import TOGETHER, Executor, MetaGradient, Pass, choose, laid_out
 from metarl.fewshot.learner import FewShotLearner, OptimiserConfig, Setting, Stepwise, task_loss
 from metarl.fewshot.learners.imaml import Imaml, ImamlConfig
-from metarl.fewshot.learners.maml import Maml, MamlConfig
+from metarl.fewshot.learners.maml import Maml, MamlConfig, _data
 from metarl.fewshot.learners.reptile import Reptile, ReptileConfig
 from metarl.fewshot.solved import conjugate_gradients
 from metarl.seeding import Streams
@@ -238,6 +238,27 @@ def test_executors_are_chosen_by_the_size_of_items() -> None:
     assert choose("auto", Conv4(item_shape=(1, 28, 28))) == "grouped"
     assert choose("auto", Conv4(item_shape=(3, 84, 84))) == "loop"
     assert choose("vmap", Conv4(item_shape=(3, 84, 84))) == "vmap"
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("executor", ["vmap", "compiled"])
+def test_executors_that_cannot_save_memory_say_so(executor: Executor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MetaGradient, "_bytes_of_a_task", lambda *_: 3_000_000_000)
+    with pytest.raises(UserError, match=r"'\w+' and --memory 2000, and one task keeps 3,000 MB .* use loop or grouped"):
+        maml(executor=executor).meta_gradient(Noise().episodes("train", range(2), SHAPE, 0))
+
+
+def test_tasks_of_images_are_taken_a_few_at_a_time() -> None:
+    episodes = Noise().episodes("train", range(TOGETHER + 1), SHAPE, 0)
+    learner = maml(executor="grouped")
+    expected = flat(maml(executor="loop").meta_gradient(episodes)[0])
+    gradient = MetaGradient(learner._objective(3, second_order=True), "grouped", 2000)
+    sizes = []
+    part = gradient._part
+    gradient._part = lambda *given: (sizes.append(len(given[1]["query_y"])), part(*given))[1]
+    found = gradient(learner.params, _data(episodes))[0]
+    assert sizes == [TOGETHER, 1]
+    torch.testing.assert_close(flat(found), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_layouts_that_vmap_has_no_form_for_are_left() -> None:
