@@ -154,13 +154,13 @@ class WarpPhysics:
             self._model = self._put_model(tuple(family.apply(anything)))
         self._allocate()
 
-    def _on_device(self):  # noqa: ANN202 (a type of warp's, which may not be installed)
+    def _on_device(self):
         """Run Warp's kernels on the device and, on CUDA, on torch's stream."""
         if self.device.type == "cpu":
             return self._wp.ScopedDevice("cpu")
         return self._wp.ScopedStream(self._wp.stream_from_torch(torch.cuda.current_stream(self.device)))
 
-    def _put_model(self, names: tuple[str, ...]):  # noqa: ANN202
+    def _put_model(self, names: tuple[str, ...]):
         """Return the model on the device, with fields of their own for every world.
 
         Args:
@@ -189,9 +189,7 @@ class WarpPhysics:
         wp, mjw, model = self._wp, self._mjw, self._model
         before = getattr(self, "_data", None)
         with self._on_device():
-            data = mjw.make_data(
-                self._host, nworld=self.num_worlds, nconmax=self.contacts, njmax=self.constraints
-            )
+            data = mjw.make_data(self._host, nworld=self.num_worlds, nconmax=self.contacts, njmax=self.constraints)
             if before is not None:
                 for name in ("qpos", "qvel", "act", "ctrl", "qacc_warmstart", "time"):
                     wp.copy(getattr(data, name), getattr(before, name))

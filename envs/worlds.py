@@ -140,9 +140,7 @@ class Worlds:
         low = torch.tensor(family.action_low, dtype=torch.float64)
         high = torch.tensor(family.action_high, dtype=torch.float64)
         unit = torch.ones_like(low)
-        self._scale = (
-            unit_actions and not family.discrete and not (torch.equal(low, -unit) and torch.equal(high, unit))
-        )
+        self._scale = unit_actions and not family.discrete and not (torch.equal(low, -unit) and torch.equal(high, unit))
         self._low, self._high = low.to(device), high.to(device)
         self._elapsed = torch.zeros(num_worlds, dtype=torch.long, device=device)
         self._active = torch.zeros(num_worlds, dtype=torch.bool, device=device)
@@ -307,11 +305,12 @@ class Worlds:
             world = int((~action.isfinite()).any(1).nonzero()[0, 0])
             raise NotFiniteError(f"got an action that is not finite in world {world}: {action[world].tolist()}")
         action = action.to(torch.float64)
-        if self.family.discrete:
-            if not (bool(((action == 0.0) | (action == 1.0)).all()) and bool((action.sum(1) == 1.0).all())):
-                raise UserError(
-                    f"{self.family_name} is discrete: give one-hot actions, a 1 among {self.action_size - 1} 0s"
-                )
+        if self.family.discrete and not (
+            bool(((action == 0.0) | (action == 1.0)).all()) and bool((action.sum(1) == 1.0).all())
+        ):
+            raise UserError(
+                f"{self.family_name} is discrete: give one-hot actions, a 1 among {self.action_size - 1} 0s"
+            )
         return self._in_bounds(action)
 
     def _in_bounds(self, action: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class Moments:
         return torch.where(self.square > 0.0, self.square.sqrt(), 1.0)
 
     def on(self, like: Tensor) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"], Float[Tensor, " D"]]:
-        """Return mean, deviation and size with the device and type of a tensor; copied once for all that is the same."""
+        """Return mean, deviation and size with the device and type of a tensor, copied there once after an update."""
         key = like.device, like.dtype
         known = self._there.get(key)
         # An update puts another tensor in the place of the mean.

@@ -2,8 +2,8 @@
 
 Every world plays exactly one episode. Worlds that ended early wait, masked, until the last one has ended: refilling
 them would favour short episodes. Where worlds are on a GPU the host does not look for that: it goes on to the horizon,
-so that it never waits for the device, and cuts the episodes off in the end. A trial of several episodes in a row is several collections, the first of which gives
-the worlds their tasks.
+so that it never waits for the device, and cuts the padding off in the end. A trial of several episodes in a row is
+several collections, the first of which gives the worlds their tasks.
 """
 
 from __future__ import annotations
