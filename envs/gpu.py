@@ -64,8 +64,8 @@ def load() -> tuple[ModuleType, ModuleType]:
     """
     try:
         warp = importlib.import_module("warp")
-        # Else it prints its version and devices.
-        warp.config.quiet = True
+        # Else it tells of its devices, and of every kernel that it compiles.
+        warp.config.log_level = warp.LOG_WARNING
         return warp, importlib.import_module("mujoco_warp")
     except ImportError as error:
         raise UserError(

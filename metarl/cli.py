@@ -24,7 +24,7 @@ from metarl import __version__
 from metarl.allocator import keep_freed_memory
 from metarl.cli_evaluate import evaluate_command
 from metarl.cli_fewshot import fewshot_command
-from metarl.cli_options import BAD_INPUT, INTERRUPTED, Device, Which, joined, parse
+from metarl.cli_options import BAD_INPUT, INTERRUPTED, Device, Engine, Which, joined, parse
 from metarl.cli_play import play_command
 from metarl.cli_render import render_command
 from metarl.errors import UserError, nearest
@@ -136,6 +136,8 @@ class TrainOptions:
     """Run folder, which must not exist yet; runs/FAMILY-AGENT-seedSEED if not given."""
     device: Device = "cpu"
     """Where the networks live; auto is cuda where there is one."""
+    engine: Engine = "auto"
+    """What steps the worlds: cpu, gpu (mujoco_warp, on the device), or auto: gpu where the device is one."""
     threads: int = 0
     """CPU threads; 0 for all cores."""
     checkpoint_every: int = 10
@@ -198,6 +200,7 @@ def _train(name: str, options: TrainOptions, config: Any) -> int:
         agent=name,
         seed=options.seed,
         device=options.device,
+        engine=options.engine,
         threads=options.threads,
         checkpoint_every=options.checkpoint_every,
     )
@@ -222,15 +225,19 @@ def _run(
     """Train in a run folder, from a checkpoint where one is named."""
     from metarl.agents import make
     from metarl.envs import get, make_worlds
+    from metarl.envs.registry import describe_engine
     from metarl.envs.switching import check_trials
     from metarl.seeding import Streams
     from metarl.training import iterations_of, resolve_device, train
 
     family = get(run.family)
     streams = Streams(run.seed)
-    agent = make(run.agent, config, family.spec(), streams, resolve_device(run.device))
+    device = resolve_device(run.device)
+    agent = make(run.agent, config, family.spec(), streams, device)
     check_trials(family, agent.trial)
-    env = make_worlds(family, config.worlds, threads=run.threads)
+    env = make_worlds(family, config.worlds, threads=run.threads, engine=run.engine, device=device)
+    if not json_lines:
+        print(f"Physics      {describe_engine(env)}")
     result = train(
         folder,
         run,
