@@ -10,6 +10,8 @@ What differs from the CPU engine, beside rounding:
 * All worlds step together. Those whose episodes have ended move on unseen, until they are reset.
 * Models that ask for the solver PGS (Gymnasium's humanoid) get Newton's: it solves the same convex problem, which PGS
   with a humanoid's 50 iterations only comes close to.
+* A geom on a height field has a contact with each of the triangles that it touches, also where they meet; MuJoCo keeps
+  fewer of them. So the ground of the terrain families is somewhat stiffer.
 * The tangents of a contact's friction pyramid may point elsewhere where a capsule stands steeply on a plane, as an
   ant's legs do. A pyramid is not round, so such contacts slide a little differently.
 """

@@ -250,6 +250,8 @@ class Worlds:
             _, tasks = self._switch_tasks(self._switch, worlds)
         before = {name: state[name].clone() for name in self.family.remember}
         failed = self.physics.advance(physical, worlds)
+        if lockstep and failed is not None:
+            failed = failed | self._wrong_action
         state = self.physics.state
 
         terms = self.family.reward_terms(before, state, physical, tasks)
