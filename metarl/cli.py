@@ -315,12 +315,13 @@ def list_command(arguments: list[str]) -> int:
 BENCH = """\
 Measure speed on this machine, contenders interleaved in one run: medians and ratios.
 
-usage: metarl bench {engines,maml,rl2,fewshot} [OPTIONS]
+usage: metarl bench {engines,maml,rl2,fewshot,gpu} [OPTIONS]
 
   engines   env-steps/s of the CPU engine, its open-loop ceiling, Gymnasium's vector environments and EnvPool
   maml      one meta-iteration by part, the task-batched forms against a loop over tasks
   rl2       what the memory costs while acting, and in a training pass beside a bare nn.GRU; transformer beside GRU
   fewshot   supervised meta-updates by every executor, Reptile and episode sampling, beside loops over tasks
+  gpu       the GPU engine: env-steps/s beside the CPU engine, iterations of two agents, few-shot updates
 
 examples:
   metarl bench engines --family half-cheetah-vel --worlds 32 256 1024
@@ -335,18 +336,19 @@ def bench_command(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(BENCH)
         return 0 if arguments else BAD_INPUT
-    kinds = ("engines", "maml", "rl2", "fewshot")
+    kinds = ("engines", "maml", "rl2", "fewshot", "gpu")
     kind = arguments[0]
     if kind not in kinds:
         raise UserError(f"Unknown benchmark '{kind}'.{nearest(kind, kinds)}")
 
-    from metarl import bench, bench_fewshot, bench_learning
+    from metarl import bench, bench_fewshot, bench_gpu, bench_learning
 
     config_class, run = {
         "engines": (bench.EnginesConfig, bench.run_engines),
         "maml": (bench_learning.MamlConfig, bench_learning.run_maml),
         "rl2": (bench_learning.MemoryConfig, bench_learning.run_rl2),
         "fewshot": (bench_fewshot.FewShotConfig, bench_fewshot.run_fewshot),
+        "gpu": (bench_gpu.GpuConfig, bench_gpu.run_gpu),
     }[kind]
     config: Any = parse(config_class, arguments[1:], f"metarl bench {kind}", BENCH)
     report = run(config)
