@@ -24,6 +24,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from types import ModuleType
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -182,8 +183,9 @@ class WarpPhysics:
             option = getattr(model.opt, field.removeprefix("opt."), None)
             if not isinstance(option, self._wp.array):
                 raise UserError(f"{name} does not run on the GPU engine: it gives every world its own {field}")
-            rows = np.repeat(option.numpy(), self.num_worlds, axis=0)
-            setattr(model.opt, field.removeprefix("opt."), self._wp.array(rows, dtype=option.dtype))
+            value: Any = option
+            rows = np.repeat(value.numpy(), self.num_worlds, axis=0)
+            setattr(model.opt, field.removeprefix("opt."), self._wp.array(rows, dtype=value.dtype))
         return model
 
     def _allocate(self) -> None:

@@ -3,20 +3,26 @@
 The first run compiles the kernels, half a minute for a robot; later ones find them in Warp's cache.
 """
 
+import copy
 import dataclasses
 import importlib.util
+import math
+import sys
 
 import mujoco
 import pytest
 import torch
 from torch import Tensor
 
+from metarl.agents import config_class, make
 from metarl.envs import get, make_worlds
 from metarl.envs.cpu import MujocoPhysics
-from metarl.envs.family import MujocoFamily, random_actions
+from metarl.envs.family import MujocoFamily, random_actions, with_horizon
+from metarl.envs.half_cheetah import HalfCheetahVel
 from metarl.envs.registry import choose_engine, describe_engine
 from metarl.envs.worlds import CPU, TorchPhysics, Worlds
 from metarl.errors import NotFiniteError, UserError
+from metarl.seeding import Streams
 from metarl.types import Tasks
 
 if importlib.util.find_spec("mujoco_warp") is None:
@@ -34,8 +40,7 @@ def prepared(name: str, *, round_cone: bool = False) -> MujocoFamily:
     """Return a family whose model on the CPU is the one that the GPU engine runs."""
     family = get(name)
     assert isinstance(family, MujocoFamily)
-    family = dataclasses.replace(family)
-    model = gpu_model(family)
+    family, model = copy.copy(family), gpu_model(family)
     if round_cone:
         model.opt.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     vars(family)["model"] = model
@@ -336,23 +341,49 @@ def test_engines_are_chosen() -> None:
         choose_engine("gpus", CHEETAH, CPU)
 
 
-def test_what_the_engine_cannot_do_is_said() -> None:
-    family = prepared(CHEETAH)
+class Reads(HalfCheetahVel):
+    """Reads what mujoco_warp does not have."""
 
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Reads(type(family)):
-        fields: tuple[str, ...] = ("qpos", "qvel", "bvh_active")
+    fields = ("qpos", "qvel", "bvh_active")
 
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Varies(type(family)):
-        def apply(self, tasks: Tasks) -> dict[str, Tensor]:
-            return {"geom_conaffinity": torch.zeros(len(tasks), self.model.ngeom, dtype=torch.float64)}
 
-    settings = {f.name: getattr(family, f.name) for f in dataclasses.fields(family) if f.init}
-    with pytest.raises(UserError, match="reads bvh_active, which mujoco_warp does not compute"):
-        WarpPhysics(Reads(**{**settings, "fields": ("qpos", "qvel", "bvh_active")}), 2)
-    with pytest.raises(UserError, match="geom_conaffinity"):
-        WarpPhysics(Varies(**settings), 2)
+class Varies(HalfCheetahVel):
+    """Varies what mujoco_warp shares among the worlds."""
+
+    def apply(self, tasks: Tasks) -> dict[str, Tensor]:
+        return {"geom_conaffinity": torch.zeros(len(tasks), self.model.ngeom, dtype=torch.float64)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (Reads, "it reads bvh_active, which mujoco_warp does not compute"),
+        (Varies, "'geom_conaffinity' is not a batched"),
+    ],
+)
+def test_what_the_engine_cannot_do_is_said(kind: type[HalfCheetahVel], says: str) -> None:
+    with pytest.raises(UserError, match=rf"half-cheetah-vel@own does not run on the GPU engine: .*{says}"):
+        WarpPhysics(
+            kind(variant="own", source="test", control_weight=0.1, top_speed=2.0), 2, contacts=16, constraints=32
+        )
+
+
+def test_an_engine_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mujoco_warp", None)
+    with pytest.raises(UserError, match=r"needs mujoco_warp.*pip install 'metarl-suite\[gpu\]'"):
+        make_worlds(CHEETAH, 2, engine="gpu")
+
+
+@pytest.mark.parametrize("agent", ["maml-trpo", "rl2"])
+def test_agents_learn_on_it(agent: str) -> None:
+    family = with_horizon(get(CHEETAH), 4)
+    config = config_class(agent)(tasks=2, episodes=2, **({"minibatches": 1} if agent == "rl2" else {}))
+    worlds = make_worlds(family, config.worlds, engine="gpu", device=DEVICE)
+    metrics = make(agent, config, family.spec(), Streams(0), DEVICE).train_iteration(
+        worlds, family.space.sample, Streams(0)
+    )
+    assert metrics["episode/length"] == 4.0
+    assert all(math.isfinite(value) for value in metrics.values())
 
 
 # --- on a GPU ----------------------------------------------------------------------------------------------------
