@@ -180,9 +180,8 @@ class MamlTrpo:
         points, batches, played, explained = [params], [], [], 0.0
         adapt_seconds = 0.0
         for step in range(config.inner_steps + 1):
-            acting = {name: value.cpu() for name, value in params.items()}
             episodes = collect(
-                env, TaskPolicy(self.policy, acting, config.tasks), tasks, config.episodes, streams["rollout"]
+                env, TaskPolicy(self.policy, params, config.tasks), tasks, config.episodes, streams["rollout"]
             ).to(self.device)
             started = time.perf_counter()
             batch, explained = prepare(episodes, self.policy, params, discount=config.discount, trace=config.trace)

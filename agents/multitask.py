@@ -120,8 +120,7 @@ class Multitask:
         tasks = sample_tasks(config.tasks, "train", streams["tasks"])
         params = stack(self.params, config.tasks)
         told = self._told(tasks)
-        acting = {name: value.cpu() for name, value in params.items()}
-        actor = TaskPolicy(self.policy, acting, config.tasks, told)
+        actor = TaskPolicy(self.policy, params, config.tasks, told)
         episodes = collect(env, actor, tasks, config.episodes, streams["rollout"]).to(self.device)
 
         started = time.perf_counter()

@@ -40,7 +40,7 @@ class RandomLearner:
 
     def act(self, observation: Float[Tensor, "B O"], generator: torch.Generator) -> Float[Tensor, "B A"]:
         """Return any action, one-hot."""
-        action = torch.randint(self.actions, (len(observation),), generator=generator)
+        action = torch.randint(self.actions, (len(observation),), generator=generator, device=generator.device)
         return one_hot(action, self.actions).to(observation)
 
     def learn(self, experience: Trajectories) -> Learner:

@@ -245,10 +245,11 @@ class Inputs:
         ended: Float[Tensor, "*N"],
     ) -> Float[Tensor, "*N I"]:
         """Put the parts together: an observation, and action, reward and end of the step before it."""
-        seen = (observation - self.observation.mean.to(observation)) / self.observation.deviation.to(observation)
+        mean, deviation, _ = self.observation.on(observation)
+        seen = (observation - mean) / deviation
         # The environment clips actions: what was done is remembered, not what was asked for.
         done = action if self.discrete else action.clamp(-1.0, 1.0)
-        scaled = reward / self.reward.size.to(reward)
+        scaled = reward / self.reward.on(reward)[2]
         rest = torch.stack((scaled.clamp(-LARGEST_INPUT, LARGEST_INPUT), ended), dim=-1)
         return torch.cat((seen.clamp(-LARGEST_INPUT, LARGEST_INPUT), done, rest), dim=-1)
 
@@ -294,7 +295,7 @@ class Actor:
     def act(self, observation: Float[Tensor, "B O"], generator: torch.Generator) -> Float[Tensor, "B A"]:
         """Take in a moment and draw an action."""
         features, self.memory = self.look(observation)
-        action = self.network.act(features).sample(generator).cpu()
+        action = self.network.act(features).sample(generator).to(observation.device)
         if self._waiting is None:
             self._action = action
         else:
@@ -329,7 +330,8 @@ class Actor:
         """Keep the rest of the triple for the next moment."""
         if self._waiting is None:
             self._reward, self._ended = reward, ended.to(reward)
-            self._waiting = ended if bool(ended.any()) else None
+            # To look would make the host wait for a GPU.
+            self._waiting = ended if ended.is_cuda or bool(ended.any()) else None
         else:
             self._reward = torch.where(self._waiting, self._reward, reward)
             self._ended = torch.where(self._waiting, self._ended, ended.to(reward))

@@ -188,6 +188,9 @@ class WorkerPhysics:
         processes: worker processes; 0 takes one a core, or one where the family is a vector environment.
     """
 
+    device = torch.device("cpu")
+    lockstep = False
+
     def __init__(self, family: GymnasiumFamily, num_worlds: int, processes: int = 0) -> None:
         self.family = family
         self.pool = Pool(family.job, num_worlds, processes or (1 if family.vector else _cores()))

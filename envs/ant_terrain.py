@@ -34,7 +34,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.envs.ant import HIGHEST, LOWEST, OBSERVABLES, RESET_NOISE
-from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms, View, gymnasium_model, noisy_start
+from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms, View, gymnasium_model, noisy_start, on
 from metarl.envs.locomotion import compute_contact_forces
 from metarl.envs.terrain import (
     CAMERA,
@@ -128,7 +128,7 @@ class AntTerrain(MujocoFamily):
         parts = [qpos[:, 2:], state["qvel"], tasks["goal"] - qpos[:, :2]]
         if self.scan:
             ahead = heading(qpos[:, 3:7])
-            x, y = (torch.addmm(qpos[:, i : i + 1], ahead, scan) for i, scan in enumerate((SCAN_X, SCAN_Y)))
+            x, y = (torch.addmm(qpos[:, i : i + 1], ahead, on(qpos, scan)) for i, scan in enumerate((SCAN_X, SCAN_Y)))
             parts.append(GROUND.height(GROUND.tile(tasks), x, y) - qpos[:, 2:3])
         return torch.cat(parts, dim=1)
 
@@ -176,7 +176,7 @@ def heading(quaternion: Float[Tensor, "B 4"]) -> Float[Tensor, "B 2"]:
     Args:
         quaternion: w, x, y, z.
     """
-    seen = ((quaternion @ X_AXIS).unflatten(1, (2, 4)) * quaternion[:, None]).sum(2)
+    seen = ((quaternion @ on(quaternion, X_AXIS)).unflatten(1, (2, 4)) * quaternion[:, None]).sum(2)
     return seen / seen.norm(dim=1, keepdim=True)
 
 

@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.envs.family import Marker, MujocoFamily, Observable, State, View
+from metarl.envs.family import Marker, MujocoFamily, Observable, State, View, on
 from metarl.envs.shapes import PARTS, ROTATION, Compound, compound, entries
 from metarl.types import Tasks
 
@@ -176,19 +176,20 @@ class Arm(MujocoFamily):
     def observe(self, state: State, tasks: Tasks) -> Float[Tensor, "B O"]:
         """Return pose and velocities of robot and object."""
         qpos = state["qpos"]
-        direct = torch.cat((qpos, state["qvel"]), dim=1).index_select(1, READ) * SCALE - SHIFT
+        direct = torch.cat((qpos, state["qvel"]), dim=1).index_select(1, on(qpos, READ))
+        direct = direct * on(qpos, SCALE) - on(qpos, SHIFT)
         grip, facing = hand_of(qpos)
         cosine, sine = facing.unbind(1)
         away = DM * (qpos[:, OBJECT : OBJECT + 3] - grip)
         x, y, up = away.unbind(1)
         hand = torch.stack((x * cosine + y * sine, y * cosine - x * sine, up), dim=1)
-        axes = entries(qpos[:, OBJECT + 3 :], AXES)
-        return torch.cat((direct, DM * (grip[:, :2] - CENTRE), facing, hand, axes), dim=1)
+        axes = entries(qpos[:, OBJECT + 3 :], on(qpos, AXES))
+        return torch.cat((direct, DM * (grip[:, :2] - on(qpos, CENTRE)), facing, hand, axes), dim=1)
 
 
 def hand_of(qpos: Float[Tensor, "B Q"]) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 2"]]:
     """Return the place of the grip point, m, and the cosine and sine of the hand's heading, of the moment of qpos."""
-    hand = (qpos @ TURNS + QUARTER).cos() @ HAND
+    hand = (qpos @ on(qpos, TURNS) + on(qpos, QUARTER)).cos() @ on(qpos, HAND)
     return torch.cat((hand[:, :2], qpos[:, LIFT : LIFT + 1] + TIPS), dim=1), hand[:, 2:]
 
 

@@ -29,6 +29,9 @@ class MujocoPhysics:
         threads: worker threads, the calling one included; 0 takes every core.
     """
 
+    device = torch.device("cpu")
+    lockstep = False
+
     def __init__(self, family: MujocoFamily, num_worlds: int, threads: int = 0) -> None:
         self.family = family
         self.batch = Batch(family.model, num_worlds, threads)

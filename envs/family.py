@@ -40,6 +40,25 @@ Terms = dict[str, Float[Tensor, " B"]]
 """Reward by name."""
 
 
+_COPIES: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+"""Of a constant (by its `id`) on a device: the constant, which must live as long as its id is known, and the copy."""
+
+
+def on(like: Tensor, constant: Tensor) -> Tensor:
+    """Return a constant of a family on the device of `like`; it is copied there once.
+
+    Args:
+        like: what the constant meets.
+        constant: made once, never changed.
+    """
+    if constant.device == like.device:
+        return constant
+    key = id(constant), like.device
+    if key not in _COPIES:
+        _COPIES[key] = constant, constant.to(like.device)
+    return _COPIES[key][1]
+
+
 @dataclass(frozen=True)
 class Observable:
     """One row of a family's observation table."""

@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms, View, gymnasium_model, noisy_start
+from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms, View, gymnasium_model, noisy_start, on
 from metarl.envs.half_cheetah import OBSERVABLES, RESET_NOISE
 from metarl.envs.terrain import (
     CAMERA,
@@ -117,7 +117,7 @@ class HalfCheetahTerrain(MujocoFamily):
         qpos = state["qpos"]
         parts = [qpos[:, 1:], state["qvel"], tasks["distance"][:, None] - qpos[:, :1]]
         if self.scan:
-            ground = GROUND.height(GROUND.tile(tasks), qpos[:, :1] + AHEAD, NO_Y)
+            ground = GROUND.height(GROUND.tile(tasks), qpos[:, :1] + on(qpos, AHEAD), on(qpos, NO_Y))
             parts.append(ground - TORSO_HEIGHT - qpos[:, 1:2])
         return torch.cat(parts, dim=1)
 

@@ -29,7 +29,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.envs.arm import DM, OBJECT, Arm, any_heading, around, goal_marker, hand_of
-from metarl.envs.family import Marker, State, Terms
+from metarl.envs.family import Marker, State, Terms, on
 from metarl.envs.shapes import shape_parameters
 from metarl.space import Parameter, ParameterSpace
 from metarl.types import Tasks
@@ -98,7 +98,7 @@ class PushShape(Arm):
 
 def goal_of(tasks: Tasks) -> Float[Tensor, "B 2"]:
     """Return the goals' places on the table, m."""
-    return tasks["goal"] + CENTRE
+    return tasks["goal"] + on(tasks["goal"], CENTRE)
 
 
 FAMILIES = (PushShape(),)

@@ -31,7 +31,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.envs.arm import DM, OBJECT, Arm, around, goal_marker, hand_of
-from metarl.envs.family import Marker, State, Terms
+from metarl.envs.family import Marker, State, Terms, on
 from metarl.envs.shapes import shape_parameters
 from metarl.space import Parameter, ParameterSpace
 from metarl.types import Tasks
@@ -105,12 +105,12 @@ class ReachOver(Arm):
     def to_goal(self, state: State, tasks: Tasks) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """Return the grip point's horizontal distance from the goal and its height above it, m."""
         grip, _ = hand_of(state["qpos"])
-        return (grip[:, :2] - tasks["goal"] - CENTRE).norm(dim=1), grip[:, 2] - GOAL_HEIGHT
+        return (grip[:, :2] - tasks["goal"] - on(grip, CENTRE)).norm(dim=1), grip[:, 2] - GOAL_HEIGHT
 
     def obstacle(self, state: State) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """Return how far the obstacle was moved, m, and the cosine of its lean."""
         x, y = state["qpos"][:, OBJECT + 4 : OBJECT + 6].unbind(1)
-        moved = (state["qpos"][:, OBJECT : OBJECT + 2] - PLACE).norm(dim=1)
+        moved = (state["qpos"][:, OBJECT : OBJECT + 2] - on(x, PLACE)).norm(dim=1)
         return moved, 1.0 - 2.0 * (x * x + y * y)
 
 

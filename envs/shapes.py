@@ -30,6 +30,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metarl.envs.family import on
 from metarl.errors import UserError
 from metarl.space import Parameter
 from metarl.types import Tasks
@@ -197,8 +198,8 @@ def clearance(tasks: Tasks, place: Float[Tensor, "B 3"], quaternion: Float[Tenso
     """
     length = tasks["length"]
     dims = torch.stack([length, tasks["width"] * length, tasks["branch"] * length, tasks["height"]], dim=1)
-    extent = (BOXES[tasks["kind"].long()] @ dims[:, :, None]).squeeze(2)
-    up = entries(quaternion, UP)
+    extent = (on(length, BOXES)[tasks["kind"].long()] @ dims[:, :, None]).squeeze(2)
+    up = entries(quaternion, on(quaternion, UP))
     return place[:, 2] - (extent * up.abs()).sum(1)
 
 

@@ -33,7 +33,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metarl.envs.family import Marker, Observable
+from metarl.envs.family import Marker, Observable, on
 from metarl.errors import UserError
 from metarl.space import CELLS, TRAIN_FRACTION, Parameter
 from metarl.types import Tasks
@@ -214,7 +214,7 @@ class Ground:
 
     def tile(self, tasks: Tasks) -> Int[Tensor, " B"]:
         """Return the number of every task's tile."""
-        level = torch.bucketize(tasks["difficulty"], LEVEL_ENDS, right=True)
+        level = torch.bucketize(tasks["difficulty"], on(tasks["difficulty"], LEVEL_ENDS), right=True)
         return level.add_(tasks["kind"].long(), alpha=LEVELS)
 
     def offset(self, tile: Int[Tensor, " B"]) -> Float[Tensor, "B 3"]:
@@ -239,11 +239,10 @@ class Ground:
         column, row = u.int(), v.int()
         u, v = u.sub_(column), v.sub_(row)
         sample = column.add_(row, alpha=stride).add_(tile[:, None], alpha=stride * (across + 1)).view(-1)
+        flat = on(x, self._flat)
         # A failed simulation has points at NaN, whose height is NaN too.
-        sample.clamp_(0, len(self._flat) - stride - 2)
-        low, right, left, far = (
-            self._flat.index_select(0, sample + step).view_as(u) for step in (0, 1, stride, stride + 1)
-        )
+        sample.clamp_(0, len(flat) - stride - 2)
+        low, right, left, far = (flat.index_select(0, sample + step).view_as(u) for step in (0, 1, stride, stride + 1))
         # A cell is two triangles that meet in the diagonal from `low` to `far`.
         fold, right, left = far.sub_(right).sub_(left).add_(low), right.sub_(low), left.sub_(low)
         return low.addcmul_(u, right).addcmul_(v, left).addcmul_(torch.minimum(u, v), fold)

@@ -2,6 +2,10 @@
 
 An engine supplies the physics (`Physics`: write, advance); `Worlds` adds tasks, observation, reward, termination
 and the time limit, so that these cannot differ between engines.
+
+Tasks and starts are drawn on the host, from CPU generators: one seed gives the same ones on every engine. What a step
+needs and returns is on the engine's device. An engine in lockstep (a GPU's) never makes the host wait for it: there
+`step` takes no decision from a tensor, and what would be an error in it (a wrong action) is raised at the next reset.
 """
 
 from __future__ import annotations
@@ -19,10 +23,22 @@ from metarl.envs.switching import STEP, SwitchSpace
 from metarl.errors import NotFiniteError, UserError
 from metarl.types import Step, Tasks
 
+CPU = torch.device("cpu")
+
 
 @runtime_checkable
 class Physics(Protocol):
     """What an engine must do for B worlds."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the state is."""
+        ...
+
+    @property
+    def lockstep(self) -> bool:
+        """Whether `advance` always takes a step in all worlds, and tells of failures in a mask, never None."""
+        ...
 
     @property
     def state(self) -> State:
@@ -30,11 +46,11 @@ class Physics(Protocol):
         ...
 
     def apply(self, tasks: Tasks, worlds: Tensor | None) -> None:
-        """Give the worlds (indices, None: all) the model of their tasks."""
+        """Give the worlds (indices, None: all) the model of their tasks, which are on the host."""
         ...
 
     def write(self, state: Mapping[str, Tensor], worlds: Tensor | None) -> None:
-        """Start the worlds from `state`, rows in the order of `worlds`."""
+        """Start the worlds from `state`, which is on the host, rows in the order of `worlds`."""
         ...
 
     def advance(self, action: Float[Tensor, "B A"], worlds: Tensor | None) -> Bool[Tensor, " B"] | None:
@@ -43,22 +59,27 @@ class Physics(Protocol):
 
 
 class TorchPhysics:
-    """Physics of a `TorchFamily`."""
+    """Physics of a `TorchFamily`, on any device; in lockstep on any but the CPU."""
 
-    def __init__(self, family: TorchFamily, num_worlds: int) -> None:
+    def __init__(self, family: TorchFamily, num_worlds: int, device: torch.device = CPU) -> None:
         self.family = family
+        self.device = device
+        self.lockstep = device.type != "cpu"
         # A state of the right shapes, until the first `write`.
         anything = family.space.sample(num_worlds, "train", torch.Generator())
-        self.state: dict[str, Tensor] = dict(family.reset_state(torch.Generator(), anything))
+        start = family.reset_state(torch.Generator(), anything)
+        self.state: dict[str, Tensor] = {name: value.to(device) for name, value in start.items()}
 
     def apply(self, tasks: Tasks, worlds: Tensor | None) -> None:
         """Keep the tasks for `advance`."""
-        self.tasks = tasks
+        self.tasks = tasks.to(self.device)
 
     def write(self, state: Mapping[str, Tensor], worlds: Tensor | None) -> None:
         """Start the worlds from `state`."""
+        rows = None if worlds is None else worlds.to(self.device)
         for name, value in state.items():
-            self.state[name] = value if worlds is None else self.state[name].index_copy(0, worlds, value)
+            begun = value.to(self.device)
+            self.state[name] = begun if rows is None else self.state[name].index_copy(0, rows, begun)
 
     def advance(self, action: Float[Tensor, "B A"], worlds: Tensor | None) -> Bool[Tensor, " B"] | None:
         """Take one step in the chosen worlds."""
@@ -67,7 +88,7 @@ class TorchPhysics:
             after = {k: self.state[k].index_copy(0, worlds, v[worlds]) for k, v in after.items()}
         self.state = after
         valid = torch.stack([(v.flatten(1).abs() < LARGEST_VALID).all(1) for v in after.values()]).all(0)
-        return None if bool(valid.all()) else ~valid
+        return None if not self.lockstep and bool(valid.all()) else ~valid
 
 
 class Worlds:
@@ -82,7 +103,8 @@ class Worlds:
         dtype: of observations and rewards; physics and reward are computed in float64.
 
     Attributes:
-        tasks: one task per world, as `set_tasks` was given them; None before the first reset.
+        device: where actions are taken and observations returned.
+        tasks: one task per world, as `set_tasks` was given them, on the host; None before the first reset.
         present: what the family and the physics are told: the same, but where tasks switch (see switching.py) the part
             of every task that is in force.
     """
@@ -102,28 +124,35 @@ class Worlds:
         self.horizon = family.horizon
         self.observation_size = family.observation_size
         self.action_size = family.action_size
-        self.failures = 0
         self.physics = physics
+        self.device = device = physics.device
         self.dtype = dtype
         self.tasks: Tasks | None = None
         self.present: Tasks | None = None
+        # The two above, on the device.
+        self._all_tasks: Tasks | None = None
+        self._seen: Tasks | None = None
         self._switch = family.space if isinstance(family.space, SwitchSpace) else None
-        self._trial_steps = torch.zeros(num_worlds, dtype=torch.long)
-        self._later = torch.zeros(num_worlds, dtype=torch.bool)
+        self._trial_steps = torch.zeros(num_worlds, dtype=torch.long, device=device)
+        self._later = torch.zeros(num_worlds, dtype=torch.bool, device=device)
         self._next_tasks: Tasks | None = None
         self._next_tasks_due = torch.zeros(num_worlds, dtype=torch.bool)
-        self._low = torch.tensor(family.action_low, dtype=torch.float64)
-        self._high = torch.tensor(family.action_high, dtype=torch.float64)
-        unit = torch.ones_like(self._low)
-        self._scale = (
-            unit_actions
-            and not family.discrete
-            and not (torch.equal(self._low, -unit) and torch.equal(self._high, unit))
-        )
-        self._elapsed = torch.zeros(num_worlds, dtype=torch.long)
-        self._active = torch.zeros(num_worlds, dtype=torch.bool)
+        low = torch.tensor(family.action_low, dtype=torch.float64)
+        high = torch.tensor(family.action_high, dtype=torch.float64)
+        unit = torch.ones_like(low)
+        self._scale = unit_actions and not family.discrete and not (torch.equal(low, -unit) and torch.equal(high, unit))
+        self._low, self._high = low.to(device), high.to(device)
+        self._elapsed = torch.zeros(num_worlds, dtype=torch.long, device=device)
+        self._active = torch.zeros(num_worlds, dtype=torch.bool, device=device)
         self._all_active = False
-        self._observation = torch.zeros(num_worlds, self.observation_size, dtype=dtype)
+        self._failures = torch.zeros((), dtype=torch.long, device=device)
+        self._wrong_action = torch.zeros(num_worlds, dtype=torch.bool, device=device)
+        self._observation = torch.zeros(num_worlds, self.observation_size, dtype=dtype, device=device)
+
+    @property
+    def failures(self) -> int:
+        """Simulations that became invalid since construction."""
+        return int(self._failures)
 
     def set_tasks(self, tasks: Tasks) -> None:
         """Give world i the task i, from its next reset on.
@@ -139,26 +168,32 @@ class Worlds:
         self._next_tasks_due[:] = True
 
     def reset(self, generator: torch.Generator, worlds: Tensor | None = None) -> Float[Tensor, "B O"]:
-        """Start a new episode in every world, or in those of `worlds` (indices in ascending order, [N])."""
-        tasks = self._start_tasks(worlds)
+        """Start a new episode in every world, or in those of `worlds` (indices in ascending order, [N]).
+
+        Raises:
+            UserError: no tasks yet; in lockstep, a step since the last reset was given a wrong action.
+        """
+        if self.physics.lockstep:
+            self._check_actions()
+        tasks, seen = self._start_tasks(None if worlds is None else worlds.cpu())
         if self._switch is not None:
-            tasks = self._switch_tasks(self._switch, worlds)
-        begun = tasks if worlds is None else tasks.select(worlds)
+            tasks, seen = self._switch_tasks(self._switch, worlds)
+        begun = tasks if worlds is None else tasks.select(worlds.cpu())
         self.physics.write(self.family.reset_state(generator, begun), worlds)
-        rows = slice(None) if worlds is None else worlds
+        rows = slice(None) if worlds is None else worlds.to(self.device)
         self._elapsed[rows] = 0
         self._active[rows] = True
-        self._all_active = bool(self._active.all())
-        observation = self.family.observe(self.physics.state, tasks)
+        self._all_active = worlds is None or (not self.physics.lockstep and bool(self._active.all()))
+        observation = self.family.observe(self.physics.state, seen)
         self._observation[rows] = observation[rows].to(self.dtype)
         return self._observation.clone()
 
-    def _start_tasks(self, worlds: Tensor | None) -> Tasks:
-        """Give the worlds the tasks that are due to them; return everyone's present ones."""
+    def _start_tasks(self, worlds: Tensor | None) -> tuple[Tasks, Tasks]:
+        """Give the worlds the tasks that are due to them; return everyone's present ones, on the host and as seen."""
         if self._next_tasks is None:
-            if self.present is None:
+            if self.present is None or self._seen is None:
                 raise UserError("these worlds have no tasks yet: call set_tasks before reset")
-            return self.present
+            return self.present, self._seen
         rows = torch.arange(self.num_worlds) if worlds is None else worlds
         rows = rows[self._next_tasks_due[rows]]
         if self.tasks is None or len(rows) == self.num_worlds:
@@ -166,28 +201,39 @@ class Worlds:
         else:
             old, new = self.tasks.values, self._next_tasks.values
             tasks = Tasks(self.family_name, {k: old[k].index_copy(0, rows, new[k][rows]) for k in old})
-        self._trial_steps[rows], self._later[rows] = 0, False
-        present = tasks if self._switch is None else self._switch.present(tasks, self._later)
+        there = rows.to(self.device)
+        self._trial_steps[there], self._later[there] = 0, False
+        present = tasks if self._switch is None else self._switch.present(tasks, self._later.cpu())
         if len(rows) > 0:
             self.physics.apply(present, None if len(rows) == self.num_worlds else rows)
         self.tasks, self.present = tasks, present
+        self._all_tasks, self._seen = tasks.to(self.device), present.to(self.device)
         self._next_tasks_due[rows] = False
         if not bool(self._next_tasks_due.any()):
             self._next_tasks = None
-        return present
+        return present, self._seen
 
-    def _switch_tasks(self, space: SwitchSpace, worlds: Tensor | None) -> Tasks:
-        """Change the tasks of those of the worlds whose trials are at their switch; return everyone's present ones."""
+    def _switch_tasks(self, space: SwitchSpace, worlds: Tensor | None) -> tuple[Tasks, Tasks]:
+        """Change the tasks of those of the worlds whose trials are at their switch; return everyone's present ones.
+
+        The host waits for the device here, since a new task may be a new model.
+        """
         assert self.tasks is not None
         assert self.present is not None
-        due = (self._trial_steps >= self.tasks[STEP]) & ~self._later
+        assert self._all_tasks is not None
+        assert self._seen is not None
+        due = (self._trial_steps >= self._all_tasks[STEP]) & ~self._later
         if worlds is not None:
-            due = torch.zeros_like(due).index_copy(0, worlds, due[worlds])
+            rows = worlds.to(self.device)
+            due = torch.zeros_like(due).index_copy(0, rows, due[rows])
+        if self.physics.lockstep:
+            due = due & self._active
         if bool(due.any()):
             self._later |= due
-            self.present = space.present(self.tasks, self._later)
-            self.physics.apply(self.present, due.nonzero().squeeze(1))
-        return self.present
+            self.present = space.present(self.tasks, self._later.cpu())
+            self._seen = self.present.to(self.device)
+            self.physics.apply(self.present, due.nonzero().squeeze(1).cpu())
+        return self.present, self._seen
 
     def step(self, action: Float[Tensor, "B A"]) -> Step:
         """Advance every world whose episode has not ended.
@@ -196,14 +242,16 @@ class Worlds:
             UserError: an action of the wrong shape or not finite, or no reset yet.
         """
         physical = self._physical(action)
-        tasks, state = self.present, self.physics.state
-        if tasks is None or not bool(self._active.any()):
+        tasks, state, lockstep = self._seen, self.physics.state, self.physics.lockstep
+        if tasks is None or not (lockstep or bool(self._active.any())):
             raise UserError("every episode here has ended (or none began): call reset before step")
-        worlds = None if self._all_active else self._active.nonzero().squeeze(1)
+        worlds = None if lockstep or self._all_active else self._active.nonzero().squeeze(1)
         if self._switch is not None:
-            tasks = self._switch_tasks(self._switch, worlds)
+            _, tasks = self._switch_tasks(self._switch, worlds)
         before = {name: state[name].clone() for name in self.family.remember}
         failed = self.physics.advance(physical, worlds)
+        if lockstep and failed is not None:
+            failed = failed | self._wrong_action
         state = self.physics.state
 
         terms = self.family.reward_terms(before, state, physical, tasks)
@@ -222,7 +270,7 @@ class Worlds:
             truncated = truncated | sooner
         if failed is not None:
             failed = failed & self._active
-            self.failures += int(failed.sum())
+            self._failures += failed.sum()
             terminated, truncated = terminated & ~failed, truncated | failed
         if worlds is not None or failed is not None:
             live = self._active if failed is None else self._active & ~failed
@@ -234,7 +282,7 @@ class Worlds:
         terminated = terminated & self._active
         truncated = truncated & self._active & ~terminated
         ended = terminated | truncated
-        if bool(ended.any()):
+        if lockstep or bool(ended.any()):
             self._active = self._active & ~ended
             self._all_active = False
         # A copy: the caller may write into what it gets, and a family may observe a live field of the engine.
@@ -247,17 +295,41 @@ class Worlds:
                 f"got an action of shape {tuple(action.shape)}, {self.family_name} with {self.num_worlds} worlds "
                 f"takes {(self.num_worlds, self.action_size)}"
             )
+        action = action.to(self.device)
+        if self.physics.lockstep:
+            wrong = ~action.isfinite().all(1)
+            if self.family.discrete:
+                wrong |= (action.amax(1) != 1.0) | (action.abs().sum(1) != 1.0)
+            self._wrong_action |= wrong & self._active
+            return self._in_bounds(action.to(torch.float64))
         # The sum is not finite if any action is not (or, harmlessly, where it overflows): one pass, no mask.
         if not math.isfinite(action.sum().item()) and not bool(action.isfinite().all()):
             world = int((~action.isfinite()).any(1).nonzero()[0, 0])
             raise NotFiniteError(f"got an action that is not finite in world {world}: {action[world].tolist()}")
         action = action.to(torch.float64)
+        if self.family.discrete and not (
+            bool(((action == 0.0) | (action == 1.0)).all()) and bool((action.sum(1) == 1.0).all())
+        ):
+            raise UserError(
+                f"{self.family_name} is discrete: give one-hot actions, a 1 among {self.action_size - 1} 0s"
+            )
+        return self._in_bounds(action)
+
+    def _in_bounds(self, action: Tensor) -> Tensor:
+        """Return the action in physical units and within its bounds."""
         if self.family.discrete:
-            if not (bool(((action == 0.0) | (action == 1.0)).all()) and bool((action.sum(1) == 1.0).all())):
-                raise UserError(
-                    f"{self.family_name} is discrete: give one-hot actions, a 1 among {self.action_size - 1} 0s"
-                )
             return action
         if self._scale:
             action = self._low + (action + 1.0) * 0.5 * (self._high - self._low)
         return action.clamp(self._low, self._high)
+
+    def _check_actions(self) -> None:
+        """Raise for the wrong actions since the last reset."""
+        wrong = self._wrong_action.nonzero().squeeze(1).tolist()
+        if wrong:
+            self._wrong_action.zero_()
+            form = f"one-hot actions, a 1 among {self.action_size - 1} 0s" if self.family.discrete else "finite numbers"
+            raise NotFiniteError(
+                f"got wrong actions in an episode since the last reset, first of all in world {wrong[0]} of "
+                f"{len(wrong)} such worlds: give {self.family_name} {form}"
+            )

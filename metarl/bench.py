@@ -194,7 +194,7 @@ class Ours:
 
     def __init__(self, family: MujocoFamily, tasks: Tasks, actions: Tensor, threads: int) -> None:
         self.actions = actions
-        self.env = make_worlds(_endless(family), len(tasks), threads=threads)
+        self.env = make_worlds(without_end(family), len(tasks), threads=threads)
         self.env.horizon = len(actions) + 1
         self.tasks = tasks
         self.env.set_tasks(tasks)
@@ -248,7 +248,7 @@ class OpenLoop:
         return self.steps * len(self.tasks) / (time.perf_counter() - started)
 
 
-def _endless(family: MujocoFamily) -> MujocoFamily:
+def without_end(family: MujocoFamily) -> MujocoFamily:
     """Return the family with episodes that no state ends; whether one would have is computed all the same."""
     endless = copy.copy(family)
 

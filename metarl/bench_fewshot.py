@@ -191,7 +191,7 @@ class FewShotConfig:
 # -- contenders -------------------------------------------------------------------------------------------------------
 
 
-def ours(problem: Problem, executor: Executor) -> Callable[[], object]:
+def ours(problem: Problem, executor: Executor, device: torch.device = CPU) -> Callable[[], object]:
     """Return one meta-update by an executor."""
     setting = Setting(
         # Norms over the batch, as in the modules beside it.
@@ -203,8 +203,8 @@ def ours(problem: Problem, executor: Executor) -> Callable[[], object]:
     config = MamlConfig(
         tasks=problem.tasks, inner_steps=problem.steps, inner_rate=problem.rate, executor=executor, memory=900
     )
-    learner = Maml(config, setting, Streams(0), CPU)
-    episodes = problem.episodes()
+    learner = Maml(config, setting, Streams(0), device)
+    episodes = problem.episodes().to(device)
 
     def update() -> None:
         gradient, _, _ = learner.meta_gradient(episodes)
@@ -213,11 +213,11 @@ def ours(problem: Problem, executor: Executor) -> Callable[[], object]:
     return update
 
 
-def task_loop(problem: Problem) -> Callable[[], object]:
+def task_loop(problem: Problem, device: torch.device = CPU) -> Callable[[], object]:
     """Return one meta-update by a plain loop over tasks."""
-    module = problem.module()
+    module = problem.module().to(device)
     optimiser = torch.optim.Adam(module.parameters(), lr=1e-3)
-    e = problem.episodes()
+    e = problem.episodes().to(device)
 
     def update() -> None:
         optimiser.zero_grad()

@@ -24,7 +24,7 @@ from metarl import __version__
 from metarl.allocator import keep_freed_memory
 from metarl.cli_evaluate import evaluate_command
 from metarl.cli_fewshot import fewshot_command
-from metarl.cli_options import BAD_INPUT, INTERRUPTED, Device, Which, joined, parse
+from metarl.cli_options import BAD_INPUT, INTERRUPTED, Device, Engine, Which, joined, parse
 from metarl.cli_play import play_command
 from metarl.cli_render import render_command
 from metarl.errors import UserError, nearest
@@ -136,6 +136,8 @@ class TrainOptions:
     """Run folder, which must not exist yet; runs/FAMILY-AGENT-seedSEED if not given."""
     device: Device = "cpu"
     """Where the networks live; auto is cuda where there is one."""
+    engine: Engine = "auto"
+    """What steps the worlds: cpu, gpu (mujoco_warp, on the device), or auto: gpu where the device is one."""
     threads: int = 0
     """CPU threads; 0 for all cores."""
     checkpoint_every: int = 10
@@ -198,6 +200,7 @@ def _train(name: str, options: TrainOptions, config: Any) -> int:
         agent=name,
         seed=options.seed,
         device=options.device,
+        engine=options.engine,
         threads=options.threads,
         checkpoint_every=options.checkpoint_every,
     )
@@ -222,15 +225,19 @@ def _run(
     """Train in a run folder, from a checkpoint where one is named."""
     from metarl.agents import make
     from metarl.envs import get, make_worlds
+    from metarl.envs.registry import describe_engine
     from metarl.envs.switching import check_trials
     from metarl.seeding import Streams
     from metarl.training import iterations_of, resolve_device, train
 
     family = get(run.family)
     streams = Streams(run.seed)
-    agent = make(run.agent, config, family.spec(), streams, resolve_device(run.device))
+    device = resolve_device(run.device)
+    agent = make(run.agent, config, family.spec(), streams, device)
     check_trials(family, agent.trial)
-    env = make_worlds(family, config.worlds, threads=run.threads)
+    env = make_worlds(family, config.worlds, threads=run.threads, engine=run.engine, device=device)
+    if not json_lines:
+        print(f"Physics      {describe_engine(env)}")
     result = train(
         folder,
         run,
@@ -308,12 +315,13 @@ def list_command(arguments: list[str]) -> int:
 BENCH = """\
 Measure speed on this machine, contenders interleaved in one run: medians and ratios.
 
-usage: metarl bench {engines,maml,rl2,fewshot} [OPTIONS]
+usage: metarl bench {engines,maml,rl2,fewshot,gpu} [OPTIONS]
 
   engines   env-steps/s of the CPU engine, its open-loop ceiling, Gymnasium's vector environments and EnvPool
   maml      one meta-iteration by part, the task-batched forms against a loop over tasks
   rl2       what the memory costs while acting, and in a training pass beside a bare nn.GRU; transformer beside GRU
   fewshot   supervised meta-updates by every executor, Reptile and episode sampling, beside loops over tasks
+  gpu       the GPU engine: env-steps/s beside the CPU engine, iterations of two agents, few-shot updates
 
 examples:
   metarl bench engines --family half-cheetah-vel --worlds 32 256 1024
@@ -328,18 +336,19 @@ def bench_command(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(BENCH)
         return 0 if arguments else BAD_INPUT
-    kinds = ("engines", "maml", "rl2", "fewshot")
+    kinds = ("engines", "maml", "rl2", "fewshot", "gpu")
     kind = arguments[0]
     if kind not in kinds:
         raise UserError(f"Unknown benchmark '{kind}'.{nearest(kind, kinds)}")
 
-    from metarl import bench, bench_fewshot, bench_learning
+    from metarl import bench, bench_fewshot, bench_gpu, bench_learning
 
     config_class, run = {
         "engines": (bench.EnginesConfig, bench.run_engines),
         "maml": (bench_learning.MamlConfig, bench_learning.run_maml),
         "rl2": (bench_learning.MemoryConfig, bench_learning.run_rl2),
         "fewshot": (bench_fewshot.FewShotConfig, bench_fewshot.run_fewshot),
+        "gpu": (bench_gpu.GpuConfig, bench_gpu.run_gpu),
     }[kind]
     config: Any = parse(config_class, arguments[1:], f"metarl bench {kind}", BENCH)
     report = run(config)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from rich.console import Console
 
-from metarl.cli_options import Device, Split, Which, parse
+from metarl.cli_options import Device, Engine, Split, Which, parse
 from metarl.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ class EvaluateOptions:
     """Folder for the results; RUN/evaluation/SPLIT of the first run if not given."""
     device: Device = "cpu"
     """Where the networks live."""
+    engine: Engine = "auto"
+    """What steps the worlds: cpu, gpu (mujoco_warp, on the device), or auto: gpu where the device is one."""
     threads: int = 0
     """CPU threads; 0 for all cores."""
     json: bool = False
@@ -191,7 +193,13 @@ class _Meeting:
             more=options.tasks * most_seeds * BOOTSTRAP_BYTES,
         )
         self.tasks = draw_tasks(self.family, options.tasks, options.split, options.seed)
-        self.env = make_worlds(self.family, options.tasks * self.episodes, threads=options.threads)
+        self.env = make_worlds(
+            self.family,
+            options.tasks * self.episodes,
+            threads=options.threads,
+            engine=options.engine,
+            device=self.device,
+        )
 
     def _load_oracle(self) -> list[TrainedRun]:
         """Load the runs of the oracle, of the same family."""

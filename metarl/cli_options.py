@@ -18,6 +18,7 @@ T = TypeVar("T")
 Split = Literal["test", "ood", "train"]
 Which = Literal["last", "best", "previous"]
 Device = Literal["auto", "cpu", "cuda"]
+Engine = Literal["auto", "cpu", "gpu"]
 
 BAD_INPUT = 2
 """Exit code after a user error."""

@@ -166,9 +166,9 @@ def adaptation_curve(
     for step in range(steps + 1):
         new_trial = agent.pools or step == 0
         experience = collect(env, learner.policy, tasks, episodes, generator, new_trial=new_trial)
-        returns.append(experience.returns.double().mean(1))
+        returns.append(experience.returns.double().mean(1).cpu())
         if experience.success is not None:
-            success.append(experience.success.double().mean(1))
+            success.append(experience.success.double().mean(1).cpu())
         if step < steps:
             learner = learner.learn(experience)
     return Curve(

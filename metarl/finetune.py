@@ -6,7 +6,7 @@ fine-tuned, an untrained one. They differ in the parameters they start from and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -19,7 +19,7 @@ from metarl.types import Params, Trajectories
 
 @dataclass(frozen=True)
 class TaskPolicy:
-    """Samples actions in M*K worlds, each task with its own parameters.
+    """Samples actions in M*K worlds, each task with its own parameters, on the device where the worlds are.
 
     Attributes:
         policy: the network.
@@ -32,13 +32,22 @@ class TaskPolicy:
     params: Params
     tasks: int
     features: Float[Tensor, "M P"] | None = None
+    _there: dict[torch.device, tuple[Params, Tensor | None]] = field(default_factory=dict, repr=False, compare=False)
+
+    def on(self, device: torch.device) -> tuple[Params, Tensor | None]:
+        """Return parameters and features on a device."""
+        if device not in self._there:
+            features = None if self.features is None else self.features.to(device)
+            self._there[device] = {name: value.to(device) for name, value in self.params.items()}, features
+        return self._there[device]
 
     def act(self, observation: Float[Tensor, "B O"], generator: torch.Generator) -> Float[Tensor, "B A"]:
         """Sample an action in every world, one-hot where they are discrete."""
         by_task = observation.unflatten(0, (self.tasks, -1))
-        if self.features is not None:
-            by_task = with_features(by_task, self.features)
-        return self.policy(self.params, by_task).sample(generator).flatten(0, 1)
+        params, features = self.on(observation.device)
+        if features is not None:
+            by_task = with_features(by_task, features)
+        return self.policy(params, by_task).sample(generator).flatten(0, 1)
 
 
 def with_features(observations: Float[Tensor, "M *N O"], features: Float[Tensor, "M P"]) -> Float[Tensor, "M *N Q"]:
@@ -87,9 +96,7 @@ class GradientLearner:
     def policy(self) -> TaskPolicy:
         """The policy at this point of adaptation."""
         tasks = next(iter(self.params.values())).shape[0]
-        # Worlds are on the CPU, wherever the learning happens.
-        acting = {name: value.cpu() for name, value in self.params.items()}
-        return TaskPolicy(self.network, acting, tasks, self.features)
+        return TaskPolicy(self.network, self.params, tasks, self.features)
 
     def learn(self, experience: Trajectories) -> GradientLearner:
         """Return the learner after one gradient step on the K episodes of each task."""

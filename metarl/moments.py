@@ -20,6 +20,7 @@ class Moments:
         self.count = torch.zeros(size, dtype=torch.float64)
         self.mean = torch.zeros(size, dtype=torch.float64)
         self.square = torch.ones(size, dtype=torch.float64)
+        self._there: dict[tuple[torch.device, torch.dtype], tuple[Tensor, tuple[Tensor, Tensor, Tensor]]] = {}
 
     def update(self, rows: Float[Tensor, "N D"], mask: Float[Tensor, "N D"] | None = None) -> None:
         """Take in N more rows.
@@ -28,14 +29,14 @@ class Moments:
             rows: the numbers.
             mask: 1 for those that count, 0 for the others; None: all count.
         """
-        rows = rows.detach().to("cpu", torch.float64)
+        rows = rows.detach().to(torch.float64)
         real = torch.ones_like(rows) if mask is None else mask.to(rows)
-        new = real.sum(0)
+        new, total, square = (x.sum(0).cpu() for x in (real, rows * real, rows.square() * real))
         self.count = self.count + new
         # Where nothing is new, nothing changes.
         share, each = new / self.count.clamp_min(1.0), new.clamp_min(1.0)
-        self.mean = self.mean + share * ((rows * real).sum(0) / each - self.mean)
-        self.square = self.square + share * ((rows.square() * real).sum(0) / each - self.square)
+        self.mean = self.mean + share * (total / each - self.mean)
+        self.square = self.square + share * (square / each - self.square)
 
     @property
     def deviation(self) -> Float[Tensor, " D"]:
@@ -49,6 +50,16 @@ class Moments:
     def size(self) -> Float[Tensor, " D"]:
         """Root of the mean square; 1 for a number that was always 0."""
         return torch.where(self.square > 0.0, self.square.sqrt(), 1.0)
+
+    def on(self, like: Tensor) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"], Float[Tensor, " D"]]:
+        """Return mean, deviation and size with the device and type of a tensor, copied there once after an update."""
+        key = like.device, like.dtype
+        known = self._there.get(key)
+        # An update puts another tensor in the place of the mean.
+        if known is None or known[0] is not self.mean:
+            known = self.mean, (self.mean.to(like), self.deviation.to(like), self.size.to(like))
+            self._there[key] = known
+        return known[1]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the moments."""

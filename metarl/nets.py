@@ -111,8 +111,8 @@ class Normal(NamedTuple):
     log_std: Tensor
 
     def sample(self, generator: torch.Generator) -> Float[Tensor, "*batch N A"]:
-        """Draw an action at every observation; the noise comes from the CPU, wherever the network is."""
-        noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype)
+        """Draw an action at every observation; the noise comes from the generator's device."""
+        noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype, device=generator.device)
         return torch.addcmul(self.mean, noise.to(self.mean.device), self.log_std.exp())
 
     def log_prob(self, action: Float[Tensor, "*batch N A"]) -> Float[Tensor, "*batch N"]:
@@ -152,9 +152,10 @@ class Categorical(NamedTuple):
     logits: Tensor
 
     def sample(self, generator: torch.Generator) -> Float[Tensor, "*batch N A"]:
-        """Draw a one-hot action at every observation; the noise comes from the CPU, wherever the network is."""
+        """Draw a one-hot action at every observation; the noise comes from the generator's device."""
         # Of exponential times with rates p, the first is that of each action with its probability p.
-        times = torch.empty(self.logits.shape, dtype=self.logits.dtype).exponential_(generator=generator)
+        times = torch.empty(self.logits.shape, dtype=self.logits.dtype, device=generator.device)
+        times.exponential_(generator=generator)
         chosen = (self.logits - times.to(self.logits.device).log()).argmax(-1)
         return one_hot(chosen, self.logits.shape[-1]).to(self.logits.dtype)
 

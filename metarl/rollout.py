@@ -1,8 +1,9 @@
 """The only collection loop: M tasks x K complete episodes in B = M*K worlds.
 
 Every world plays exactly one episode. Worlds that ended early wait, masked, until the last one has ended: refilling
-them would favour short episodes. A trial of several episodes in a row is several collections, the first of which gives
-the worlds their tasks.
+them would favour short episodes. Where worlds are on a GPU the host does not look for that: it goes on to the horizon,
+so that it never waits for the device, and cuts the padding off in the end. A trial of several episodes in a row is
+several collections, the first of which gives the worlds their tasks.
 """
 
 from __future__ import annotations
@@ -25,6 +26,17 @@ def torch_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def noise_generator(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """Return the generator itself for the CPU, for another device one there that is seeded by it.
+
+    So noise is drawn where it is needed, and what is saved of a run is the state of CPU generators alone.
+    """
+    if device.type == "cpu":
+        return generator
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    return torch.Generator(device).manual_seed(seed)
 
 
 @torch.no_grad()
@@ -62,19 +74,20 @@ def collect(
         if memory is not None:
             memory.begin_episode()
         device, dtype = observation.device, observation.dtype
+        noise, watched = noise_generator(generator, device), device.type == "cpu"
         observations = torch.zeros(horizon, worlds, env.observation_size, device=device, dtype=dtype)
         actions = torch.zeros(horizon, worlds, env.action_size, device=device, dtype=dtype)
         rewards = torch.zeros(horizon, worlds, device=device, dtype=dtype)
         mask = torch.zeros(horizon, worlds, device=device, dtype=dtype)
         terminated = torch.zeros(worlds, dtype=torch.bool, device=device)
         active = torch.ones(worlds, dtype=torch.bool, device=device)
-        all_active = True
+        all_active = watched
         totals: dict[str, torch.Tensor] = {}
         success: torch.Tensor | None = None
         steps = 0
         for t in range(horizon):
             before = time.perf_counter()
-            action = policy.act(observation, generator)
+            action = policy.act(observation, noise)
             in_policy += time.perf_counter() - before
             if all_active:
                 observations[t], actions[t], mask[t] = observation, action, 1.0
@@ -96,11 +109,15 @@ def collect(
                 before = time.perf_counter()
                 memory.see(step.reward, ended)
                 in_policy += time.perf_counter() - before
-            if bool(ended.any()):
+            if not watched:
+                active &= ~ended
+            elif bool(ended.any()):
                 active &= ~ended
                 all_active = False
                 if not bool(active.any()):
                     break
+        if not watched:
+            steps = int(mask.any(1).sum())
 
     def by_task(x: torch.Tensor) -> torch.Tensor:
         return x[:steps].transpose(0, 1).reshape(count, episodes, steps, *x.shape[2:])

@@ -49,6 +49,7 @@ KINDS = {"agent": ("RL", "metarl"), "learner": ("few-shot", "metarl fewshot")}
 Step = Callable[[int], Metrics]
 """Takes the iteration with a number, counted from 0, and returns its metrics."""
 Device = Literal["auto", "cpu", "cuda"]
+Engine = Literal["auto", "cpu", "gpu"]
 SLOW = 1.0
 """An iteration that takes longer, in s, is shown at once, not only with its row."""
 
@@ -97,6 +98,15 @@ class RunConfig(RunSettings):
     """Task family, with its variant after an @ where it is not the default one."""
     agent: str
     """Name of the agent."""
+    engine: Engine = "auto"
+    """What steps the worlds: cpu, gpu (mujoco_warp, on the device), or auto: gpu where the device is one."""
+
+    passing: ClassVar[tuple[str, ...]] = (*RunSettings.passing, "engine")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.engine not in ("auto", "cpu", "gpu"):
+            raise UserError(f"Unknown engine '{self.engine}'.{nearest(self.engine, ['auto', 'cpu', 'gpu'])}")
 
     @property
     def title(self) -> str:

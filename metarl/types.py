@@ -52,6 +52,10 @@ class Tasks:
         rows = torch.as_tensor(index, dtype=torch.long)
         return Tasks(self.family, {k: v[rows] for k, v in self.values.items()})
 
+    def to(self, device: torch.device) -> Tasks:
+        """Return the tasks with all tensors on `device`."""
+        return Tasks(self.family, {k: v.to(device) for k, v in self.values.items()})
+
     def repeat(self, episodes: int) -> Tasks:
         """Return every task `episodes` times in a row: M tasks -> M*K worlds, task-major."""
         return Tasks(self.family, {k: v.repeat_interleave(episodes, 0) for k, v in self.values.items()})
@@ -89,15 +93,21 @@ class Step:
 
 @runtime_checkable
 class BatchEnv(Protocol):
-    """B parallel worlds of one family, each with its own task. No world ever resets by itself."""
+    """B parallel worlds of one family, each with its own task. No world ever resets by itself.
+
+    Observations, rewards and flags are all on one device, which may be a GPU; tasks are given on the CPU.
+    """
 
     family_name: str
     num_worlds: int
     horizon: int
     observation_size: int
     action_size: int
-    failures: int
-    """Simulations that became invalid (NaN or solver error) since construction; each ended its own episode only."""
+
+    @property
+    def failures(self) -> int:
+        """Simulations that became invalid (NaN or solver error) since construction; each ended its own episode only."""
+        ...
 
     def set_tasks(self, tasks: Tasks) -> None:
         """Give world i the task i; `len(tasks)` must be `num_worlds`. Takes effect at the next reset."""
