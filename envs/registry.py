@@ -14,6 +14,7 @@ from pathlib import Path
 import gymnasium
 import torch
 
+from metarl.distributed import ALONE, Ranks
 from metarl.envs import (
     ant,
     ant_goal,
@@ -192,6 +193,7 @@ def make_worlds(
     threads: int = 0,
     unit_actions: bool = True,
     dtype: torch.dtype = torch.float32,
+    ranks: Ranks = ALONE,
 ) -> Worlds:
     """Return B parallel worlds of a family on the CPU engine.
 
@@ -201,6 +203,7 @@ def make_worlds(
         threads: engine threads; 0 takes every core.
         unit_actions: actions come scaled to -1..1 (what agents use), else in physical units.
         dtype: of observations and rewards.
+        ranks: which of them have a share of the worlds each, as these B.
     """
     family = resolve(family)
     if num_worlds < 1:
@@ -216,4 +219,4 @@ def make_worlds(
     else:
         kinds = "a MujocoFamily, a TorchFamily or a GymnasiumFamily"
         raise UserError(f"{family.full_name} is not {kinds}: no engine runs it")
-    return Worlds(family, num_worlds, physics, unit_actions=unit_actions, dtype=dtype)
+    return Worlds(family, num_worlds, physics, unit_actions=unit_actions, dtype=dtype, ranks=ranks)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl.distributed import ALONE, Ranks
 from metarl.experience import Estimator, StochasticPolicy, inner_loss, prepare
 from metarl.inner import Rates, adapt, over_tasks
 from metarl.types import Params, Trajectories
@@ -26,19 +27,21 @@ class TaskPolicy:
         params: with leading axis M.
         tasks: M.
         features: appended to every observation of a task, [M, P] (what an oracle is told), or None.
+        ranks: which of them have a share of the tasks each, as these M.
     """
 
     policy: StochasticPolicy
     params: Params
     tasks: int
     features: Float[Tensor, "M P"] | None = None
+    ranks: Ranks = ALONE
 
     def act(self, observation: Float[Tensor, "B O"], generator: torch.Generator) -> Float[Tensor, "B A"]:
         """Sample an action in every world, one-hot where they are discrete."""
         by_task = observation.unflatten(0, (self.tasks, -1))
         if self.features is not None:
             by_task = with_features(by_task, self.features)
-        return self.policy(self.params, by_task).sample(generator).flatten(0, 1)
+        return self.policy(self.params, by_task).sample(generator, self.ranks).flatten(0, 1)
 
 
 def with_features(observations: Float[Tensor, "M *N O"], features: Float[Tensor, "M P"]) -> Float[Tensor, "M *N Q"]:

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl.distributed import ALONE, Ranks
+
 
 class Moments:
     """Mean and mean square of D numbers over all that was seen of each. Before the first: mean 0, deviation 1.
@@ -21,21 +23,24 @@ class Moments:
         self.mean = torch.zeros(size, dtype=torch.float64)
         self.square = torch.ones(size, dtype=torch.float64)
 
-    def update(self, rows: Float[Tensor, "N D"], mask: Float[Tensor, "N D"] | None = None) -> None:
+    def update(
+        self, rows: Float[Tensor, "N D"], mask: Float[Tensor, "N D"] | None = None, ranks: Ranks = ALONE
+    ) -> None:
         """Take in N more rows.
 
         Args:
             rows: the numbers.
             mask: 1 for those that count, 0 for the others; None: all count.
+            ranks: which of them give their rows, each its own.
         """
         rows = rows.detach().to("cpu", torch.float64)
         real = torch.ones_like(rows) if mask is None else mask.to(rows)
-        new = real.sum(0)
+        new, total, squares = ranks.sum((real.sum(0), (rows * real).sum(0), (rows.square() * real).sum(0)))
         self.count = self.count + new
         # Where nothing is new, nothing changes.
         share, each = new / self.count.clamp_min(1.0), new.clamp_min(1.0)
-        self.mean = self.mean + share * ((rows * real).sum(0) / each - self.mean)
-        self.square = self.square + share * ((rows.square() * real).sum(0) / each - self.square)
+        self.mean = self.mean + share * (total / each - self.mean)
+        self.square = self.square + share * (squares / each - self.square)
 
     @property
     def deviation(self) -> Float[Tensor, " D"]:
