@@ -10,6 +10,7 @@ import torch
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.agents.multitask import Multitask, MultitaskConfig
 from metarl.agents.rl2 import Rl2, Rl2Config
+from metarl.distributed import ALONE, Ranks
 from metarl.errors import UserError, nearest
 from metarl.seeding import Streams
 from metarl.types import EnvSpec, MetaAgent
@@ -43,7 +44,21 @@ def config_class(name: str) -> type[Any]:
     return AGENTS[name][0]
 
 
-def make(name: str, config: Any, spec: EnvSpec, streams: Streams, device: torch.device) -> MetaAgent:
-    """Return a freshly initialised agent."""
+def make(
+    name: str, config: Any, spec: EnvSpec, streams: Streams, device: torch.device, ranks: Ranks = ALONE
+) -> MetaAgent:
+    """Return a freshly initialised agent.
+
+    Args:
+        name: of the agent.
+        config: an object of its config class.
+        spec: the family's sizes.
+        streams: `init` draws the initial parameters.
+        device: where the networks live.
+        ranks: the processes that train it together, each on its share of the tasks.
+
+    Raises:
+        UserError: unknown agent, or tasks that the ranks cannot share out.
+    """
     config_class(name)
-    return AGENTS[name][1](config, spec, streams, device)
+    return AGENTS[name][1](config, spec, streams, device, ranks)

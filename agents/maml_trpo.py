@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from metarl.config import check
+from metarl.distributed import ALONE, Ranks
 from metarl.errors import UserError
 from metarl.experience import (
     Batch,
@@ -124,15 +125,20 @@ class MamlTrpo:
         spec: the family's sizes.
         streams: `init` draws the initial parameters.
         device: where the networks and the update live.
+        ranks: the processes that train it together: means over tasks are over the tasks of all of them.
     """
 
     name = "maml-trpo"
     trial = 1
     pools = True
 
-    def __init__(self, config: MamlTrpoConfig, spec: EnvSpec, streams: Streams, device: torch.device) -> None:
+    def __init__(
+        self, config: MamlTrpoConfig, spec: EnvSpec, streams: Streams, device: torch.device, ranks: Ranks = ALONE
+    ) -> None:
         self.config = config
         self.device = device
+        self.ranks = ranks
+        self.tasks = ranks.share(config.tasks)
         network = MLP(
             inputs=spec.observation_size,
             hidden=config.hidden,
@@ -174,15 +180,14 @@ class MamlTrpo:
     def train_iteration(self, env: BatchEnv, sample_tasks: SampleTasks, streams: Streams) -> Metrics:
         """Collect, adapt, collect again, and take one trust-region step on the meta-parameters."""
         config = self.config
-        tasks = sample_tasks(config.tasks, "train", streams["tasks"])
+        tasks = sample_tasks(config.tasks, "train", streams["tasks"]).select(self.ranks.own(torch.arange(config.tasks)))
         theta, rates = self.split(self.meta)
-        params = stack(theta, config.tasks)
+        params = stack(theta, self.tasks)
         points, batches, played, explained = [params], [], [], 0.0
         adapt_seconds = 0.0
         for step in range(config.inner_steps + 1):
-            episodes = collect(
-                env, TaskPolicy(self.policy, params, config.tasks), tasks, config.episodes, streams["rollout"]
-            ).to(self.device)
+            actor = TaskPolicy(self.policy, params, self.tasks, ranks=self.ranks)
+            episodes = collect(env, actor, tasks, config.episodes, streams["rollout"], ranks=self.ranks).to(self.device)
             started = time.perf_counter()
             batch, explained = prepare(episodes, self.policy, params, discount=config.discount, trace=config.trace)
             if step < config.inner_steps:
@@ -235,7 +240,7 @@ class MamlTrpo:
         data = {"before": batches[:-1], "after": batches[-1]}
         chunk = tasks_at_a_time(batches[-1], config.chunk_steps)
         gradients, before = meta_gradients(self.objective, self.meta, data, executor=config.executor, chunk=chunk)
-        gradient = {name: value.mean(0) for name, value in gradients.items()}
+        gradient = self.ranks.mean({name: value.mean(0) for name, value in gradients.items()})
 
         def measure(meta: Params, part: dict[str, Any]) -> tuple[Tensor, Tensor]:
             theta = self.adapted(meta, part["before"])
@@ -244,21 +249,21 @@ class MamlTrpo:
         @torch.no_grad()
         def evaluate(meta: Params) -> tuple[float, float]:
             with_old = data | {"old": points[-1]}
-            values, kl = over_tasks(measure, stack(meta, config.tasks), with_old, executor=config.executor, chunk=chunk)
-            return float(values.mean()), float(kl.mean())
+            values, kl = over_tasks(measure, stack(meta, self.tasks), with_old, executor=config.executor, chunk=chunk)
+            return self.ranks.mean((float(values.mean()), float(kl.mean())))
 
         outcome = trust_region_step(
             self.meta,
             gradient,
             self._fisher_product(points, batches),
             evaluate,
-            float(before.mean()),
+            self.ranks.mean(float(before.mean())),
             max_kl=config.max_kl,
             iterations=config.cg_iterations,
             damping=config.damping,
         )
         self.meta = outcome.params
-        return outcome.metrics() | gradient_metrics(gradients)
+        return outcome.metrics() | gradient_metrics(gradients, self.ranks)
 
     def _fisher_product(self, points: list[Params], batches: list[Batch]) -> Callable[[Params], Params]:
         """Return v -> mean_i J_iᵀ F_i J_i v on a fraction of the episodes."""
@@ -268,7 +273,7 @@ class MamlTrpo:
         chunk = tasks_at_a_time(parts[-1], config.chunk_steps)
         _, rates = self.split(self.meta)
         chunks: list[tuple[AdaptationJacobian, PolicyFisher]] = []
-        for start in range(0, config.tasks, chunk):
+        for start in range(0, self.tasks, chunk):
             rows = slice(start, start + chunk)
             near = [{name: value[rows] for name, value in point.items()} for point in points]
             seen = [{name: value[rows] for name, value in part.items()} for part in parts]
@@ -284,10 +289,10 @@ class MamlTrpo:
                 rate = {name: tangent[RATE + name] for name in theta} if config.learn_rates else None
                 pulled, pulled_rate = jacobian.pull(fisher(jacobian.push(theta, rate)))
                 for name, value in pulled.items():
-                    total[name] += value.sum(0) / config.tasks
+                    total[name] += value.sum(0) / self.tasks
                     if config.learn_rates:
-                        total[RATE + name] += pulled_rate[name].sum(0) / config.tasks
-            return total
+                        total[RATE + name] += pulled_rate[name].sum(0) / self.tasks
+            return self.ranks.mean(total)
 
         return product
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from metarl.config import check
+from metarl.distributed import ALONE, Ranks
 from metarl.experience import Batch, first_episodes, mean_kl, prepare, spread, surrogate, tasks_at_a_time
 from metarl.finetune import GradientLearner, TaskPolicy, tell
 from metarl.inner import meta_gradients, over_tasks
@@ -89,6 +90,7 @@ class Multitask:
         spec: the family's sizes and task features.
         streams: `init` draws the initial parameters.
         device: where the network and the update live.
+        ranks: the processes that train it together: means over tasks are over the tasks of all of them.
         name: `multitask`, `oracle` or `random`.
     """
 
@@ -96,11 +98,20 @@ class Multitask:
     pools = True
 
     def __init__(
-        self, config: MultitaskConfig, spec: EnvSpec, streams: Streams, device: torch.device, *, name: str
+        self,
+        config: MultitaskConfig,
+        spec: EnvSpec,
+        streams: Streams,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+        *,
+        name: str,
     ) -> None:
         self.name = name
         self.config = config
         self.device = device
+        self.ranks = ranks
+        self.tasks = ranks.share(config.tasks)
         self.features = spec.features if name == "oracle" else None
         network = MLP(
             inputs=spec.observation_size + (spec.feature_size if self.features else 0),
@@ -117,11 +128,11 @@ class Multitask:
     def train_iteration(self, env: BatchEnv, sample_tasks: SampleTasks, streams: Streams) -> Metrics:
         """Collect and take one trust-region step."""
         config = self.config
-        tasks = sample_tasks(config.tasks, "train", streams["tasks"])
-        params = stack(self.params, config.tasks)
+        tasks = sample_tasks(config.tasks, "train", streams["tasks"]).select(self.ranks.own(torch.arange(config.tasks)))
+        params = stack(self.params, self.tasks)
         told = self._told(tasks)
-        actor = TaskPolicy(self.policy, params, config.tasks, told)
-        episodes = collect(env, actor, tasks, config.episodes, streams["rollout"]).to(self.device)
+        actor = TaskPolicy(self.policy, params, self.tasks, told, self.ranks)
+        episodes = collect(env, actor, tasks, config.episodes, streams["rollout"], ranks=self.ranks).to(self.device)
 
         started = time.perf_counter()
         seen = episodes if told is None else tell(episodes, told)
@@ -133,7 +144,7 @@ class Multitask:
             "return/post": mean_return,
             **update,
             "update/explained_variance": explained,
-            **spread(self.policy, stack(self.params, config.tasks), batch),
+            **spread(self.policy, stack(self.params, self.tasks), batch),
             "episode/length": float(episodes.mask.sum(2).mean()),
             "episode/terminated": float(episodes.terminated.float().mean()),
             **episodes.success_rate,
@@ -149,8 +160,8 @@ class Multitask:
         config = self.config
         chunk = tasks_at_a_time(batch, config.chunk_steps)
         gradients, before = meta_gradients(self.surrogate, self.params, batch, chunk=chunk)
-        gradient = {name: value.mean(0) for name, value in gradients.items()}
-        old = stack(self.params, config.tasks)
+        gradient = self.ranks.mean({name: value.mean(0) for name, value in gradients.items()})
+        old = stack(self.params, self.tasks)
 
         def measure(params: Params, part: dict[str, Any]) -> tuple[Tensor, Tensor]:
             seen = part["seen"]
@@ -159,8 +170,8 @@ class Multitask:
         @torch.no_grad()
         def evaluate(params: Params) -> tuple[float, float]:
             both = {"seen": batch, "old": old}
-            values, kl = over_tasks(measure, stack(params, config.tasks), both, chunk=chunk)
-            return float(values.mean()), float(kl.mean())
+            values, kl = over_tasks(measure, stack(params, self.tasks), both, chunk=chunk)
+            return self.ranks.mean((float(values.mean()), float(kl.mean())))
 
         part = first_episodes(batch, max(1, round(config.fisher_fraction * config.episodes)))
         fishers = [
@@ -170,28 +181,28 @@ class Multitask:
                 part["observations"][start : start + chunk].flatten(1, 2),
                 part["weights"][start : start + chunk].flatten(1),
             )
-            for start in range(0, config.tasks, chunk)
+            for start in range(0, self.tasks, chunk)
         ]
 
         def fisher_product(vector: Params) -> Params:
             total = {name: torch.zeros_like(value) for name, value in vector.items()}
             for fisher in fishers:
                 for name, value in fisher(stack(vector, len(fisher))).items():
-                    total[name] += value.sum(0) / config.tasks
-            return total
+                    total[name] += value.sum(0) / self.tasks
+            return self.ranks.mean(total)
 
         outcome = trust_region_step(
             self.params,
             gradient,
             fisher_product,
             evaluate,
-            float(before.mean()),
+            self.ranks.mean(float(before.mean())),
             max_kl=config.max_kl,
             iterations=config.cg_iterations,
             damping=config.damping,
         )
         self.params = outcome.params
-        return outcome.metrics() | gradient_metrics(gradients)
+        return outcome.metrics() | gradient_metrics(gradients, self.ranks)
 
     def _told(self, tasks: Tasks) -> Tensor | None:
         return None if self.features is None else self.features(tasks).float()

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from metarl.config import check
+from metarl.distributed import ALONE, Ranks
 from metarl.errors import NotFiniteError, UserError, nearest
 from metarl.memory import CoreName, Memory, blank, make_core
 from metarl.moments import Moments
@@ -266,11 +267,11 @@ class Inputs:
         previous = (after_nothing(rows) for rows in (trials.actions, trials.rewards, trials.ended))
         return self(observations, *previous)
 
-    def update(self, trials: Trials) -> None:
-        """Take in what was met."""
+    def update(self, trials: Trials, ranks: Ranks) -> None:
+        """Take in what was met, by all ranks."""
         real = trials.mask > 0
-        self.observation.update(trials.observations[real])
-        self.reward.update(trials.rewards[real][:, None])
+        self.observation.update(trials.observations[real], ranks=ranks)
+        self.reward.update(trials.rewards[real][:, None], ranks=ranks)
 
 
 class Actor:
@@ -278,12 +279,14 @@ class Actor:
 
     Attributes:
         memory: of every world; None before the first step of the trial.
+        ranks: which of them have a share of the worlds each, as these B.
     """
 
-    def __init__(self, network: Network, inputs: Inputs, device: torch.device) -> None:
+    def __init__(self, network: Network, inputs: Inputs, device: torch.device, ranks: Ranks = ALONE) -> None:
         self.network = network
         self.inputs = inputs
         self.device = device
+        self.ranks = ranks
         self.memory: Memory | None = None
         self._waiting: Tensor | None = None
 
@@ -295,7 +298,7 @@ class Actor:
     def act(self, observation: Float[Tensor, "B O"], generator: torch.Generator) -> Float[Tensor, "B A"]:
         """Take in a moment and draw an action."""
         features, self.memory = self.look(observation)
-        action = self.network.act(features).sample(generator).to(observation.device)
+        action = self.network.act(features).sample(generator, self.ranks).to(observation.device)
         if self._waiting is None:
             self._action = action
         else:
@@ -318,7 +321,7 @@ class Actor:
 
     def carried(self, order: Int[Tensor, " B"]) -> Actor:
         """Return the policy with everything that world `order[i]` remembers in world i; this one keeps its own."""
-        other = Actor(self.network, self.inputs, self.device)
+        other = Actor(self.network, self.inputs, self.device, self.ranks)
         if self.memory is not None:
             other.memory = tuple(part[order.to(part.device)] for part in self.memory)
             other._action, other._reward, other._ended = (x[order] for x in (self._action, self._reward, self._ended))
@@ -360,14 +363,20 @@ class Rl2:
         spec: the family's sizes.
         streams: `init` draws the initial parameters.
         device: where the network and the update live.
+        ranks: the processes that train it together: every minibatch has the trials that it would have in one process,
+            and a rank computes those of them that are its own.
     """
 
     name = "rl2"
     pools = False
 
-    def __init__(self, config: Rl2Config, spec: EnvSpec, streams: Streams, device: torch.device) -> None:
+    def __init__(
+        self, config: Rl2Config, spec: EnvSpec, streams: Streams, device: torch.device, ranks: Ranks = ALONE
+    ) -> None:
         self.config = config
         self.device = device
+        self.ranks = ranks
+        self.tasks = ranks.share(config.tasks)
         self.trial = config.episodes
         self.network = Network(config, spec, streams["init"]).to(device)
         self.inputs = Inputs(spec)
@@ -382,16 +391,16 @@ class Rl2:
     def train_iteration(self, env: BatchEnv, sample_tasks: SampleTasks, streams: Streams) -> Metrics:
         """Play one trial of every task and improve the policy on them."""
         config = self.config
-        tasks = sample_tasks(config.tasks, "train", streams["tasks"])
-        actor = Actor(self.network, self.inputs, self.device)
+        tasks = sample_tasks(config.tasks, "train", streams["tasks"]).select(self.ranks.own(torch.arange(config.tasks)))
+        actor = Actor(self.network, self.inputs, self.device, self.ranks)
         episodes = [
-            collect(env, actor, tasks, 1, streams["rollout"], new_trial=number == 0)
+            collect(env, actor, tasks, 1, streams["rollout"], new_trial=number == 0, ranks=self.ranks)
             for number in range(config.episodes)
         ]
         started = time.perf_counter()
         trials = join([episode.to(self.device) for episode in episodes])
         update = self._update(trials, streams["update"])
-        self.inputs.update(trials)
+        self.inputs.update(trials, self.ranks)
         self.iteration += 1
         first, last = episodes[0], episodes[-1]
         collect_seconds = sum(episode.seconds for episode in episodes)
@@ -428,14 +437,14 @@ class Rl2:
 
         sums: dict[str, float] = {}
         steps, kl, enough = 0, 0.0, False
-        for rows in self._minibatches(generator):
-            mask = trials.mask[rows]
-            count = mask.sum()
+        for rows, mask in self._minibatches(trials, generator):
+            # Of all ranks, so that their losses add up to that of the minibatch.
+            count = self.ranks.sum(mask.sum())
             distribution, value = self.network(inputs[rows])
             log_ratio = (distribution.log_prob(trials.actions[rows]) - old[rows]) * mask
             ratio = log_ratio.exp()
             # Schulman's estimate of KL(π_old ‖ π): never negative, and exact in the mean over actions of π_old.
-            kl = float(((ratio - 1.0 - log_ratio) * mask).sum().detach() / count)
+            kl = float(self.ranks.sum(((ratio - 1.0 - log_ratio) * mask).sum().detach()) / count)
             if kl > config.max_kl:
                 enough = True
                 break
@@ -447,6 +456,7 @@ class Rl2:
             loss = -gain + config.value_weight * error - entropy_weight * entropy
             self.optimiser.zero_grad()
             loss.backward()
+            self._add_gradients()
             norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.max_gradient_norm)
             if not bool(norm.isfinite()):
                 raise NotFiniteError("the policy gradient is not finite: look for NaN in observations or rewards")
@@ -456,11 +466,12 @@ class Rl2:
             for name, figure in (
                 ("update/value_error", error),
                 ("update/clipped", outside),
-                ("update/gradient_norm", norm),
+                # The same on all ranks, where the others are parts of a sum.
+                ("update/gradient_norm", norm / self.ranks.size),
                 ("policy/entropy", entropy),
             ):
                 sums[name] = sums.get(name, 0.0) + float(figure.detach())
-        metrics = {name: total / steps for name, total in sums.items()}
+        metrics = {name: total / steps for name, total in self.ranks.sum(sums).items()}
         if self.network.log_std is not None:
             metrics["policy/std"] = float(self.network.log_std.detach().exp().mean())
         return metrics | {
@@ -472,11 +483,26 @@ class Rl2:
             "update/explained_variance": explained,
         }
 
-    def _minibatches(self, generator: torch.Generator) -> Iterator[Int[Tensor, " N"]]:
-        """Yield the trials of every minibatch of every epoch."""
+    def _minibatches(
+        self, trials: Trials, generator: torch.Generator
+    ) -> Iterator[tuple[Int[Tensor, " N"], Float[Tensor, "N L"]]]:
+        """Yield this rank's trials in every minibatch of every epoch, with their masks."""
+        first = self.ranks.rank * self.tasks
         for _ in range(self.config.epochs):
             order = torch.randperm(self.config.tasks, generator=generator).to(self.device)
-            yield from order.tensor_split(self.config.minibatches)
+            for rows in order.tensor_split(self.config.minibatches):
+                own = rows[(rows >= first) & (rows < first + self.tasks)] - first
+                if len(own):
+                    yield own, trials.mask[own]
+                else:
+                    # Some trial, of which nothing counts: all ranks take part in every step.
+                    yield own.new_zeros(1), torch.zeros_like(trials.mask[:1])
+
+    def _add_gradients(self) -> None:
+        """Give every parameter the sum of its gradients over the ranks."""
+        leaves = [value for value in self.network.parameters() if value.grad is not None]
+        for leaf, gradient in zip(leaves, self.ranks.sum([leaf.grad for leaf in leaves]), strict=True):
+            leaf.grad = gradient
 
     @torch.no_grad()
     def _measure(
@@ -484,7 +510,8 @@ class Rl2:
     ) -> tuple[Float[Tensor, "M L"], Float[Tensor, "M moments"]]:
         """Return the log-probabilities of the actions, and the scaled values with those behind each last step."""
         log_probs, values = [], []
-        for rows in torch.arange(len(inputs), device=self.device).tensor_split(self.config.minibatches):
+        parts = min(self.config.minibatches, len(inputs))
+        for rows in torch.arange(len(inputs), device=self.device).tensor_split(parts):
             features = self.network.core(inputs[rows])
             values.append(self.network.value(features).squeeze(-1))
             log_probs.append(self.network.act(features[:, :-1]).log_prob(trials.actions[rows]))
@@ -507,15 +534,15 @@ class Rl2:
         advantages = gae(trials.rewards, values, mask, config.discount, config.trace, behind)
         targets = advantages + values
         later = (0, len(self.returns.mean) - steps)
-        self.returns.update(pad(targets, later), pad(mask, later))
+        self.returns.update(pad(targets, later), pad(mask, later), self.ranks)
         shift, scale = (x.to(scaled)[:steps] for x in (self.returns.mean, self.returns.deviation))
         # About the mean of each step: what the values know beside how much of the trial is left.
-        spread = ((targets - shift) * mask).square().sum().clamp_min(1e-12)
-        explained = 1.0 - float(advantages.square().sum() / spread)
-        over = (0, 1) if config.advantages == "batch" else (1,)
-        count = mask.sum(over, keepdim=True)
-        centred = (advantages - advantages.sum(over, keepdim=True) / count) * mask
-        deviation = (centred.square().sum(over, keepdim=True) / count).sqrt()
+        left, spread = self.ranks.sum((advantages.square().sum(), ((targets - shift) * mask).square().sum()))
+        explained = 1.0 - float(left / spread.clamp_min(1e-12))
+        over, ranks = ((0, 1), self.ranks) if config.advantages == "batch" else ((1,), ALONE)
+        count, total = ranks.sum((mask.sum(over, keepdim=True), advantages.sum(over, keepdim=True)))
+        centred = (advantages - total / count) * mask
+        deviation = (ranks.sum(centred.square().sum(over, keepdim=True)) / count).sqrt()
         return centred / (deviation + 1e-8), (targets - shift) / scale, explained
 
     # -- test and storage -------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import Literal
 import gymnasium
 import torch
 
+from metarl.distributed import ALONE, Ranks
 from metarl.envs import (
     ant,
     ant_goal,
@@ -238,6 +239,7 @@ def make_worlds(
     dtype: torch.dtype = torch.float32,
     engine: str = "cpu",
     device: torch.device = CPU,
+    ranks: Ranks = ALONE,
 ) -> Worlds:
     """Return B parallel worlds of a family.
 
@@ -249,6 +251,7 @@ def make_worlds(
         dtype: of observations and rewards.
         engine: `cpu`, `gpu` or `auto`, see `choose_engine`.
         device: where the agent computes: the GPU engine's worlds are there too. The CPU engine's are on the CPU.
+        ranks: which of them have a share of the worlds each, as these B.
 
     Raises:
         UserError: no worlds, too many threads, or the engine does not run the family.
@@ -268,4 +271,4 @@ def make_worlds(
     else:
         kinds = "a MujocoFamily, a TorchFamily or a GymnasiumFamily"
         raise UserError(f"{family.full_name} is not {kinds}: no engine runs it")
-    return Worlds(family, num_worlds, physics, unit_actions=unit_actions, dtype=dtype)
+    return Worlds(family, num_worlds, physics, unit_actions=unit_actions, dtype=dtype, ranks=ranks)

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from metarl.distributed import ALONE, Ranks
 from metarl.envs.family import LARGEST_VALID, Family, State, TorchFamily
 from metarl.envs.switching import STEP, SwitchSpace
 from metarl.errors import NotFiniteError, UserError
@@ -101,6 +102,7 @@ class Worlds:
         unit_actions: actions come scaled, -1..1 meaning low..high (agents); else in physical units. A discrete
             family takes one-hot rows either way.
         dtype: of observations and rewards; physics and reward are computed in float64.
+        ranks: which of them have a share of the worlds each, as these B.
 
     Attributes:
         device: where actions are taken and observations returned.
@@ -117,8 +119,10 @@ class Worlds:
         *,
         unit_actions: bool = True,
         dtype: torch.dtype = torch.float32,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.family = family
+        self.ranks = ranks
         self.family_name = family.full_name
         self.num_worlds = num_worlds
         self.horizon = family.horizon
@@ -179,7 +183,7 @@ class Worlds:
         if self._switch is not None:
             tasks, seen = self._switch_tasks(self._switch, worlds)
         begun = tasks if worlds is None else tasks.select(worlds.cpu())
-        self.physics.write(self.family.reset_state(generator, begun), worlds)
+        self.physics.write(self._starts(generator, begun), worlds)
         rows = slice(None) if worlds is None else worlds.to(self.device)
         self._elapsed[rows] = 0
         self._active[rows] = True
@@ -187,6 +191,14 @@ class Worlds:
         observation = self.family.observe(self.physics.state, seen)
         self._observation[rows] = observation[rows].to(self.dtype)
         return self._observation.clone()
+
+    def _starts(self, generator: torch.Generator, tasks: Tasks) -> dict[str, Tensor]:
+        """Return states to begin with; they are drawn for the worlds of all ranks."""
+        if self.ranks.size == 1:
+            return self.family.reset_state(generator, tasks)
+        # How much is drawn does not depend on the tasks: these stand for those of the other ranks.
+        everyone = tasks.select(torch.arange(len(tasks)).repeat(self.ranks.size))
+        return {name: self.ranks.own(value) for name, value in self.family.reset_state(generator, everyone).items()}
 
     def _start_tasks(self, worlds: Tensor | None) -> tuple[Tasks, Tasks]:
         """Give the worlds the tasks that are due to them; return everyone's present ones, on the host and as seen."""

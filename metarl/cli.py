@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except UserError as error:
-        print(f"metarl: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"metarl{_rank()}: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("metarl: interrupted", file=sys.stderr)
@@ -90,8 +90,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except OSError as error:
         # Folders that may not be written to, files that may not be read, full disks.
-        print(f"metarl: error: {error}. Check the path, its permissions and the free space.", file=sys.stderr)
+        print(f"metarl{_rank()}: error: {error}. Check the path, its permissions and the free space.", file=sys.stderr)
         return BAD_INPUT
+
+
+def _rank() -> str:
+    """Return which of several processes this is; nothing where it is alone."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    return "" if size == "1" else f" (rank {os.environ.get('RANK', '?')} of {size})"
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -104,6 +110,8 @@ def _dispatch(arguments: list[str]) -> int:
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
         raise UserError(f"Unknown command '{command}'.{nearest(command, COMMANDS)}")
+    if _rank() and (command, *rest[:1]) != ("fewshot", "train") and command != "train":
+        raise UserError(f"Got `metarl {command}` in several processes. Only train and fewshot train share work out.")
     return COMMANDS[command](rest)
 
 
@@ -224,31 +232,39 @@ def _run(
 ) -> int:
     """Train in a run folder, from a checkpoint where one is named."""
     from metarl.agents import make
+    from metarl.distributed import join
     from metarl.envs import get, make_worlds
     from metarl.envs.registry import describe_engine
     from metarl.envs.switching import check_trials
     from metarl.seeding import Streams
-    from metarl.training import iterations_of, resolve_device, train
+    from metarl.training import iterations_of, resolve_device, resolve_threads, train
 
     family = get(run.family)
     streams = Streams(run.seed)
     device = resolve_device(run.device)
-    agent = make(run.agent, config, family.spec(), streams, device)
-    check_trials(family, agent.trial)
-    env = make_worlds(family, config.worlds, threads=run.threads, engine=run.engine, device=device)
-    if not json_lines:
-        print(f"Physics      {describe_engine(env)}")
-    result = train(
-        folder,
-        run,
-        agent,
-        iterations_of(agent, env, family.space.sample, streams),
-        streams,
-        iterations,
-        resume=checkpoint is not None,
-        checkpoint=checkpoint or "last",
-        json=json_lines,
-    )
+    with join(device) as ranks:
+        agent = make(run.agent, config, family.spec(), streams, device, ranks)
+        check_trials(family, agent.trial)
+        threads = run.threads if ranks.local == 1 else resolve_threads(run.threads)
+        env = make_worlds(
+            family, ranks.share(config.worlds), threads=threads, engine=run.engine, device=device, ranks=ranks
+        )
+        if ranks.first and not json_lines:
+            print(f"Physics      {describe_engine(env)}")
+        result = train(
+            folder,
+            run,
+            agent,
+            iterations_of(agent, env, family.space.sample, streams),
+            streams,
+            iterations,
+            resume=checkpoint is not None,
+            checkpoint=checkpoint or "last",
+            json=json_lines,
+            ranks=ranks,
+        )
+    if not ranks.first:
+        return INTERRUPTED if result.interrupted else 0
     if json_lines:
         print(json.dumps({"run": str(folder), **dataclasses.asdict(result)}))
     elif not result.interrupted:

@@ -207,29 +207,33 @@ def _run(
     json_lines: bool,
 ) -> int:
     """Train in a run folder, from a checkpoint where one is named, and test what was trained."""
+    from metarl.distributed import join
     from metarl.fewshot.run import train
+    from metarl.training import resolve_device
 
     if test_episodes:
         try:
             source.episodes("test", [0], run.shape, 0)
         except UserError as error:
             raise UserError(f"{error} Or leave out the test at the end, by --test-episodes 0.") from error
-    trained = train(
-        folder,
-        run,
-        source,
-        config,
-        iterations=iterations,
-        resume=checkpoint is not None,
-        checkpoint=checkpoint or "last",
-        json=json_lines,
-    )
+    with join(resolve_device(run.device)) as ranks:
+        trained = train(
+            folder,
+            run,
+            source,
+            config,
+            iterations=iterations,
+            resume=checkpoint is not None,
+            checkpoint=checkpoint or "last",
+            json=json_lines,
+            ranks=ranks,
+        )
     result = trained.result
     assert result is not None
-    if result.interrupted:
-        if json_lines:
+    if result.interrupted or not ranks.first:
+        if json_lines and ranks.first:
             print(json.dumps({"run": str(folder), **dataclasses.asdict(result)}))
-        return INTERRUPTED
+        return INTERRUPTED if result.interrupted else 0
     found = _final_test(trained, test_episodes) if test_episodes else None
     if json_lines:
         print(json.dumps({"run": str(folder), **dataclasses.asdict(result), "test": found}))

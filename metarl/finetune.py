@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl.distributed import ALONE, Ranks
 from metarl.experience import Estimator, StochasticPolicy, inner_loss, prepare
 from metarl.inner import Rates, adapt, over_tasks
 from metarl.types import Params, Trajectories
@@ -26,12 +27,14 @@ class TaskPolicy:
         params: with leading axis M.
         tasks: M.
         features: appended to every observation of a task, [M, P] (what an oracle is told), or None.
+        ranks: which of them have a share of the tasks each, as these M.
     """
 
     policy: StochasticPolicy
     params: Params
     tasks: int
     features: Float[Tensor, "M P"] | None = None
+    ranks: Ranks = ALONE
     _there: dict[torch.device, tuple[Params, Tensor | None]] = field(default_factory=dict, repr=False, compare=False)
 
     def on(self, device: torch.device) -> tuple[Params, Tensor | None]:
@@ -47,7 +50,7 @@ class TaskPolicy:
         params, features = self.on(observation.device)
         if features is not None:
             by_task = with_features(by_task, features)
-        return self.policy(params, by_task).sample(generator).flatten(0, 1)
+        return self.policy(params, by_task).sample(generator, self.ranks).flatten(0, 1)
 
 
 def with_features(observations: Float[Tensor, "M *N O"], features: Float[Tensor, "M P"]) -> Float[Tensor, "M *N Q"]:

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl.distributed import ALONE, Ranks
+
 
 class Moments:
     """Mean and mean square of D numbers over all that was seen of each. Before the first: mean 0, deviation 1.
@@ -22,21 +24,25 @@ class Moments:
         self.square = torch.ones(size, dtype=torch.float64)
         self._there: dict[tuple[torch.device, torch.dtype], tuple[Tensor, tuple[Tensor, Tensor, Tensor]]] = {}
 
-    def update(self, rows: Float[Tensor, "N D"], mask: Float[Tensor, "N D"] | None = None) -> None:
+    def update(
+        self, rows: Float[Tensor, "N D"], mask: Float[Tensor, "N D"] | None = None, ranks: Ranks = ALONE
+    ) -> None:
         """Take in N more rows.
 
         Args:
             rows: the numbers.
             mask: 1 for those that count, 0 for the others; None: all count.
+            ranks: which of them give their rows, each its own.
         """
         rows = rows.detach().to(torch.float64)
         real = torch.ones_like(rows) if mask is None else mask.to(rows)
-        new, total, square = (x.sum(0).cpu() for x in (real, rows * real, rows.square() * real))
+        sums = tuple(x.sum(0).cpu() for x in (real, rows * real, rows.square() * real))
+        new, total, squares = ranks.sum(sums)
         self.count = self.count + new
         # Where nothing is new, nothing changes.
         share, each = new / self.count.clamp_min(1.0), new.clamp_min(1.0)
         self.mean = self.mean + share * (total / each - self.mean)
-        self.square = self.square + share * (square / each - self.square)
+        self.square = self.square + share * (squares / each - self.square)
 
     @property
     def deviation(self) -> Float[Tensor, " D"]:

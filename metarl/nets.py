@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from metarl.distributed import ALONE, Ranks
 from metarl.errors import UserError
 from metarl.types import Params
 
@@ -110,10 +111,14 @@ class Normal(NamedTuple):
     mean: Tensor
     log_std: Tensor
 
-    def sample(self, generator: torch.Generator) -> Float[Tensor, "*batch N A"]:
-        """Draw an action at every observation; the noise comes from the generator's device."""
-        noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype, device=generator.device)
-        return torch.addcmul(self.mean, noise.to(self.mean.device), self.log_std.exp())
+    def sample(self, generator: torch.Generator, ranks: Ranks = ALONE) -> Float[Tensor, "*batch N A"]:
+        """Draw an action at every observation; the noise comes from the generator's device.
+
+        Where several ranks have a share of the first axis each, noise is drawn for all of them.
+        """
+        shape = ranks.whole(self.mean.shape)
+        noise = torch.randn(shape, generator=generator, dtype=self.mean.dtype, device=generator.device)
+        return torch.addcmul(self.mean, ranks.own(noise).to(self.mean.device), self.log_std.exp())
 
     def log_prob(self, action: Float[Tensor, "*batch N A"]) -> Float[Tensor, "*batch N"]:
         """Compute log-densities, summed over action dimensions."""
@@ -151,12 +156,12 @@ class Categorical(NamedTuple):
 
     logits: Tensor
 
-    def sample(self, generator: torch.Generator) -> Float[Tensor, "*batch N A"]:
-        """Draw a one-hot action at every observation; the noise comes from the generator's device."""
+    def sample(self, generator: torch.Generator, ranks: Ranks = ALONE) -> Float[Tensor, "*batch N A"]:
+        """Draw a one-hot action at every observation; the rest as for `Normal`."""
         # Of exponential times with rates p, the first is that of each action with its probability p.
-        times = torch.empty(self.logits.shape, dtype=self.logits.dtype, device=generator.device)
+        times = torch.empty(ranks.whole(self.logits.shape), dtype=self.logits.dtype, device=generator.device)
         times.exponential_(generator=generator)
-        chosen = (self.logits - times.to(self.logits.device).log()).argmax(-1)
+        chosen = (self.logits - ranks.own(times).to(self.logits.device).log()).argmax(-1)
         return one_hot(chosen, self.logits.shape[-1]).to(self.logits.dtype)
 
     def log_prob(self, action: Float[Tensor, "*batch N A"]) -> Float[Tensor, "*batch N"]:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 
 import torch
 
+from metarl.distributed import ALONE, Ranks
 from metarl.types import BatchEnv, MemoryPolicy, Policy, Tasks, Trajectories
 
 
@@ -48,6 +49,7 @@ def collect(
     generator: torch.Generator,
     *,
     new_trial: bool = True,
+    ranks: Ranks = ALONE,
 ) -> Trajectories:
     """Play `episodes` complete episodes of every task.
 
@@ -59,9 +61,10 @@ def collect(
         generator: draws the starts and the policy's noise.
         new_trial: whether the worlds get the tasks now; if not, they go on with those that they have, and the trial of
             the collection before goes on (where tasks switch, the steps of all its episodes count).
+        ranks: which of them play a share of the tasks each, as these M; environment and policy know them too.
 
     Returns:
-        The episodes, padded to the longest one seen (T <= horizon).
+        The episodes, padded to the longest one that any rank saw (T <= horizon).
     """
     started = time.perf_counter()
     in_policy = 0.0
@@ -116,14 +119,19 @@ def collect(
                 all_active = False
                 if not bool(active.any()):
                     break
-        if not watched:
-            steps = int(mask.any(1).sum())
+        if watched:
+            played, steps = steps, ranks.largest(steps)
+            for _ in range(steps - played):
+                # Other ranks play on: the generators have to stay alike.
+                policy.act(observation, noise)
+        else:
+            steps = ranks.largest(int(mask.any(1).sum()))
 
     def by_task(x: torch.Tensor) -> torch.Tensor:
         return x[:steps].transpose(0, 1).reshape(count, episodes, steps, *x.shape[2:])
 
     mask = by_task(mask)
-    real_steps = float(mask.sum())
+    real_steps, sums = ranks.sum((float(mask.sum()), {name: float(value.sum()) for name, value in totals.items()}))
     return Trajectories(
         observations=by_task(observations),
         actions=by_task(actions),
@@ -132,7 +140,7 @@ def collect(
         terminated=terminated.reshape(count, episodes),
         final_observations=observation.reshape(count, episodes, -1),
         tasks=tasks,
-        terms={name: float(value.sum()) / real_steps for name, value in totals.items()},
+        terms={name: value / real_steps for name, value in sums.items()},
         success=None if success is None else success.reshape(count, episodes),
         seconds=time.perf_counter() - started,
         policy_seconds=in_policy,

@@ -11,6 +11,9 @@ It serves agents and few-shot learners alike: an iteration is a call of `step`.
 
 Killed at any moment, the run goes on from its last checkpoint as if nothing had happened: whatever changes
 is in the checkpoint, and what was logged after it is dropped and logged again.
+
+Of several ranks (metarl/distributed.py) the first one writes all of this; the others read it when a run is resumed. No
+randomness belongs to a rank, so that any number of them goes on with a run that can share out its tasks.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import FrameType
@@ -34,6 +37,7 @@ from rich.console import Console
 from metarl import __version__
 from metarl.checkpoint import CheckpointFolder, load, write_atomically
 from metarl.config import dump, from_plain, parse, to_plain
+from metarl.distributed import ALONE, Ranks
 from metarl.errors import NotFiniteError, UserError, nearest
 from metarl.progress import duration, open_display
 from metarl.rollout import torch_threads
@@ -190,11 +194,12 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_threads(threads: int) -> int:
-    """Return the number of threads, with 0 as all cores that this process may use."""
+    """Return the number of threads, with 0 as all cores that this process may use; ranks of a machine share them."""
     if threads:
         return threads
     # A container or a job scheduler may leave this process fewer cores than the machine has.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def train(
@@ -212,11 +217,12 @@ def train(
     checkpoint: str = "last",
     console: Console | None = None,
     json: bool = False,
+    ranks: Ranks = ALONE,
 ) -> TrainResult:
     """Train an agent or a learner in a run folder, from the start or from a checkpoint.
 
     SIGINT and SIGTERM let the current iteration finish, write a checkpoint and return; a second one ends the
-    process at once.
+    process at once. Of several ranks all end behind the same iteration, whichever got the signal.
 
     Args:
         run_dir: the run folder, new or empty unless `resume`.
@@ -232,9 +238,11 @@ def train(
         checkpoint: which one to go on from: `last`, `previous` or `best`.
         console: where progress is shown; standard output if None.
         json: show progress as JSON lines.
+        ranks: the processes that train together. `step` has the metrics of this one's share, or of all.
 
     Raises:
         UserError: if the folder is taken or in use, or does not hold what is to be resumed; nothing is overwritten.
+            If another rank is gone, or parameters are not the same on all.
     """
     if iterations < 0:
         raise UserError(f"Got {iterations} iterations. Ask for 0 (an untrained agent) or more.")
@@ -243,67 +251,92 @@ def train(
     if resume:
         load_run(run_dir, type(run))
     else:
-        _claim(run_dir)
-    with _alone(run_dir):
+        ranks.once(lambda: _claim(run_dir))
+    with ExitStack() as stack:
+        ranks.once(lambda: stack.enter_context(_alone(run_dir)))
         state = _resume(run_dir, checkpoint, run, header, agent, streams) if resume else _Progress()
         state.totals = dict.fromkeys(totals, 0.0) | state.totals
-        _write_config(run_dir, run, agent.config, max(iterations, state.iteration))
+        if ranks.first:
+            _write_config(run_dir, run, agent.config, max(iterations, state.iteration))
 
         folder = CheckpointFolder(run_dir / "checkpoints")
         started = state.iteration
         display = open_display(
-            console or Console(), json_lines=json, title=run.title, first=started, iterations=iterations
+            console_of(ranks, console), json_lines=json, title=run.title, first=started, iterations=iterations
         )
-        with (
-            torch_threads(resolve_threads(run.threads)),
-            Tracker(run_dir, resume_step=started if resume else None) as tracker,
-            display,
-            _stop_requests() as stop,
-        ):
-            clock = time.monotonic()
-            if iterations == 0 and not resume:
-                _save(folder, header, state, agent, streams, scored=False)
-            elif started >= iterations:
-                display.message(f"{run_dir} has {started} of {iterations} iterations: give more --iterations to go on.")
-            stopping = False
-            while state.iteration < iterations and not stopping:
-                before = time.perf_counter()
-                try:
-                    metrics = step(state.iteration)
-                except UserError as error:
-                    hint = f"Go on from its last checkpoint with: {run.command} train --resume {run_dir}"
-                    if isinstance(error, NotFiniteError):
-                        hint = "The rates may be too high for this task: start a new run with lower ones."
-                    raise UserError(
-                        f"Iteration {state.iteration + 1} of {run_dir} failed, {error}. Its checkpoints "
-                        f"are kept. {hint}"
-                    ) from error
+        stack.enter_context(torch_threads(resolve_threads(run.threads)))
+        tracker = None
+        if ranks.first:
+            tracker = stack.enter_context(Tracker(run_dir, resume_step=started if resume else None))
+        stack.enter_context(display)
+        stop = stack.enter_context(_stop_requests(ranks))
+
+        def save(*, scored: bool) -> None:
+            whole = {"agent": agent.state_dict(), "streams": streams.state_dict()}
+            ranks.assert_replicated(whole)
+            if ranks.first:
+                _save(folder, header, state, whole, scored=scored)
+
+        clock = time.monotonic()
+        if iterations == 0 and not resume:
+            save(scored=False)
+        elif started >= iterations:
+            display.message(f"{run_dir} has {started} of {iterations} iterations: give more --iterations to go on.")
+        stopped_by = 0
+        while state.iteration < iterations and not stopped_by:
+            number = state.iteration + 1
+            before = time.perf_counter()
+            try:
+                metrics = step(state.iteration)
                 seconds = time.perf_counter() - before
-                state.take({**metrics, "time/iteration": seconds}, score)
+                metrics = _of_all({**metrics, "time/iteration": seconds}, totals, ranks)
+                state.take(metrics, score)
                 scored = state.iteration % run.checkpoint_every == 0 or state.iteration == iterations
                 if scored or state.iteration % stride == 0:
                     row = state.logged()
-                    tracker.log(state.iteration, row)
+                    if tracker is not None:
+                        tracker.log(state.iteration, row)
                     display.update(state.iteration, row)
                 elif seconds > SLOW:
                     display.update(state.iteration, metrics)
                 # Read once: a signal from here on is for the next iteration, which then writes the checkpoint.
-                stopping = bool(stop)
-                if scored or stopping:
+                stopped_by = ranks.largest(stop[0] if stop else 0)
+                if scored or stopped_by:
                     # What is logged must never lag behind the checkpoint: a resumed run does not log it again.
-                    tracker.flush()
-                    _save(folder, header, state, agent, streams, scored=scored)
-            if stopping and state.iteration < iterations:
-                display.message(
-                    f"Stopped by {stop[0]} after iteration {state.iteration} of {iterations}, checkpoint "
-                    f"written. Go on with: {run.command} train --resume {run_dir}"
-                )
-            elif state.iteration > started:
-                took = duration(time.monotonic() - clock)
-                display.message(
-                    f"Trained {state.iteration} iterations ({took} for the last {state.iteration - started})."
-                )
+                    if tracker is not None:
+                        tracker.flush()
+                    save(scored=scored)
+            except UserError as error:
+                hint = f"Go on from its last checkpoint with: {run.command} train --resume {run_dir}"
+                if isinstance(error, NotFiniteError):
+                    hint = "The rates may be too high for this task: start a new run with lower ones."
+                raise UserError(
+                    f"Iteration {number} of {run_dir} failed, {error}. Its checkpoints are kept. {hint}"
+                ) from error
+        if stopped_by and state.iteration < iterations:
+            display.message(
+                f"Stopped by {signal.Signals(stopped_by).name} after iteration {state.iteration} of {iterations}, "
+                f"checkpoint written. Go on with: {run.command} train --resume {run_dir}"
+            )
+        elif state.iteration > started:
+            took = duration(time.monotonic() - clock)
+            display.message(f"Trained {state.iteration} iterations ({took} for the last {state.iteration - started}).")
+        # Whoever is behind this line finds the last checkpoint.
+        ranks.once(lambda: None)
     return TrainResult(iteration=state.iteration, totals=state.totals, interrupted=state.iteration < iterations)
+
+
+def console_of(ranks: Ranks, console: Console | None) -> Console:
+    """Return where a rank shows its progress: standard output if None, and nowhere where it is not the first."""
+    return (console or Console()) if ranks.first else Console(quiet=True, force_terminal=False)
+
+
+def _of_all(metrics: Metrics, totals: Sequence[str], ranks: Ranks) -> Metrics:
+    """Return the figures of all ranks: sums of those that are summed over the run and of speeds, else means."""
+    summed = ranks.sum(metrics)
+    return {
+        tag: value if tag in totals or tag.startswith("speed/") else value / ranks.size for tag, value in summed.items()
+    }
 
 
 def iterations_of(agent: MetaAgent, env: BatchEnv, sample_tasks: SampleTasks, streams: Streams) -> Step:
@@ -460,20 +493,13 @@ def _resume(
 
 
 def _save(
-    folder: CheckpointFolder,
-    header: dict[str, Any],
-    state: _Progress,
-    agent: Trainable,
-    streams: Streams,
-    *,
-    scored: bool,
+    folder: CheckpointFolder, header: dict[str, Any], state: _Progress, whole: dict[str, Any], *, scored: bool
 ) -> None:
     """Write a checkpoint; where `scored`, with the mean score of the interval, and start a new interval."""
     score = sum(state.scores) / len(state.scores) if scored and state.scores else None
     if scored:
         state.scores = []
-    payload = {"agent": agent.state_dict(), "streams": streams.state_dict(), **vars(state)}
-    folder.save(payload, header, score)
+    folder.save({**whole, **vars(state)}, header, score)
 
 
 def _write_config(run_dir: Path, run: RunSettings, config: Any, iterations: int) -> None:
@@ -513,9 +539,9 @@ def checkpoint_path(run_dir: Path, which: str) -> Path:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[list[str]]:
-    """Collect the names of the signals that ask the run to stop, in place of being ended by them."""
-    received: list[str] = []
+def _stop_requests(ranks: Ranks) -> Iterator[list[int]]:
+    """Collect the signals that ask the run to stop, in place of being ended by them."""
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         # Python delivers signals to the main thread only, and only there may handlers be set.
         yield received
@@ -523,9 +549,11 @@ def _stop_requests() -> Iterator[list[str]]:
     before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, frame: FrameType | None) -> None:
-        received.append(signal.Signals(number).name)
-        # A second one of the same kind ends the process at once.
-        signal.signal(number, before[signal.Signals(number)])
+        received.append(number)
+        # A second one of the same kind ends the process at once. To several ranks schedulers send one and torchrun,
+        # which got it too, the next; it ends them itself if they take too long.
+        if ranks.size == 1:
+            signal.signal(number, before[signal.Signals(number)])
 
     for number in before:
         signal.signal(number, note)

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl.distributed import ALONE, Ranks
 from metarl.nets import Categorical, Normal
 from metarl.types import Metrics, Params
 
@@ -203,18 +204,24 @@ def trust_region_step(
     return Outcome(params, before, before, 0.0, max_backtracks, False)
 
 
-def gradient_metrics(gradients: Params) -> Metrics:
+def gradient_metrics(gradients: Params, ranks: Ranks = ALONE) -> Metrics:
     """Compute norm and signal-to-noise ratio of the mean of M tasks' gradients.
 
     The ratio is ‖mean‖² / (trace of the covariance over tasks / M): about 1 is what noise alone gives.
 
     Args:
         gradients: every tensor [M, ...].
+        ranks: which of them have the gradients of M tasks each.
     """
     tasks = next(iter(gradients.values())).shape[0]
-    square = sum(float(g.mean(0).square().sum()) for g in gradients.values())
+    mean = ranks.mean({name: g.mean(0) for name, g in gradients.items()})
+    square = sum(float(value.square().sum()) for value in mean.values())
     metrics = {"update/gradient_norm": square**0.5}
-    if tasks > 1:
-        noise = sum(float(g.var(0).sum()) for g in gradients.values()) / tasks
+    if ranks.size * tasks > 1:
+        if ranks.size == 1:
+            noise = sum(float(g.var(0).sum()) for g in gradients.values()) / tasks
+        else:
+            spread = sum(float((g - mean[name]).square().sum()) for name, g in gradients.items())
+            noise = ranks.sum(float(spread)) / (ranks.size * tasks - 1) / (ranks.size * tasks)
         metrics["update/gradient_snr"] = square / max(noise, 1e-30)
     return metrics

@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as nnf
 
+from metarl.distributed import ALONE, Ranks
 from metarl.errors import UserError, nearest
 from metarl.nets import ACTIVATIONS, MLP, Activation
 from metarl.types import Params
@@ -54,12 +55,14 @@ class Norm:
         averages: of every norm layer in order, for `running`; None: over all items of the pass, as while training.
         seen: where given, a list to which every layer adds the moments over all items of each episode. Only outside
             of function transforms.
+        ranks: where given, items of the pass are those of all ranks: each has its part of one batch.
     """
 
     policy: BatchNorm = "support"
     support: int = 0
     averages: Sequence[Moment] | None = None
     seen: list[Moment] | None = field(default=None, compare=False)
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         if self.policy not in get_args(BatchNorm):
@@ -373,7 +376,7 @@ def _statistics(x: Tensor, norm: Norm, number: int, form: _Form, sign: Tensor) -
     """
     parts = form.parts(x)
     if norm.seen is not None:
-        mean, variance = (part.squeeze((1, 4, 5)).flatten(0, 1) for part in _moments(parts.detach()))
+        mean, variance = (part.squeeze((1, 4, 5)).flatten(0, 1) for part in _moments(parts.detach(), norm.ranks))
         seen = Moment(mean * sign, variance)
         norm.seen.append(seen if form.leading else Moment(*(part.squeeze(0) for part in seen)))
     if norm.policy == "running" and norm.averages is not None:
@@ -381,7 +384,7 @@ def _statistics(x: Tensor, norm: Norm, number: int, form: _Form, sign: Tensor) -
         shape = (1, 1, -1, parts.shape[3], 1, 1)
         return Moment((average.mean * sign).view(shape), average.variance.view(shape))
     support = norm.support if 0 < norm.support < form.items and norm.policy != "running" else form.items
-    found = _moments(parts[:, :support])
+    found = _moments(parts[:, :support], norm.ranks)
     if norm.policy != "transductive" or support == form.items:
         return found
     halves = ((found, support), (_moments(parts[:, support:]), form.items - support))
@@ -389,8 +392,12 @@ def _statistics(x: Tensor, norm: Norm, number: int, form: _Form, sign: Tensor) -
     return Moment(*(torch.cat(pair, dim=1) for pair in zip(*spread, strict=True)))
 
 
-def _moments(parts: Tensor) -> Moment:
+def _moments(parts: Tensor, ranks: Ranks = ALONE) -> Moment:
     """Return mean and variance of every channel over items and places, [outer, 1, inner, C, 1, 1]."""
+    if ranks.size > 1:
+        own = _moments(parts)
+        mean = ranks.mean_with_gradient(own.mean)
+        return Moment(mean, ranks.mean_with_gradient(own.variance + (own.mean - mean).square()))
     if torch.compiler.is_compiling():
         # The compiler makes one pass of these by itself, and has no custom derivatives under vmap.
         mean = parts.mean((1, 4, 5), keepdim=True)
@@ -416,8 +423,9 @@ class _Moments(torch.autograd.Function):
         ctx.save_for_backward(inputs[0], output[0])
 
     @staticmethod
-    def backward(ctx: Any, of_mean: Tensor, of_variance: Tensor) -> Tensor:
+    def backward(ctx: Any, *of_output: Tensor) -> Tensor:
         x, mean = ctx.saved_tensors
+        of_mean, of_variance = of_output
         items = x.shape[1] * x.shape[4] * x.shape[5]
         # Of the mean of (x - mean)²: 2 (x - mean) / items. With mean as a function of x, for the second derivative.
         slope = of_variance * (2.0 / items)

@@ -107,8 +107,8 @@ class Classifier:
         if not cosine_scale:
             params["head.bias"] = own["b0"]
         self.params = {key: value.to(device) for key, value in params.items()}
-        self.optimiser = Optimiser(optimiser, self.params)
-        self.moments = RunningMoments()
+        self.optimiser = Optimiser(optimiser, self.params, setting.ranks)
+        self.moments = RunningMoments(setting.ranks)
         self.mean: Tensor | None = None
 
     def update(self, source: Source, number: int) -> Metrics:
@@ -119,17 +119,18 @@ class Classifier:
         """
         if not isinstance(source, BatchSource):
             raise UserError(f"{self.name} needs batches of all classes, and {source.name} gives episodes only.")
-        x, y = source.batch("train", number, self.batch_size, self.setting.seed)
-        x, y = x.to(self.device), y.to(self.device)
+        ranks = self.setting.ranks
+        items = source.batch("train", number, self.batch_size, self.setting.seed)
+        x, y = (ranks.own(part).to(self.device) for part in items)
         seen: list[Moment] = []
-        features = self.setting.backbone(self.params, x, Norm("running", seen=seen))
+        features = self.setting.backbone(self.params, x, Norm("running", seen=seen, ranks=ranks))
         head = {key.removeprefix("head."): value for key, value in self.params.items() if key.startswith("head.")}
         scores = head_scores(head, features, self.cosine_scale)
         loss = nnf.cross_entropy(scores, y)
         metrics = self.optimiser.descend(loss, number)
         if seen:
             self.moments.update(seen)
-        mean = features.detach().mean(0)
+        mean = ranks.mean(features.detach().mean(0))
         self.mean = mean if self.mean is None else self.mean.lerp(mean, MOMENTUM)
         hits = accuracy(scores.detach()[None], y[None])
         return {"train/loss": float(loss.detach()), "train/accuracy": float(hits), **metrics}

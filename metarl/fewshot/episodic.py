@@ -134,8 +134,8 @@ class EpisodicLearner:
         # One dict, so that one optimiser has both: the head's names begin with "head.".
         params |= {f"head.{key}": value for key, value in own.items()}
         self.params = {key: value.to(device) for key, value in params.items()}
-        self.optimiser = Optimiser(config.optimiser, self.params)
-        self.moments = RunningMoments()
+        self.optimiser = Optimiser(config.optimiser, self.params, setting.ranks)
+        self.moments = RunningMoments(setting.ranks)
 
     def shape(self, number: int) -> EpisodeShape:
         """Return the size of the training episodes of an update."""
@@ -148,7 +148,7 @@ class EpisodicLearner:
 
     def update(self, source: Source, number: int) -> Metrics:
         """Take one meta-update."""
-        numbers = meta_batch(number, self.config.tasks)
+        numbers = meta_batch(number, self.config.tasks, self.setting.ranks)
         episodes = source.episodes("train", numbers, self.shape(number), self.setting.seed).to(self.device)
         seen: list[Moment] = []
         loss, scores = self._forward(episodes, seen)

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from metarl.distributed import ALONE, Ranks
 from metarl.errors import NotFiniteError, UserError
 from metarl.fewshot.backbones import Backbone, BatchNorm, Moment, Norm
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Source, Support
@@ -39,6 +40,7 @@ class Setting:
         classes: of the training split, for learners that train an ordinary classifier; 0 in regression.
         seed: of the training episodes.
         dtype: of the parameters.
+        ranks: the processes that train it together, each on its share of every meta-batch.
     """
 
     shape: EpisodeShape
@@ -48,6 +50,7 @@ class Setting:
     classes: int = 0
     seed: int = 0
     dtype: torch.dtype = torch.float32
+    ranks: Ranks = ALONE
 
 
 @runtime_checkable
@@ -79,10 +82,10 @@ class FewShotLearner(Protocol):
         Args:
             source: training data (split `train`).
             number: of the update, from 0. Which data it is taken on follows from it: update i of a learner with
-                meta-batches of M episodes has the episodes i * M to i * M + M - 1.
+                meta-batches of M episodes has the episodes i * M to i * M + M - 1, of which every rank takes its share.
 
         Returns:
-            `train/loss`, and `train/accuracy` in classification, of the queries of the meta-batch; and more.
+            `train/loss`, and `train/accuracy` in classification, of the queries of this rank's episodes; and more.
         """
         ...
 
@@ -183,10 +186,12 @@ class RunningMoments:
     """Averages of the moments of every norm layer over training, for the batch-norm policy `running`.
 
     Args:
+        ranks: which of them take in the moments of their own episodes each.
         momentum: weight of the newest.
     """
 
-    def __init__(self, momentum: float = 0.1) -> None:
+    def __init__(self, ranks: Ranks = ALONE, momentum: float = 0.1) -> None:
+        self.ranks = ranks
         self.momentum = momentum
         self.averages: list[Moment] | None = None
 
@@ -201,7 +206,8 @@ class RunningMoments:
     @torch.no_grad()
     def update(self, seen: Sequence[Moment]) -> None:
         """Take in the moments of one pass; their mean over episodes, where they have such an axis."""
-        now = [Moment(*(part.mean(0) if part.dim() == 2 else part for part in moment)) for moment in seen]
+        own = [Moment(*(part.mean(0) if part.dim() == 2 else part for part in moment)) for moment in seen]
+        now = self.ranks.mean(own)
         if self.averages is None:
             self.averages = now
         else:
@@ -262,10 +268,12 @@ class Optimiser:
     Args:
         config: its settings.
         params: leaves, changed in place.
+        ranks: over which the mean of the gradients is taken.
     """
 
-    def __init__(self, config: OptimiserConfig, params: Params) -> None:
+    def __init__(self, config: OptimiserConfig, params: Params, ranks: Ranks = ALONE) -> None:
         self.config = config
+        self.ranks = ranks
         self.params = params
         leaves = [value.requires_grad_() for value in params.values()]
         rate, decay = config.learning_rate, config.weight_decay
@@ -278,12 +286,13 @@ class Optimiser:
         """Take a step.
 
         Args:
-            gradients: of every parameter.
+            gradients: of every parameter, of this rank's tasks.
             number: of the update, from 0: the schedule follows it.
 
         Raises:
             NotFiniteError: a gradient is not finite; nothing is changed.
         """
+        gradients = self.ranks.mean(gradients)
         norm = nn.utils.get_total_norm(list(gradients.values()))
         if not bool(norm.isfinite()):
             raise NotFiniteError("the meta-gradient is not finite: the learning rates may be too high")
@@ -327,9 +336,11 @@ class Optimiser:
         self._optimiser.load_state_dict(deepcopy(state["optimiser"]))
 
 
-def meta_batch(number: int, size: int) -> range:
-    """Return the numbers of the episodes of a meta-update."""
-    return range(number * size, (number + 1) * size)
+def meta_batch(number: int, size: int, ranks: Ranks) -> range:
+    """Return the numbers of the episodes of a meta-update that are this rank's."""
+    share = ranks.share(size)
+    first = number * size + ranks.rank * share
+    return range(first, first + share)
 
 
 def last(items: Iterable[Item]) -> Item:

@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 
 from metarl.config import check, from_plain
+from metarl.distributed import ALONE, Ranks
 from metarl.errors import UserError
 from metarl.fewshot import manifest as manifests
 from metarl.fewshot.backbones import BackboneName, BatchNorm, Precision, make_backbone
@@ -33,6 +34,7 @@ from metarl.training import (
     Step,
     TrainResult,
     checkpoint_path,
+    console_of,
     load_run,
     resolve_device,
     restore,
@@ -151,7 +153,9 @@ def fitted(run: FewShotRun, source: Source) -> FewShotRun:
     return replace(run, fingerprint=fingerprint, backbone=backbone)
 
 
-def make_learner(run: FewShotRun, config: Any, source: Source, streams: Streams) -> FewShotLearner:
+def make_learner(
+    run: FewShotRun, config: Any, source: Source, streams: Streams, ranks: Ranks = ALONE
+) -> FewShotLearner:
     """Return the learner of a run, freshly made; `run` is fitted to its data."""
     if run.backbone == "auto":
         raise ValueError("fit the run to its data first")
@@ -170,6 +174,7 @@ def make_learner(run: FewShotRun, config: Any, source: Source, streams: Streams)
         outputs=source.outputs,
         classes=_classes(source),
         seed=run.seed,
+        ranks=ranks,
     )
     return make(run.learner, config, setting, streams, resolve_device(run.device))
 
@@ -185,6 +190,7 @@ def train(
     checkpoint: str = "last",
     console: Console | None = None,
     json: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Trained:
     """Train a learner in a run folder.
 
@@ -198,6 +204,7 @@ def train(
         checkpoint: which one to go on from.
         console: where progress is shown; standard output if None.
         json: show progress as JSON lines.
+        ranks: the processes that train it together (see `metarl.distributed.join`).
 
     Returns:
         What was trained, as best.pt has it where there is one.
@@ -210,16 +217,17 @@ def train(
     run = fitted(run, source)
     config = config_class(run.learner)() if config is None else config
     asked: int = config.iterations if iterations is None else iterations
-    console = console or Console()
+    console = console_of(ranks, console)
     _check_shape(run, config, source)
+    ranks.share(getattr(config, "tasks", 0) or config.batch_size)
     streams = Streams(run.seed)
-    learner = make_learner(run, config, source, streams)
+    learner = make_learner(run, config, source, streams, ranks)
     source = _on_device(source, resolve_device(run.device))
     result = train_in_folder(
         folder,
         run,
         learner,
-        _updates(learner, source, run, asked, _validation(run, source, console, json=json)),
+        _updates(learner, source, run, asked, _validation(run, source, console, json=json), ranks),
         streams,
         asked,
         stride=run.log_every,
@@ -229,6 +237,7 @@ def train(
         checkpoint=checkpoint,
         console=console,
         json=json,
+        ranks=ranks,
     )
     return replace(load(folder, source=source, device=run.device), result=result)
 
@@ -263,7 +272,12 @@ def _validation(run: FewShotRun, source: Source, console: Console, *, json: bool
 
 
 def _updates(
-    learner: FewShotLearner, source: Source, run: FewShotRun, iterations: int, validation: Manifest | None
+    learner: FewShotLearner,
+    source: Source,
+    run: FewShotRun,
+    iterations: int,
+    validation: Manifest | None,
+    ranks: Ranks,
 ) -> Step:
     """Return the iterations of a learner, as metarl/training.py takes them."""
 
@@ -273,8 +287,8 @@ def _updates(
         if validation is None or (done % run.checkpoint_every and done != iterations):
             return metrics
         before = time.perf_counter()
-        found = measure(learner, source, validation)
-        mean = float(found.values.mean())
+        episodes = validation
+        mean = ranks.once(lambda: float(measure(learner, source, episodes).values.mean()))
         scores = {"validation/loss": mean} if source.outputs else {"validation/accuracy": mean}
         return {**metrics, **scores, "time/validation": time.perf_counter() - before}
 

@@ -88,8 +88,8 @@ class Imaml:
         self.params = {
             name: value.to(device) for name, value in self.model.init(streams["init"], setting.dtype).items()
         }
-        self.optimiser = Optimiser(config.optimiser, self.params)
-        self.moments = RunningMoments()
+        self.optimiser = Optimiser(config.optimiser, self.params, setting.ranks)
+        self.moments = RunningMoments(setting.ranks)
 
     # -- the inner loop -----------------------------------------------------------------------------------------------
 
@@ -146,7 +146,7 @@ class Imaml:
 
     def update(self, source: Source, number: int) -> Metrics:
         """Take one meta-update."""
-        numbers = meta_batch(number, self.config.tasks)
+        numbers = meta_batch(number, self.config.tasks, self.setting.ranks)
         episodes = source.episodes("train", numbers, self.setting.shape, self.setting.seed).to(self.device)
         gradient, _, scores = self.meta_gradient(episodes)
         metrics = self.optimiser.step(gradient, number)

@@ -121,8 +121,8 @@ class Maml:
         self.inner = [name for name in params if self._is_adapted(name)]
         params |= {RATE + name: self._first_rate(params[name]) for name in self.inner if config.rates != "fixed"}
         self.params = {name: value.to(device) for name, value in params.items()}
-        self.optimiser = Optimiser(config.optimiser, self.params)
-        self.moments = [RunningMoments() for _ in range(config.inner_steps + 1 if config.step_norm else 1)]
+        self.optimiser = Optimiser(config.optimiser, self.params, setting.ranks)
+        self.moments = [RunningMoments(setting.ranks) for _ in range(config.inner_steps + 1 if config.step_norm else 1)]
         self._gradients: dict[tuple[bool, bool], MetaGradient] = {}
 
     def _is_adapted(self, name: str) -> bool:
@@ -235,7 +235,7 @@ class Maml:
 
     def update(self, source: Source, number: int) -> Metrics:
         """Take one meta-update."""
-        numbers = meta_batch(number, self.config.tasks)
+        numbers = meta_batch(number, self.config.tasks, self.setting.ranks)
         episodes = source.episodes("train", numbers, self.setting.shape, self.setting.seed).to(self.device)
         gradient, _, scores = self.meta_gradient(episodes, number)
         metrics = self.optimiser.step(gradient, number)

@@ -88,13 +88,13 @@ class Reptile:
         self.params = {
             name: value.to(device) for name, value in self.model.init(streams["init"], setting.dtype).items()
         }
-        self.moments = RunningMoments()
+        self.moments = RunningMoments(setting.ranks)
 
     # -- training -----------------------------------------------------------------------------------------------------
 
     def update(self, source: Source, number: int) -> Metrics:
         """Take one meta-update."""
-        numbers = meta_batch(number, self.config.tasks)
+        numbers = meta_batch(number, self.config.tasks, self.setting.ranks)
         # The smallest query set is one item: it joins the rest.
         shape = EpisodeShape(way=self.setting.shape.way, shot=self.config.train_shot - 1, query=1)
         episodes = source.episodes("train", numbers, shape, self.setting.seed).to(self.device)
@@ -102,21 +102,22 @@ class Reptile:
         y = torch.cat((episodes.support.y, episodes.query_y), dim=1)
         batches = _minibatches(numbers, x.shape[1], self.config.inner_batch, self.config.inner_steps, self.setting.seed)
         batches = batches.to(self.device)
-        own = Norm("transductive")
-        trained, losses = last(self._train(self.params, x, y, self.model.way, batches, own))
+        norm = Norm("transductive")
+        trained, losses = last(self._train(self.params, x, y, self.model.way, batches, norm))
         with torch.no_grad():
-            moves = {name: (value - self.params[name]).mean(0) for name, value in trained.items()}
-            norm = torch.stack([move.norm() for move in moves.values()]).norm()
-            if not bool(norm.isfinite()):
+            own = {name: (value - self.params[name]).mean(0) for name, value in trained.items()}
+            moves = self.setting.ranks.mean(own)
+            length = torch.stack([move.norm() for move in moves.values()]).norm()
+            if not bool(length.isfinite()):
                 raise NotFiniteError("the meta-update is not finite: the inner learning rate may be too high")
             step = self.config.outer_step * max(0.0, 1.0 - number / max(self.config.iterations, 1))
             self.params = {name: value + step * moves[name] for name, value in self.params.items()}
             if self.setting.batch_norm == "running" and self.setting.backbone.norms:
                 self.moments.measure(self.setting.backbone, self.params, episodes)
-            metrics = {"train/loss": float(losses.mean()), "update/move": float(norm), "update/outer_step": step}
+            metrics = {"train/loss": float(losses.mean()), "update/move": float(length), "update/outer_step": step}
             if self.model.way:
                 items, labels = self._rows(x, y, batches[-1])
-                scores = self.model(trained, items, own, by_task=True)
+                scores = self.model(trained, items, norm, by_task=True)
                 metrics["train/accuracy"] = float(accuracy(scores, labels).mean())
         return metrics
 
