@@ -236,8 +236,6 @@ def _run(
     agent = make(run.agent, config, family.spec(), streams, device)
     check_trials(family, agent.trial)
     env = make_worlds(family, config.worlds, threads=run.threads, engine=run.engine, device=device)
-    if not json_lines:
-        print(f"Physics      {describe_engine(env)}")
     result = train(
         folder,
         run,
@@ -254,6 +252,7 @@ def _run(
     elif not result.interrupted:
         print(
             f"Run folder   {folder}\n"
+            f"Physics      {describe_engine(env)}\n"
             f"Evaluate     metarl evaluate {folder} --random\n"
             f"TensorBoard  tensorboard --logdir {folder}"
         )
