@@ -249,8 +249,6 @@ def _run(
         env = make_worlds(
             family, ranks.share(config.worlds), threads=threads, engine=run.engine, device=device, ranks=ranks
         )
-        if ranks.first and not json_lines:
-            print(f"Physics      {describe_engine(env)}")
         result = train(
             folder,
             run,
@@ -270,6 +268,7 @@ def _run(
     elif not result.interrupted:
         print(
             f"Run folder   {folder}\n"
+            f"Physics      {describe_engine(env)}\n"
             f"Evaluate     metarl evaluate {folder} --random\n"
             f"TensorBoard  tensorboard --logdir {folder}"
         )

@@ -50,6 +50,7 @@ def collect(
     *,
     new_trial: bool = True,
     ranks: Ranks = ALONE,
+    watch: bool | None = None,
 ) -> Trajectories:
     """Play `episodes` complete episodes of every task.
 
@@ -62,6 +63,7 @@ def collect(
         new_trial: whether the worlds get the tasks now; if not, they go on with those that they have, and the trial of
             the collection before goes on (where tasks switch, the steps of all its episodes count).
         ranks: which of them play a share of the tasks each, as these M; environment and policy know them too.
+        watch: whether to look after each step if all episodes have ended; by default where the worlds are on the CPU.
 
     Returns:
         The episodes, padded to the longest one that any rank saw (T <= horizon).
@@ -77,7 +79,8 @@ def collect(
         if memory is not None:
             memory.begin_episode()
         device, dtype = observation.device, observation.dtype
-        noise, watched = noise_generator(generator, device), device.type == "cpu"
+        noise = noise_generator(generator, device)
+        watched = device.type == "cpu" if watch is None else watch
         observations = torch.zeros(horizon, worlds, env.observation_size, device=device, dtype=dtype)
         actions = torch.zeros(horizon, worlds, env.action_size, device=device, dtype=dtype)
         rewards = torch.zeros(horizon, worlds, device=device, dtype=dtype)
