@@ -23,6 +23,10 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+# torch imports this when it first needs its compiler's parts, and what is imported then keeps the process group for
+# good: its threads would still run when Python ends, and now and then abort the process.
+import torch.distributed.nn
 from jaxtyping import Shaped
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
@@ -101,7 +105,8 @@ class Ranks:
             joined = torch.cat([tensors[i].detach().reshape(-1) for i in places])
             _sent(dist.all_reduce, joined)
             for i, piece in zip(places, joined.split([tensors[i].numel() for i in places]), strict=True):
-                tensors[i] = piece.view(tensors[i].shape)
+                # In the same memory layout: fused optimisers go by the place in memory.
+                tensors[i] = torch.empty_like(tensors[i]).copy_(piece.view(tensors[i].shape))
         found = [
             tensor if isinstance(leaf, Tensor) else float(tensor) for leaf, tensor in zip(leaves, tensors, strict=True)
         ]

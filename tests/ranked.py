@@ -56,7 +56,7 @@ LEARNERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "imaml": ("imaml", {"tasks": 2, "inner_steps": 2}, {"outputs": 1}),
     "reptile": ("reptile", {"tasks": 2, "inner_steps": 2, "train_shot": 2}, {"batch_norm": "running"}),
     "proto": ("proto", {"tasks": 4, "train_way": 0}, {"batch_norm": "running"}),
-    "r2d2": ("r2d2", {"tasks": 2}, {}),
+    "r2d2": ("r2d2", {"tasks": 2, "train_way": 0}, {}),
     "simpleshot": ("simpleshot", {"batch_size": 12}, {"batch_norm": "running", "classes": 6}),
 }
 """Case -> learner, its settings, those of what it is made for."""
