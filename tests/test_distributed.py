@@ -24,7 +24,7 @@ from metarl.distributed import ALONE, Ranks, join
 from metarl.errors import UserError
 from metarl.tracking import read_progress
 
-TOLERANCE = dict.fromkeys(("maml-trpo", "multitask", "oracle"), 1e-8)
+TOLERANCE: dict[str, float] = dict.fromkeys(("maml-trpo", "multitask", "oracle"), 1e-8)
 """Of parameters and everything else that is learned, for those cases that need more than the usual 1e-10: conjugate
 gradients make rounding errors of 1e-16 larger."""
 PATIENCE = 120.0
