@@ -255,7 +255,10 @@ def test_tasks_of_images_are_taken_a_few_at_a_time() -> None:
     gradient = MetaGradient(learner._objective(3, second_order=True), "grouped", 2000)
     sizes = []
     part = gradient._part
-    gradient._part = lambda *given: (sizes.append(len(given[1]["query_y"])), part(*given))[1]
+    gradient._part = lambda params, data, recompute: (
+        sizes.append(len(data["query_y"])),
+        part(params, data, recompute),
+    )[1]
     found = gradient(learner.params, _data(episodes))[0]
     assert sizes == [TOGETHER, 1]
     torch.testing.assert_close(flat(found), expected, rtol=1e-10, atol=1e-12)

@@ -416,8 +416,9 @@ class _Moments(torch.autograd.Function):
         ctx.save_for_backward(inputs[0], output[0])
 
     @staticmethod
-    def backward(ctx: Any, of_mean: Tensor, of_variance: Tensor) -> Tensor:
+    def backward(ctx: Any, *of_output: Tensor) -> Tensor:
         x, mean = ctx.saved_tensors
+        of_mean, of_variance = of_output
         items = x.shape[1] * x.shape[4] * x.shape[5]
         # Of the mean of (x - mean)²: 2 (x - mean) / items. With mean as a function of x, for the second derivative.
         slope = of_variance * (2.0 / items)
