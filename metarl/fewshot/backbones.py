@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from metarl.distributed import ALONE, Ranks
+from metarl.distributed import Ranks
 from metarl.errors import UserError, nearest
 from metarl.nets import ACTIVATIONS, MLP, Activation
 from metarl.types import Params
@@ -62,7 +62,7 @@ class Norm:
     support: int = 0
     averages: Sequence[Moment] | None = None
     seen: list[Moment] | None = field(default=None, compare=False)
-    ranks: Ranks = ALONE
+    ranks: Ranks | None = None
 
     def __post_init__(self) -> None:
         if self.policy not in get_args(BatchNorm):
@@ -392,9 +392,9 @@ def _statistics(x: Tensor, norm: Norm, number: int, form: _Form, sign: Tensor) -
     return Moment(*(torch.cat(pair, dim=1) for pair in zip(*spread, strict=True)))
 
 
-def _moments(parts: Tensor, ranks: Ranks = ALONE) -> Moment:
+def _moments(parts: Tensor, ranks: Ranks | None = None) -> Moment:
     """Return mean and variance of every channel over items and places, [outer, 1, inner, C, 1, 1]."""
-    if ranks.size > 1:
+    if ranks is not None and ranks.size > 1:
         own = _moments(parts)
         mean = ranks.mean_with_gradient(own.mean)
         return Moment(mean, ranks.mean_with_gradient(own.variance + (own.mean - mean).square()))

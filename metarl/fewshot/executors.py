@@ -237,7 +237,8 @@ class MetaGradient:
                 gradients, (losses, scores) = vmap(grad_and_value(objective, has_aux=True), in_dims=(None, 0))(p, d)
                 return {name: value.sum(0) for name, value in gradients.items()}, losses, scores
 
-            self._compiled = torch.compile(inside) if self.executor == "compiled" else inside
+            # In one piece: with a break in its graph it would go on without a word, and seven times as slow.
+            self._compiled = torch.compile(inside, fullgraph=True) if self.executor == "compiled" else inside
         # Compiled functions want tensors without a gradient history.
         return self._compiled({name: value.detach() for name, value in params.items()}, dict(data))
 
