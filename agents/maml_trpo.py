@@ -180,7 +180,7 @@ class MamlTrpo:
     def train_iteration(self, env: BatchEnv, sample_tasks: SampleTasks, streams: Streams) -> Metrics:
         """Collect, adapt, collect again, and take one trust-region step on the meta-parameters."""
         config = self.config
-        tasks = sample_tasks(config.tasks, "train", streams["tasks"]).select(self.ranks.own(torch.arange(config.tasks)))
+        tasks = sample_tasks(config.tasks, "train", streams["tasks"]).select(self.ranks.rows(config.tasks))
         theta, rates = self.split(self.meta)
         params = stack(theta, self.tasks)
         points, batches, played, explained = [params], [], [], 0.0

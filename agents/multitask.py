@@ -128,7 +128,7 @@ class Multitask:
     def train_iteration(self, env: BatchEnv, sample_tasks: SampleTasks, streams: Streams) -> Metrics:
         """Collect and take one trust-region step."""
         config = self.config
-        tasks = sample_tasks(config.tasks, "train", streams["tasks"]).select(self.ranks.own(torch.arange(config.tasks)))
+        tasks = sample_tasks(config.tasks, "train", streams["tasks"]).select(self.ranks.rows(config.tasks))
         params = stack(self.params, self.tasks)
         told = self._told(tasks)
         actor = TaskPolicy(self.policy, params, self.tasks, told, self.ranks)

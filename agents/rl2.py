@@ -391,7 +391,7 @@ class Rl2:
     def train_iteration(self, env: BatchEnv, sample_tasks: SampleTasks, streams: Streams) -> Metrics:
         """Play one trial of every task and improve the policy on them."""
         config = self.config
-        tasks = sample_tasks(config.tasks, "train", streams["tasks"]).select(self.ranks.own(torch.arange(config.tasks)))
+        tasks = sample_tasks(config.tasks, "train", streams["tasks"]).select(self.ranks.rows(config.tasks))
         actor = Actor(self.network, self.inputs, self.device, self.ranks)
         episodes = [
             collect(env, actor, tasks, 1, streams["rollout"], new_trial=number == 0, ranks=self.ranks)
@@ -487,7 +487,7 @@ class Rl2:
         self, trials: Trials, generator: torch.Generator
     ) -> Iterator[tuple[Int[Tensor, " N"], Float[Tensor, "N L"]]]:
         """Yield this rank's trials in every minibatch of every epoch, with their masks."""
-        first = self.ranks.rank * self.tasks
+        first = self.ranks.rows(self.config.tasks).start
         for _ in range(self.config.epochs):
             order = torch.randperm(self.config.tasks, generator=generator).to(self.device)
             for rows in order.tensor_split(self.config.minibatches):

@@ -34,10 +34,9 @@ from torch import Tensor
 
 from metarl.envs.cpu import MujocoPhysics
 from metarl.envs.family import LARGEST_VALID, MujocoFamily, random_actions
+from metarl.envs.worlds import CPU
 from metarl.errors import UserError
 from metarl.types import Tasks
-
-CPU = torch.device("cpu")
 
 WITHOUT_MEANING = mujoco.mjtDisableBit.mjDSBL_AUTORESET | mujoco.mjtDisableBit.mjDSBL_MIDPHASE
 """Switches of what mujoco_warp does not have."""
@@ -311,14 +310,12 @@ class WarpPhysics:
 
     def _report_overflow(self) -> None:
         """Warn of buffers that did not suffice since the last reset, and double them."""
-        found = [int(flags) & self._too_small for flags in self._overflow.unique().tolist()]
-        flags = 0
-        for one in found:
-            flags |= one
-        if not flags:
+        found = self._overflow.cpu().numpy() & self._too_small
+        count = np.count_nonzero(found)
+        if not count:
             return
-        count = int(((self._overflow & self._too_small) != 0).sum())
-        names = ", ".join(kind.name for kind in self._mjw.OverflowType if kind & flags & self._too_small)
+        flags = int(np.bitwise_or.reduce(found))
+        names = ", ".join(kind.name for kind in self._mjw.OverflowType if kind & flags)
         before = self.contacts, self.constraints
         self.contacts, self.constraints = 2 * self.contacts, 2 * self.constraints
         warnings.warn(

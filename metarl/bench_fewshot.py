@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
-import resource
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from pathlib import Path
 from statistics import median
 from typing import Any, Literal, cast
 
@@ -29,7 +26,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as nnf
 
-from metarl.bench_learning import in_turn
+from metarl.bench_learning import in_turn, peak_kib
 from metarl.config import check
 from metarl.errors import UserError
 from metarl.fewshot.backbones import Backbone, Conv4, MlpBackbone
@@ -410,21 +407,10 @@ def _peak(case: str, name: str, threads: int) -> float:
 def _peak_here(case: str, name: str, threads: int) -> float:
     torch.set_num_threads(threads)
     update = contender(PROBLEMS[case], name)
-    before = _peak_kib()
+    before = peak_kib()
     for _ in range(3):
         update()
-    return (_peak_kib() - before) / 1024.0
-
-
-def _peak_kib() -> int:
-    """Return the most memory that this process has had."""
-    # Not getrusage's figure alone: a process begins with that of the one that started it.
-    status = Path("/proc/self/status")
-    if status.exists():
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // 1024 if sys.platform == "darwin" else peak
+    return (peak_kib() - before) / 1024.0
 
 
 def _reptile(rounds: int) -> dict[str, Any]:

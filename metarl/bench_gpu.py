@@ -33,8 +33,6 @@ from metarl.training import resolve_device, resolve_threads
 PARTS = ("time/collect", "time/policy", "time/adapt", "time/update")
 """Parts of an iteration, as the agents' metrics name them."""
 VERSIONS = ("torch", "mujoco", "mujoco-warp", "warp-lang")
-LIMITS = {"half-cheetah-vel": 1_000_000.0, "ant-dir": 300_000.0}
-"""Env-steps per second that are asked for with 4,096 worlds on an H100."""
 
 
 @dataclass(frozen=True, kw_only=True)

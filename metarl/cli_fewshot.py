@@ -368,7 +368,7 @@ def evaluate_command(arguments: list[str]) -> int:
                 for policy in _policies(runs[0], both=options.both)
             ]
             if options.baseline:
-                found = measure(PixelNeighbour(), first.source, manifest)
+                found = measure(PixelNeighbour(), first.source, manifest, title="Testing pixel-nn")
                 # Its scores are distances: their softmax says nothing.
                 found = dataclasses.replace(found, bins=None)
                 rows.append(Row(learner="pixel-nn", batch_norm="-", own=True, measured=(found,)))
@@ -485,7 +485,12 @@ def _row(
         learner=name,
         batch_norm=(policy or setting.batch_norm) if setting.backbone.norms else "none",
         own=policy is None,
-        measured=tuple(measure(run.learner, run.source, manifest, batch_norm=policy, steps=steps) for run in runs),
+        measured=tuple(
+            measure(
+                run.learner, run.source, manifest, batch_norm=policy, steps=steps, title=f"Testing {run.folder.name}"
+            )
+            for run in runs
+        ),
         seeds=tuple(run.run.seed for run in runs),
         runs=tuple(str(run.folder) for run in runs),
         iterations=tuple(run.iteration for run in runs),

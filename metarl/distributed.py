@@ -75,6 +75,11 @@ class Ranks:
             )
         return count // self.size
 
+    def rows(self, count: int) -> range:
+        """Return the numbers of this rank's tasks among `count`; raise as `share`."""
+        share = self.share(count)
+        return range(self.rank * share, (self.rank + 1) * share)
+
     def whole(self, shape: torch.Size) -> tuple[int, ...]:
         """Return the shape of what all ranks have together, where this one has rows of the given shape."""
         return (self.size * shape[0], *shape[1:])
@@ -83,8 +88,8 @@ class Ranks:
         """Return this rank's rows of what all have together."""
         if self.size == 1:
             return rows
-        share = self.share(len(rows))
-        return rows[self.rank * share : (self.rank + 1) * share]
+        mine = self.rows(len(rows))
+        return rows[mine.start : mine.stop]
 
     # -- means and sums -----------------------------------------------------------------------------------------------
 
@@ -105,8 +110,7 @@ class Ranks:
             joined = torch.cat([tensors[i].detach().reshape(-1) for i in places])
             _sent(dist.all_reduce, joined)
             for i, piece in zip(places, joined.split([tensors[i].numel() for i in places]), strict=True):
-                # In the same memory layout: fused optimisers go by the place in memory.
-                tensors[i] = torch.empty_like(tensors[i]).copy_(piece.view(tensors[i].shape))
+                tensors[i] = piece.view(tensors[i].shape)
         found = [
             tensor if isinstance(leaf, Tensor) else float(tensor) for leaf, tensor in zip(leaves, tensors, strict=True)
         ]

@@ -186,15 +186,21 @@ def test_whole_episodes_of_every_robot_are_alike(name: str) -> None:
 # --- one model a world -------------------------------------------------------------------------------------------
 
 
-def test_every_world_has_its_own_model_and_what_mujoco_derives_from_it() -> None:
-    family = get(VARIED)
+def on_both_engines(name: str) -> tuple[Tasks, MujocoPhysics, WarpPhysics]:
+    """Return tasks of a family, and the engines with a world for each of them."""
+    family = get(name)
     assert isinstance(family, MujocoFamily)
     tasks = family.space.sample(WORLDS, "train", torch.Generator().manual_seed(0))
     host, device = MujocoPhysics(family, WORLDS, threads=1), WarpPhysics(family, WORLDS, DEVICE)
     for physics in (host, device):
         physics.apply(tasks, None)
+    return tasks, host, device
+
+
+def test_every_world_has_its_own_model_and_what_mujoco_derives_from_it() -> None:
+    tasks, host, device = on_both_engines(VARIED)
     wp, _ = load()
-    names = [*family.apply(tasks), "body_subtreemass", "body_invweight0", "dof_invweight0", "actuator_acc0"]
+    names = [*host.family.apply(tasks), "body_subtreemass", "body_invweight0", "dof_invweight0", "actuator_acc0"]
     for name in names:
         holder = device._model.opt if name.startswith("opt.") else device._model
         mine = wp.to_torch(getattr(holder, name.removeprefix("opt."))).cpu().double()
@@ -209,12 +215,7 @@ def test_every_world_has_its_own_model_and_what_mujoco_derives_from_it() -> None
 
 
 def test_the_objects_of_a_shape_family_have_their_own_sizes_and_bounds() -> None:
-    family = get("push-shape")
-    assert isinstance(family, MujocoFamily)
-    tasks = family.space.sample(WORLDS, "train", torch.Generator().manual_seed(0))
-    host, device = MujocoPhysics(family, WORLDS, threads=1), WarpPhysics(family, WORLDS, DEVICE)
-    for physics in (host, device):
-        physics.apply(tasks, None)
+    _, host, device = on_both_engines("push-shape")
     wp, _ = load()
     for name in ("geom_size", "geom_rbound", "geom_aabb"):
         mine = wp.to_torch(getattr(device._model, name)).cpu().double()

@@ -204,6 +204,17 @@ class Kept:
         Kept.now -= self.tensor.nbytes
 
 
+def sizes_of_parts(gradient: MetaGradient) -> list[int]:
+    """Return a list to which every part of a meta-batch that is taken from now on adds its tasks."""
+    sizes: list[int] = []
+    part = gradient._part
+    gradient._part = lambda params, data, recompute: (
+        sizes.append(len(data["query_y"])),
+        part(params, data, recompute),
+    )[1]
+    return sizes
+
+
 def test_tasks_are_taken_in_parts_where_memory_is_short() -> None:
     episodes = Noise().episodes("train", range(5), SHAPE, 0)
     expected = flat(maml(executor="grouped").meta_gradient(episodes)[0])
@@ -211,12 +222,7 @@ def test_tasks_are_taken_in_parts_where_memory_is_short() -> None:
     learner.meta_gradient(episodes)
     gradient = learner._gradients[True, False]
     each = next(iter(gradient._each.values()))
-    sizes = []
-    part = gradient._part
-    gradient._part = lambda params, data, recompute: (
-        sizes.append(len(data["query_y"])),
-        part(params, data, recompute),
-    )[1]
+    sizes = sizes_of_parts(gradient)
     gradient.memory = int(2.5 * each / 1e6 + 1)
     gradient._each = dict.fromkeys(gradient._each, int(gradient.memory * 1e6 / 2.5))
     torch.testing.assert_close(flat(learner.meta_gradient(episodes)[0]), expected, rtol=1e-12, atol=1e-14)
@@ -276,12 +282,7 @@ def test_tasks_of_images_are_taken_a_few_at_a_time() -> None:
     learner = maml(executor="grouped")
     expected = flat(maml(executor="loop").meta_gradient(episodes)[0])
     gradient = MetaGradient(learner._objective(3, second_order=True), "grouped", 2000)
-    sizes = []
-    part = gradient._part
-    gradient._part = lambda params, data, recompute: (
-        sizes.append(len(data["query_y"])),
-        part(params, data, recompute),
-    )[1]
+    sizes = sizes_of_parts(gradient)
     found = gradient(learner.params, _data(episodes))[0]
     assert sizes == [TOGETHER, 1]
     torch.testing.assert_close(flat(found), expected, rtol=1e-10, atol=1e-12)

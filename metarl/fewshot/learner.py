@@ -338,9 +338,8 @@ class Optimiser:
 
 def meta_batch(number: int, size: int, ranks: Ranks) -> range:
     """Return the numbers of the episodes of a meta-update that are this rank's."""
-    share = ranks.share(size)
-    first = number * size + ranks.rank * share
-    return range(first, first + share)
+    mine = ranks.rows(size)
+    return range(number * size + mine.start, number * size + mine.stop)
 
 
 def last(items: Iterable[Item]) -> Item:
