@@ -435,7 +435,9 @@ class Rl2:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
 
-        sums: dict[str, float] = {}
+        names = ("update/value_error", "update/clipped", "update/gradient_norm", "policy/entropy")
+        # On the device until the end: every look at a figure makes the host wait for a GPU.
+        sums = torch.zeros(len(names), dtype=torch.float64, device=self.device)
         steps, kl, enough = 0, 0.0, False
         for rows, mask in self._minibatches(trials, generator):
             # Of all ranks, so that their losses add up to that of the minibatch.
@@ -463,15 +465,10 @@ class Rl2:
             self.optimiser.step()
             steps += 1
             outside = (((ratio - 1.0).abs() > config.clip) * mask).sum() / count
-            for name, figure in (
-                ("update/value_error", error),
-                ("update/clipped", outside),
-                # The same on all ranks, where the others are parts of a sum.
-                ("update/gradient_norm", norm / self.ranks.size),
-                ("policy/entropy", entropy),
-            ):
-                sums[name] = sums.get(name, 0.0) + float(figure.detach())
-        metrics = {name: total / steps for name, total in self.ranks.sum(sums).items()}
+            # The norm is the same on all ranks, where the others are parts of a sum.
+            sums += torch.stack((error, outside, norm / self.ranks.size, entropy)).detach()
+        totals = self.ranks.sum(dict(zip(names, sums.tolist(), strict=True)) if steps else {})
+        metrics = {name: total / steps for name, total in totals.items()}
         if self.network.log_std is not None:
             metrics["policy/std"] = float(self.network.log_std.detach().exp().mean())
         return metrics | {
