@@ -10,8 +10,9 @@ What differs from the CPU engine, beside rounding:
 * All worlds step together. Those whose episodes have ended move on unseen, until they are reset.
 * Models that ask for the solver PGS (Gymnasium's humanoid) get Newton's: it solves the same convex problem, which PGS
   with a humanoid's 50 iterations only comes close to.
-* A geom on a height field has a contact with each of the triangles that it touches, also where they meet; MuJoCo keeps
-  fewer of them. So the ground of the terrain families is somewhat stiffer.
+* A geom that touches several triangles of a height field at a fold has contacts that all but repeat one another. Both
+  engines drop such repetitions, and where the line is drawn rounding decides.
+* The margins of contacts with a height field are part of the bodies (see `without_margins`).
 * The tangents of a contact's friction pyramid may point elsewhere where a capsule stands steeply on a plane, as an
   ant's legs do. A pyramid is not round, so such contacts slide a little differently.
 """
@@ -85,6 +86,33 @@ def gpu_model(family: MujocoFamily) -> mujoco.MjModel:
     return model
 
 
+def without_margins(model: mujoco.MjModel) -> mujoco.MjModel:
+    """Return a model on height fields with bodies that are thicker by the margins of their contacts, without these.
+
+    A margin makes contacts push at that distance, as if the bodies were so much thicker. mujoco_warp 4.0.0 counts the
+    margins of a contact with a height field three times: its prisms are raised and swollen by them, and the distance
+    that it finds is not corrected for either.
+
+    Raises:
+        UserError: geoms have several margins, or a gap, or are neither spheres nor capsules.
+    """
+    ground = model.geom_type == mujoco.mjtGeom.mjGEOM_HFIELD
+    if not ground.any() or not model.geom_margin.any():
+        return model
+    round_ones = np.isin(model.geom_type, (mujoco.mjtGeom.mjGEOM_SPHERE, mujoco.mjtGeom.mjGEOM_CAPSULE))
+    if len({*model.geom_margin}) > 1 or model.geom_gap.any() or not (ground | round_ones).all():
+        raise UserError(
+            "on height fields with contact margins the GPU engine takes spheres and capsules that all have the same "
+            f"margin and no gap: got margins {sorted({*model.geom_margin.tolist()})}. Take margins away, or engine cpu"
+        )
+    model = copy.copy(model)
+    model.geom_size[round_ones, 0] += 2.0 * model.geom_margin[0]
+    model.geom_rbound[round_ones] += 2.0 * model.geom_margin[0]
+    model.geom_aabb[round_ones, 3:] += 2.0 * model.geom_margin[0]
+    model.geom_margin[:] = 0.0
+    return model
+
+
 def measure_buffers(family: MujocoFamily, worlds: int = 16, steps: int = 100, every: int = 4) -> tuple[int, int]:
     """Measure on the CPU engine what random actions need: return the most contacts and constraints of any world.
 
@@ -151,7 +179,7 @@ class WarpPhysics:
         self.contacts, self.constraints = contacts, constraints
         # Where a family's tasks change the model, any tasks tell which fields they are.
         anything = family.space.sample(1, "train", torch.Generator().manual_seed(0))
-        self._host = gpu_model(family)
+        self._host = without_margins(gpu_model(family))
         with self._on_device():
             self._model = self._put_model(tuple(family.apply(anything)))
         self._allocate()
@@ -194,7 +222,7 @@ class WarpPhysics:
         with self._on_device():
             data = mjw.make_data(self._host, nworld=self.num_worlds, nconmax=self.contacts, njmax=self.constraints)
             if before is not None:
-                for name in ("qpos", "qvel", "act", "ctrl", "qacc_warmstart", "time"):
+                for name in ("qpos", "qvel", "act", "ctrl", "qacc_warmstart", "time", "geom_xpos", "geom_xmat"):
                     wp.copy(getattr(data, name), getattr(before, name))
         self._data = data
         missing = [name for name in self.family.fields if not isinstance(getattr(data, name, None), wp.array)]
@@ -275,6 +303,16 @@ class WarpPhysics:
         with self._on_device():
             # The state it derives them in is overwritten by the next forward or step.
             self._mjw.set_const(self._model, self._data, restore=False)
+            self._place_static_geoms()
+
+    def _place_static_geoms(self) -> None:
+        """Compute where the geoms are that cannot move: mujoco_warp does it once, for the same place in all worlds."""
+        model, moves = self._model, self._model.body_weldid
+        model.body_weldid = self._wp.ones_like(moves)
+        try:
+            self._mjw.kinematics(model, self._data)
+        finally:
+            model.body_weldid = moves
 
     def write(self, state: Mapping[str, Tensor], worlds: Tensor | None) -> None:
         """Reset the worlds, write qpos and qvel, and compute the derived fields."""
