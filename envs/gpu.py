@@ -23,7 +23,7 @@ import copy
 import importlib
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -86,29 +86,37 @@ def gpu_model(family: MujocoFamily) -> mujoco.MjModel:
     return model
 
 
-def without_margins(model: mujoco.MjModel) -> mujoco.MjModel:
+def without_margins(model: mujoco.MjModel, varied: Iterable[str] = ()) -> mujoco.MjModel:
     """Return a model on height fields with bodies that are thicker by the margins of their contacts, without these.
 
     A margin makes contacts push at that distance, as if the bodies were so much thicker. mujoco_warp 4.0.0 counts the
     margins of a contact with a height field three times: its prisms are raised and swollen by them, and the distance
     that it finds is not corrected for either.
 
+    Args:
+        model: any model; without height fields or margins it is returned as it is.
+        varied: the fields of which every world has its own values.
+
     Raises:
-        UserError: geoms have several margins, or a gap, or are neither spheres nor capsules.
+        UserError: geoms have several margins, or a gap, or are neither spheres nor capsules, or vary in size or margin.
     """
     ground = model.geom_type == mujoco.mjtGeom.mjGEOM_HFIELD
     if not ground.any() or not model.geom_margin.any():
         return model
     round_ones = np.isin(model.geom_type, (mujoco.mjtGeom.mjGEOM_SPHERE, mujoco.mjtGeom.mjGEOM_CAPSULE))
-    if len({*model.geom_margin}) > 1 or model.geom_gap.any() or not (ground | round_ones).all():
+    margins, own = sorted({*model.geom_margin.tolist()}), sorted({"geom_size", "geom_margin"}.intersection(varied))
+    if len(margins) > 1 or model.geom_gap.any() or own or not (ground | round_ones).all():
+        kinds = sorted({mujoco.mjtGeom(kind).name.removeprefix("mjGEOM_").lower() for kind in model.geom_type})
         raise UserError(
             "on height fields with contact margins the GPU engine takes spheres and capsules that all have the same "
-            f"margin and no gap: got margins {sorted({*model.geom_margin.tolist()})}. Take margins away, or engine cpu"
+            f"margin and no gap: got margins {margins}, gaps up to {model.geom_gap.max()}, {', '.join(kinds)}; of "
+            f"every world's own: {', '.join(own) or 'neither sizes nor margins'}. Take the margins away, or engine cpu"
         )
+    thicker = 2.0 * margins[0]
     model = copy.copy(model)
-    model.geom_size[round_ones, 0] += 2.0 * model.geom_margin[0]
-    model.geom_rbound[round_ones] += 2.0 * model.geom_margin[0]
-    model.geom_aabb[round_ones, 3:] += 2.0 * model.geom_margin[0]
+    model.geom_size[round_ones, 0] += thicker
+    model.geom_rbound[round_ones] += thicker
+    model.geom_aabb[round_ones, 3:] += thicker
     model.geom_margin[:] = 0.0
     return model
 
@@ -179,9 +187,10 @@ class WarpPhysics:
         self.contacts, self.constraints = contacts, constraints
         # Where a family's tasks change the model, any tasks tell which fields they are.
         anything = family.space.sample(1, "train", torch.Generator().manual_seed(0))
-        self._host = without_margins(gpu_model(family))
+        varied = tuple(family.apply(anything))
+        self._host = without_margins(gpu_model(family), varied)
         with self._on_device():
-            self._model = self._put_model(tuple(family.apply(anything)))
+            self._model = self._put_model(varied)
         self._allocate()
 
     def _on_device(self):
@@ -364,10 +373,6 @@ class WarpPhysics:
             stacklevel=2,
         )
         self._allocate()
-
-    def active_contacts(self) -> int:
-        """Return the contacts of all worlds at the last physics step."""
-        return int(self._data.nacon.numpy()[0])
 
 
 def _room(seen: int) -> int:

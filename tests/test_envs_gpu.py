@@ -133,7 +133,7 @@ LOOKS = 5
 def contact_counts(physics: MujocoPhysics | WarpPhysics, worlds: int) -> Tensor:
     """Return the number of contacts in every world."""
     if isinstance(physics, WarpPhysics):
-        owners = physics._wp.to_torch(physics._data.contact.worldid)[: physics.active_contacts()].cpu()
+        owners = physics._wp.to_torch(physics._data.contact.worldid)[: int(physics._data.nacon.numpy()[0])].cpu()
         return owners.bincount(minlength=worlds).double()
     model, data = physics.snapshot(0)
     return torch.tensor([physics.snapshot(world, model, data)[1].ncon for world in range(worlds)], dtype=torch.float64)
@@ -245,8 +245,8 @@ def test_the_objects_of_a_shape_family_have_their_own_sizes_and_bounds() -> None
 
 @pytest.mark.parametrize("name", ["half-cheetah-terrain", "push-shape"])
 def test_what_cannot_move_is_where_the_task_puts_it(name: str) -> None:
-    _, host, device = on_both_engines(name)
-    start = host.family.reset_state(torch.Generator().manual_seed(0), on_both_engines(name)[0])
+    tasks, host, device = on_both_engines(name)
+    start = host.family.reset_state(torch.Generator().manual_seed(0), tasks)
     for physics in (host, device):
         physics.write(start, None)
     mine = device._wp.to_torch(device._data.geom_xpos).cpu().double()
@@ -268,7 +268,7 @@ def test_equal_states_touch_height_fields_alike(name: str) -> None:
     touching = both = equal = 0
     for _ in range(60):
         host.advance(physical(family, random_actions(family, WORLDS, generator)), None)
-        device.write({field: host.state[field].clone() for field in ("qpos", "qvel")}, None)
+        device.write({field: host.state[field] for field in ("qpos", "qvel")}, None)
         here, there = contact_counts(host, WORLDS), contact_counts(device, WORLDS)
         touching += int(((here > 0) | (there > 0)).sum())
         both += int(((here > 0) & (there > 0)).sum())
@@ -290,6 +290,8 @@ def test_margins_on_height_fields_are_part_of_the_bodies() -> None:
     several.geom_margin[2] = 0.5
     with pytest.raises(UserError, match=r"the same margin and no gap: got margins \[0.01, 0.5\]"):
         without_margins(several)
+    with pytest.raises(UserError, match=r"of every world's own: geom_size\. Take the margins away"):
+        without_margins(family.model, ("geom_pos", "geom_size"))
 
 
 def test_a_task_of_some_worlds_leaves_the_models_of_the_others() -> None:
