@@ -10,8 +10,8 @@ import torch
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.agents.multitask import Multitask, MultitaskConfig
 from metarl.agents.rl2 import Rl2, Rl2Config
-from metarl.distributed import ALONE, Ranks
 from metarl.errors import UserError, nearest
+from metarl.ranks import ALONE, Ranks
 from metarl.seeding import Streams
 from metarl.types import EnvSpec, MetaAgent
 

@@ -26,9 +26,8 @@ import torch
 from torch import Tensor
 
 from metarl.config import check
-from metarl.distributed import ALONE, Ranks
 from metarl.errors import UserError
-from metarl.experience import (
+from metarl.learning.experience import (
     Batch,
     Estimator,
     first_episodes,
@@ -39,12 +38,13 @@ from metarl.experience import (
     surrogate,
     tasks_at_a_time,
 )
-from metarl.finetune import GradientLearner, TaskPolicy
-from metarl.inner import AdaptationJacobian, Executor, Rates, adapt, meta_gradients, over_tasks
-from metarl.nets import MLP, Activation, load_params, make_policy, stack
-from metarl.rollout import collect
+from metarl.learning.finetune import GradientLearner, TaskPolicy
+from metarl.learning.inner import AdaptationJacobian, Executor, Rates, adapt, meta_gradients, over_tasks
+from metarl.learning.rollout import collect
+from metarl.learning.trust_region import PolicyFisher, gradient_metrics, trust_region_step
+from metarl.nets.policy import MLP, Activation, load_params, make_policy, stack
+from metarl.ranks import ALONE, Ranks
 from metarl.seeding import Streams
-from metarl.trust_region import PolicyFisher, gradient_metrics, trust_region_step
 from metarl.types import BatchEnv, EnvSpec, Metrics, Params, SampleTasks, Tasks
 
 RATE = "rate/"

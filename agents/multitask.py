@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from metarl.config import check
-from metarl.distributed import ALONE, Ranks
-from metarl.experience import Batch, first_episodes, mean_kl, prepare, spread, surrogate, tasks_at_a_time
-from metarl.finetune import GradientLearner, TaskPolicy, tell
-from metarl.inner import meta_gradients, over_tasks
-from metarl.nets import MLP, Activation, load_params, make_policy, stack
-from metarl.rollout import collect
+from metarl.learning.experience import Batch, first_episodes, mean_kl, prepare, spread, surrogate, tasks_at_a_time
+from metarl.learning.finetune import GradientLearner, TaskPolicy, tell
+from metarl.learning.inner import meta_gradients, over_tasks
+from metarl.learning.rollout import collect
+from metarl.learning.trust_region import PolicyFisher, gradient_metrics, trust_region_step
+from metarl.nets.policy import MLP, Activation, load_params, make_policy, stack
+from metarl.ranks import ALONE, Ranks
 from metarl.seeding import Streams
-from metarl.trust_region import PolicyFisher, gradient_metrics, trust_region_step
 from metarl.types import BatchEnv, EnvSpec, Metrics, Params, SampleTasks, Tasks
 
 

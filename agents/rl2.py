@@ -16,9 +16,10 @@ Where the time limit cut the trial's last episode, V of what would have come tak
 bootstrap: behind the last step of an episode comes the first of the next, whether a terminal state or the time limit
 ended it.
 
-Whole trials go through the core at once (metarl/memory.py), in minibatches of trials; the states are computed anew from
-the first step. Observations, and rewards as inputs, are scaled by running moments; values by those of the returns from
-each step of a trial on, so that the network need not learn how much of the trial is left. All are in the checkpoint.
+Whole trials go through the core at once (metarl/nets/memory.py), in minibatches of trials; the states are computed anew
+from the first step. Observations, and rewards as inputs, are scaled by running moments; values by those of the returns
+from each step of a trial on, so that the network need not learn how much of the trial is left. All are in the
+checkpoint.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from metarl.config import check
-from metarl.distributed import ALONE, Ranks
 from metarl.errors import NotFiniteError, UserError, nearest
-from metarl.memory import CoreName, Memory, blank, make_core
-from metarl.moments import Moments
-from metarl.nets import Categorical, Normal
-from metarl.returns import gae
-from metarl.rollout import collect
+from metarl.learning.returns import gae
+from metarl.learning.rollout import collect
+from metarl.nets.memory import CoreName, Memory, blank, make_core
+from metarl.nets.moments import Moments
+from metarl.nets.policy import Categorical, Normal
+from metarl.ranks import ALONE, Ranks
 from metarl.seeding import Streams
 from metarl.types import BatchEnv, EnvSpec, Metrics, SampleTasks, Tasks, Trajectories
 

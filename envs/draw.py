@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 from jaxtyping import UInt8
 
-from metarl.envs.cpu import MujocoPhysics
+from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.family import Marker, TorchFamily, View
 from metarl.envs.worlds import Worlds
 from metarl.errors import UserError

@@ -6,7 +6,8 @@ episode ends, in torch over B worlds. It never sees an engine. Two kinds exist:
 * `MujocoFamily`: the physics is a MuJoCo model; `apply` turns tasks into per-world model fields.
 * `TorchFamily`: the physics is a few lines of torch, `advance`.
 
-To write a new one, read `point_nav.py` (40 lines of substance) or `half_cheetah.py`, then `registry.register` it.
+To write a new one, read families/point_nav.py (40 lines of substance) or families/half_cheetah.py, then
+`registry.register` it.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from PIL import Image
 from torch import Tensor
 
 from metarl.errors import UserError
-from metarl.space import ParameterSpace
+from metarl.space.parameter_space import ParameterSpace
 from metarl.types import EnvSpec, Tasks
 
 LARGEST_VALID = 1e10
@@ -110,7 +111,8 @@ class Family(ABC):
         action_low, action_high: bounds of every action dimension, in `action_unit`.
         discrete: whether an action is one of A alternatives, given one-hot, in place of A numbers.
         remember: state fields that `reward_terms` needs from before the step.
-        no_switch: why the task cannot change in the middle of an episode (`+switch`, see switching.py); empty: it can.
+        no_switch: why the task cannot change in the middle of an episode (`+switch`, see modifiers/switching.py);
+            empty: it can.
         space: the task parameters.
         observables: the observation table, one row per observation dimension.
     """

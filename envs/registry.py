@@ -1,6 +1,6 @@
 """All families by name, `name` (its default variant) or `name@variant`; and each as a Gymnasium id.
 
-Either name may be followed by modifiers: `name+mass`, see modifiers.py.
+Either name may be followed by modifiers: `name+mass`, see modifiers/names.py.
 
 Gymnasium has no hook for packages that are installed but not imported, so the ids exist once `metarl.envs` has been
 imported: `import metarl.envs`, or the id with its module, `gymnasium.make("metarl.envs:metarl/AntDir-v0")`.
@@ -16,8 +16,10 @@ from typing import Literal
 import gymnasium
 import torch
 
-from metarl.distributed import ALONE, Ranks
-from metarl.envs import (
+from metarl.envs.engines.cpu import MujocoPhysics
+from metarl.envs.external.adapter import GymnasiumFamily, WorkerPhysics, source_of
+from metarl.envs.external.child import Unfit, import_source
+from metarl.envs.families import (
     ant,
     ant_goal,
     ant_terrain,
@@ -35,14 +37,12 @@ from metarl.envs import (
     tabular_mdp,
     walker2d,
 )
-from metarl.envs.adapter import GymnasiumFamily, WorkerPhysics, source_of
-from metarl.envs.cpu import MujocoPhysics
 from metarl.envs.family import Family, MujocoFamily, TorchFamily
-from metarl.envs.modified import modify
-from metarl.envs.modifiers import parse, split_name
-from metarl.envs.worker import Unfit, import_source
+from metarl.envs.modifiers.apply import modify
+from metarl.envs.modifiers.names import parse, split_name
 from metarl.envs.worlds import CPU, Physics, TorchPhysics, Worlds
 from metarl.errors import UserError, nearest
+from metarl.ranks import ALONE, Ranks
 
 MOST_THREADS = 1024
 """More than this is a typing error, and the system would refuse to start them in the middle of it."""
@@ -70,8 +70,8 @@ def register(family: Family) -> None:
         # No max_episode_steps: the environments truncate by themselves, at their variant's horizon.
         gymnasium.register(
             gymnasium_id(family.name),
-            entry_point="metarl.envs.single:FamilyEnv",
-            vector_entry_point="metarl.envs.vector:FamilyVectorEnv",
+            entry_point="metarl.envs.gym.single:FamilyEnv",
+            vector_entry_point="metarl.envs.gym.vector:FamilyVectorEnv",
             kwargs={"family": family.name},
         )
 
@@ -225,7 +225,7 @@ def describe_engine(worlds: Worlds) -> str:
 
 def _warp_physics(family: MujocoFamily, num_worlds: int, device: torch.device) -> Physics:
     # Imported only where it is asked for: warp takes a while, and may not be installed.
-    from metarl.envs.gpu import WarpPhysics
+    from metarl.envs.engines.gpu import WarpPhysics
 
     return WarpPhysics(family, num_worlds, device)
 

@@ -18,10 +18,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.distributed import ALONE, Ranks
 from metarl.envs.family import LARGEST_VALID, Family, State, TorchFamily
-from metarl.envs.switching import STEP, SwitchSpace
+from metarl.envs.modifiers.switching import STEP, SwitchSpace
 from metarl.errors import NotFiniteError, UserError
+from metarl.ranks import ALONE, Ranks
 from metarl.types import Step, Tasks
 
 CPU = torch.device("cpu")
@@ -107,8 +107,8 @@ class Worlds:
     Attributes:
         device: where actions are taken and observations returned.
         tasks: one task per world, as `set_tasks` was given them, on the host; None before the first reset.
-        present: what the family and the physics are told: the same, but where tasks switch (see switching.py) the part
-            of every task that is in force.
+        present: what the family and the physics are told: the same, but where tasks switch (see modifiers/switching.py)
+            the part of every task that is in force.
     """
 
     def __init__(

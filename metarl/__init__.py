@@ -1,7 +1,5 @@
-"""Meta-reinforcement learning on families of tasks.
+"""Meta-reinforcement learning on families of tasks: agents that adapt, and the adaptation curve."""
 
-The core lives in this package, the task families in `metarl.envs`, the algorithms in `metarl.agents`, and
-the `metarl` command in `metarl.cli`.
-"""
+from metarl.version import __version__
 
-__version__ = "0.1.0"
+__all__ = ["__version__"]

@@ -15,7 +15,7 @@ import torch
 from metarl.agents import make
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.envs import get, make_worlds
-from metarl.envs.cpu import MujocoPhysics
+from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.seeding import Streams
 
 README = (Path(__file__).parents[1] / "README.md").read_text()

@@ -2,7 +2,8 @@
 
 All learners meet the same episodes. An episode's figure is the accuracy on its queries, or their mean squared error in
 regression. Intervals are 95% percentile bootstrap intervals over episodes (within every training seed where there are
-several; see metarl/stats.py). Two learners are compared episode by episode: the interval of their mean difference.
+several; see metarl/evaluation/statistics.py). Two learners are compared episode by episode: the interval of their mean
+difference.
 
 Calibration is the expected calibration error (Guo et al. 2017) of all queries, over 15 bins of equal width:
 
@@ -30,20 +31,21 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from metarl import __version__
-from metarl.checkpoint import write_atomically
 from metarl.errors import NotFiniteError, UserError
+from metarl.evaluation.plot import Picture, draw_picture, to_png
+from metarl.evaluation.statistics import Interval, bootstrap_interval, mean
 from metarl.fewshot import manifest as manifests
-from metarl.fewshot.backbones import BatchNorm
 from metarl.fewshot.classes import ClassData
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Source, Support
-from metarl.fewshot.learner import FewShotLearner, Predictor, Stepwise, accuracy, task_loss
 from metarl.fewshot.manifest import Manifest
-from metarl.plot import Picture, draw_picture, to_png
-from metarl.progress import counting, rounded
+from metarl.fewshot.parts.backbones import BatchNorm
+from metarl.fewshot.parts.learner import FewShotLearner, Predictor, Stepwise, accuracy, task_loss
+from metarl.files import write_atomically
+from metarl.run.glossary import look_up
+from metarl.run.progress import counting, rounded
+from metarl.run.tracking import clear_events
 from metarl.seeding import Streams
-from metarl.stats import Interval, bootstrap_interval, mean
-from metarl.tracking import clear_events, look_up
+from metarl.version import __version__
 
 EVENTS_SUFFIX = ".fewshot"
 """End of the name of the events files, which the next evaluation into the same folder replaces."""

@@ -25,10 +25,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from metarl.checkpoint import Seal, write_atomically
 from metarl.errors import UserError
 from metarl.fewshot.classes import Drawn
 from metarl.fewshot.episodes import Episodes, EpisodeShape, MetaDatasetShape, Source, Support
+from metarl.files import Seal, write_atomically
 
 FORMAT = 1
 """Number of the file layout; files of another layout are refused."""

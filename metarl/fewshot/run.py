@@ -1,6 +1,6 @@
 """Runs of few-shot learners: what a run is, training in a run folder, loading what was trained.
 
-Training, checkpoints and going on bit for bit are those of metarl/training.py. At every checkpoint the learner is
+Training, checkpoints and going on bit for bit are those of metarl/run/driver.py. At every checkpoint the learner is
 tested on the same episodes of the validation classes, where the data have such; the best of them is best.pt.
 """
 
@@ -16,31 +16,23 @@ import torch
 from rich.console import Console
 
 from metarl.config import check, from_plain
-from metarl.distributed import ALONE, Ranks
+from metarl.devices import resolve_device
 from metarl.errors import UserError
 from metarl.fewshot import manifest as manifests
-from metarl.fewshot.backbones import BackboneName, BatchNorm, Precision, make_backbone
 from metarl.fewshot.classes import ClassData
 from metarl.fewshot.data import load as load_data
 from metarl.fewshot.episodes import EpisodeShape, Source
 from metarl.fewshot.evaluate import measure
-from metarl.fewshot.learner import FewShotLearner, Setting
 from metarl.fewshot.learners import config_class, make
 from metarl.fewshot.manifest import Manifest
+from metarl.fewshot.parts.backbones import BackboneName, BatchNorm, Precision, make_backbone
+from metarl.fewshot.parts.learner import FewShotLearner, Setting
+from metarl.ranks import ALONE, Ranks
+from metarl.run.driver import Step, TrainResult, console_of
+from metarl.run.driver import train as train_in_folder
+from metarl.run.folder import RunFolder
+from metarl.run.settings import Device, RunSettings
 from metarl.seeding import Streams
-from metarl.training import (
-    Device,
-    RunSettings,
-    Step,
-    TrainResult,
-    checkpoint_path,
-    console_of,
-    load_run,
-    resolve_device,
-    restore,
-    stored_iterations,
-)
-from metarl.training import train as train_in_folder
 from metarl.types import Metrics
 
 VALIDATION_SEED = 0
@@ -204,7 +196,7 @@ def train(
         checkpoint: which one to go on from.
         console: where progress is shown; standard output if None.
         json: show progress as JSON lines.
-        ranks: the processes that train it together (see `metarl.distributed.join`).
+        ranks: the processes that train it together (see `metarl.ranks.join`).
 
     Returns:
         What was trained, as best.pt has it where there is one.
@@ -279,7 +271,7 @@ def _updates(
     validation: Manifest | None,
     ranks: Ranks,
 ) -> Step:
-    """Return the iterations of a learner, as metarl/training.py takes them."""
+    """Return the iterations of a learner, as metarl/run/driver.py takes them."""
 
     def step(number: int) -> Metrics:
         metrics = learner.update(source, number)
@@ -319,7 +311,7 @@ def load(
         UserError: there is no such run or checkpoint, it is of another kind, or the data are others.
     """
     folder = Path(folder)
-    run, plain = load_run(folder, FewShotRun)
+    run, plain = RunFolder(folder).settings(FewShotRun)
     run = replace(run, data_root=data_root or run.data_root, device=device)
     if like is not None and (like.data, like.size) != (run.data, run.size):
         raise UserError(
@@ -330,8 +322,8 @@ def load(
     run = fitted(run, source)
     learner = make_learner(run, from_plain(config_class(run.learner), plain), source, Streams(run.seed))
     if which is None:
-        which = "best" if checkpoint_path(folder, "best").exists() else "last"
-    iteration = restore(folder, run, which, learner)
+        which = "best" if RunFolder(folder).checkpoint("best").exists() else "last"
+    iteration = RunFolder(folder).restore(run, which, learner)
     source = _on_device(source, resolve_device(device))
     return Trained(folder=folder, run=run, learner=learner, source=source, checkpoint=which, iteration=iteration)
 
@@ -346,9 +338,9 @@ def stored(folder: Path, data_root: Path | None = None) -> tuple[FewShotRun, Any
     Raises:
         UserError: there is no such run, or it is of another kind.
     """
-    run, plain = load_run(folder, FewShotRun)
+    run, plain = RunFolder(folder).settings(FewShotRun)
     config = from_plain(config_class(run.learner), plain)
-    return replace(run, data_root=data_root or run.data_root), config, stored_iterations(folder)
+    return replace(run, data_root=data_root or run.data_root), config, RunFolder(folder).iterations()
 
 
 def open_data(run: FewShotRun) -> Source:

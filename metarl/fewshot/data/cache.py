@@ -30,7 +30,7 @@ from PIL import Image, UnidentifiedImageError
 from metarl.errors import UserError
 from metarl.fewshot.classes import ClassData, ClassSplit
 from metarl.fewshot.data.files import Tree
-from metarl.progress import counting
+from metarl.run.progress import counting
 
 FORMAT = 1
 """Number of the layout of an entry; part of its key."""

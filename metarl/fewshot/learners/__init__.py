@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from metarl.errors import UserError, nearest
-from metarl.fewshot.learner import FewShotLearner, Setting
+from metarl.fewshot.parts.learner import FewShotLearner, Setting
 from metarl.seeding import Streams
 
 LEARNERS: dict[str, tuple[str, str, str]] = {

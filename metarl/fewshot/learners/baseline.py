@@ -9,8 +9,8 @@
 At test: learning rate .01, momentum and dampening .9, weight decay 1e-3, batches of 4, 100 epochs, for all M tasks at
 once. A step of `path` is an epoch.
 
-Batch norm: while training, statistics over the batch. At test the policy decides (see metarl/fewshot/classifier.py);
-the paper's is `running`.
+Batch norm: while training, statistics over the batch. At test the policy decides (see
+metarl/fewshot/parts/classifier.py); the paper's is `running`.
 
 Differences: heads begin alike for all classes (weights 0; for cosines, the mean direction of the support), so that
 nothing depends on which class has which label; the paper's begin at random. Support items come in the same random order
@@ -29,10 +29,10 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from metarl.config import check
-from metarl.fewshot.backbones import BatchNorm
-from metarl.fewshot.classifier import Classifier, classifier_optimiser, head_scores
 from metarl.fewshot.episodes import Episodes, Source, Support, generator_of
-from metarl.fewshot.learner import Embedder, OptimiserConfig, Predictor, Setting, last, task_loss
+from metarl.fewshot.parts.backbones import BatchNorm
+from metarl.fewshot.parts.classifier import Classifier, classifier_optimiser, head_scores
+from metarl.fewshot.parts.learner import Embedder, OptimiserConfig, Predictor, Setting, last, task_loss
 from metarl.seeding import Streams
 from metarl.types import Metrics, Params
 
@@ -72,7 +72,7 @@ class BaselinePlusPlusConfig(BaselineConfig):
 
 
 class Baseline:
-    """The learner (see `metarl.fewshot.learner.FewShotLearner` and `Stepwise`).
+    """The learner (see `metarl.fewshot.parts.learner.FewShotLearner` and `Stepwise`).
 
     Args:
         config: its settings: those of Baseline++ make it one.
@@ -157,7 +157,7 @@ class Baseline:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadPredictor:
-    """M fitted heads (see `metarl.fewshot.learner.Predictor`)."""
+    """M fitted heads (see `metarl.fewshot.parts.learner.Predictor`)."""
 
     head: Params
     cosine_scale: float

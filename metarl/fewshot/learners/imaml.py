@@ -21,10 +21,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarl.config import check
-from metarl.fewshot.backbones import BatchNorm, Norm
 from metarl.fewshot.episodes import Episodes, Source, Support
-from metarl.fewshot.executors import gradient_of
-from metarl.fewshot.learner import (
+from metarl.fewshot.parts.adapted import AdaptedPredictor, Model
+from metarl.fewshot.parts.backbones import BatchNorm, Norm
+from metarl.fewshot.parts.executors import gradient_of
+from metarl.fewshot.parts.learner import (
     Optimiser,
     OptimiserConfig,
     Predictor,
@@ -36,8 +37,7 @@ from metarl.fewshot.learner import (
     scores_metrics,
     task_loss,
 )
-from metarl.fewshot.model import AdaptedPredictor, Model
-from metarl.fewshot.solved import conjugate_gradients
+from metarl.fewshot.parts.solved import conjugate_gradients
 from metarl.seeding import Streams
 from metarl.types import Metrics, Params
 
@@ -69,7 +69,7 @@ class ImamlConfig:
 
 
 class Imaml:
-    """The learner (see `metarl.fewshot.learner.FewShotLearner`).
+    """The learner (see `metarl.fewshot.parts.learner.FewShotLearner`).
 
     Args:
         config: its settings.

@@ -25,9 +25,9 @@ from torch import Tensor
 
 from metarl.config import check
 from metarl.errors import NotFiniteError
-from metarl.fewshot.episodic import EpisodicLearner, episodic_optimiser
-from metarl.fewshot.learner import OptimiserConfig, Setting
-from metarl.fewshot.solved import SolvedHead, conjugate_gradients
+from metarl.fewshot.parts.comparing import EpisodicLearner, episodic_optimiser
+from metarl.fewshot.parts.learner import OptimiserConfig, Setting
+from metarl.fewshot.parts.solved import SolvedHead, conjugate_gradients
 from metarl.seeding import Streams
 
 NEWTON_STEPS = 50

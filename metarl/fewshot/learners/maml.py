@@ -28,10 +28,11 @@ from torch import Tensor
 
 from metarl.config import check
 from metarl.errors import UserError
-from metarl.fewshot.backbones import BatchNorm, Moment, Norm
 from metarl.fewshot.episodes import Episodes, Source, Support
-from metarl.fewshot.executors import Data, Executor, MetaGradient, Objective, Pass, choose, laid_out
-from metarl.fewshot.learner import (
+from metarl.fewshot.parts.adapted import HEAD, AdaptedPredictor, Model
+from metarl.fewshot.parts.backbones import BatchNorm, Moment, Norm
+from metarl.fewshot.parts.executors import Data, Executor, MetaGradient, Objective, Pass, choose, laid_out
+from metarl.fewshot.parts.learner import (
     Optimiser,
     OptimiserConfig,
     Predictor,
@@ -43,7 +44,6 @@ from metarl.fewshot.learner import (
     scores_metrics,
     task_loss,
 )
-from metarl.fewshot.model import HEAD, AdaptedPredictor, Model
 from metarl.seeding import Streams
 from metarl.types import Metrics, Params
 
@@ -92,7 +92,7 @@ class MamlConfig:
 
 
 class Maml:
-    """The learner (see `metarl.fewshot.learner.FewShotLearner`).
+    """The learner (see `metarl.fewshot.parts.learner.FewShotLearner`).
 
     Args:
         config: its settings.

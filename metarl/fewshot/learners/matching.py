@@ -28,8 +28,8 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from metarl.config import check
-from metarl.fewshot.episodic import EpisodicLearner, episodic_optimiser
-from metarl.fewshot.learner import OptimiserConfig, Setting
+from metarl.fewshot.parts.comparing import EpisodicLearner, episodic_optimiser
+from metarl.fewshot.parts.learner import OptimiserConfig, Setting
 from metarl.seeding import Streams
 from metarl.types import Params
 

@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarl.config import check
-from metarl.fewshot.episodic import EpisodicLearner, episodic_optimiser
-from metarl.fewshot.learner import OptimiserConfig, Setting, class_weights, nearness
+from metarl.fewshot.parts.comparing import EpisodicLearner, episodic_optimiser
+from metarl.fewshot.parts.learner import OptimiserConfig, Setting, class_weights, nearness
 from metarl.seeding import Streams
 from metarl.types import Params
 

@@ -23,9 +23,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarl.config import check
-from metarl.fewshot.episodic import EpisodicLearner, episodic_optimiser
-from metarl.fewshot.learner import OptimiserConfig, Setting
-from metarl.fewshot.solved import SolvedHead
+from metarl.fewshot.parts.comparing import EpisodicLearner, episodic_optimiser
+from metarl.fewshot.parts.learner import OptimiserConfig, Setting
+from metarl.fewshot.parts.solved import SolvedHead
 from metarl.seeding import Streams
 
 

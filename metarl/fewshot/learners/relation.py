@@ -24,10 +24,10 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from metarl.config import check
-from metarl.fewshot.backbones import EPSILON
-from metarl.fewshot.episodic import EpisodicLearner, episodic_optimiser
-from metarl.fewshot.learner import OptimiserConfig, Setting, class_weights
-from metarl.nets import MLP
+from metarl.fewshot.parts.backbones import EPSILON
+from metarl.fewshot.parts.comparing import EpisodicLearner, episodic_optimiser
+from metarl.fewshot.parts.learner import OptimiserConfig, Setting, class_weights
+from metarl.nets.policy import MLP
 from metarl.seeding import Streams
 from metarl.types import Params
 

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from metarl.config import check
 from metarl.errors import NotFiniteError
-from metarl.fewshot.backbones import BatchNorm, Norm
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Source, Support, keyed
-from metarl.fewshot.learner import (
+from metarl.fewshot.parts.adapted import AdaptedPredictor, Model
+from metarl.fewshot.parts.backbones import BatchNorm, Norm
+from metarl.fewshot.parts.learner import (
     Predictor,
     RunningMoments,
     Setting,
@@ -34,8 +35,7 @@ from metarl.fewshot.learner import (
     meta_batch,
     task_loss,
 )
-from metarl.fewshot.model import AdaptedPredictor, Model
-from metarl.nets import load_params
+from metarl.nets.policy import load_params
 from metarl.seeding import Streams
 from metarl.types import Metrics, Params
 
@@ -69,7 +69,7 @@ class ReptileConfig:
 
 
 class Reptile:
-    """The learner (see `metarl.fewshot.learner.FewShotLearner`).
+    """The learner (see `metarl.fewshot.parts.learner.FewShotLearner`).
 
     Args:
         config: its settings.

@@ -9,8 +9,8 @@
 
 m is an average over the latest batches of training, kept with the parameters.
 
-Batch norm: while training, statistics over the batch. At test the policy decides (see metarl/fewshot/classifier.py);
-the paper's is `running`.
+Batch norm: while training, statistics over the batch. At test the policy decides (see
+metarl/fewshot/parts/classifier.py); the paper's is `running`.
 
 Differences: no augmentation of images. Distances of unit vectors are at most 2, so that the probabilities of l2n and
 cl2n are far less sure than they could be.
@@ -27,10 +27,10 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from metarl.config import check
-from metarl.fewshot.backbones import BatchNorm
-from metarl.fewshot.classifier import Classifier, classifier_optimiser
 from metarl.fewshot.episodes import Episodes, Source, Support
-from metarl.fewshot.learner import (
+from metarl.fewshot.parts.backbones import BatchNorm
+from metarl.fewshot.parts.classifier import Classifier, classifier_optimiser
+from metarl.fewshot.parts.learner import (
     Embedder,
     OptimiserConfig,
     Predictor,
@@ -63,7 +63,7 @@ class SimpleShotConfig:
 
 
 class SimpleShot:
-    """The learner (see `metarl.fewshot.learner.FewShotLearner`).
+    """The learner (see `metarl.fewshot.parts.learner.FewShotLearner`).
 
     Args:
         config: its settings.
@@ -116,7 +116,7 @@ class SimpleShot:
 
 @dataclass(frozen=True, kw_only=True)
 class MeansPredictor:
-    """M support sets (see `metarl.fewshot.learner.Predictor`).
+    """M support sets (see `metarl.fewshot.parts.learner.Predictor`).
 
     Attributes:
         transform: of features.

@@ -1,0 +1,236 @@
+"""Reference players of bandits: belief about every arm, and the rule that scores arms by it.
+
+A player pulls the arm of the highest score, among equals the first. After n pulls with rewards of sum s, an arm's
+belief is its posterior: Beta(1 + s, 1 + n - s) for a Bernoulli arm with mean U[0, 1], N(s / (n + 1), 1 / (n + 1)) for
+a normal arm with mean N(0, 1) and noise N(0, 1). The prior counts as 2 pulls with one success, or as 1 pull with
+reward 0.
+
+| player | score of an arm |
+|---|---|
+| gittins | finite-horizon Gittins index for the rest of the trial (`gittins_indices`); nearly optimal; Bernoulli only |
+| thompson | a draw from the posterior (Thompson 1933) |
+| ucb1 | posterior mean + c √(2 ln t / n), t pulls so far, n with the prior's: the form of RL2, which tuned c |
+| ucb1-auer | mean + √(2 ln t / n) of the pulls alone, every arm once first (Auer et al. 2002) |
+| greedy | posterior mean |
+| epsilon-greedy | posterior mean, or with probability ε any arm |
+
+RL2 is Duan et al. 2016, section 3.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from metarl.agents.players.gamma import draw_gamma
+from metarl.errors import UserError
+from metarl.types import Learner, Policy, Tasks, Trajectories
+
+UCB_SCALE = {"bernoulli": 0.2, "gaussian": 0.5}
+"""c of `ucb1`, from multiples of 0.1: the best for Bernoulli arms at 100 pulls (as RL2 has it), for normal arms good at
+10 and at 100."""
+EPSILON = 0.1
+"""ε of `epsilon-greedy`."""
+MOST_PULLS = 200
+"""Longest trial that Gittins indices are computed for (14 s): time and memory grow with its cube."""
+CELLS = 256
+"""Cells of the grid of known rewards in the calibration of Gittins indices."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BanditModel:
+    """What a player knows of a bandit before the first pull."""
+
+    arms: int
+    """k."""
+    rewards: Literal["bernoulli", "gaussian"]
+    """Distribution of an arm's reward; its mean is U[0, 1], or N(0, 1) with unit noise."""
+
+
+class Arms(NamedTuple):
+    """What was seen of the k arms of M tasks; [M, 1, k] to play K episodes of each, every one the same belief."""
+
+    rewards: Literal["bernoulli", "gaussian"]
+    total: Tensor
+    """Sum of the rewards."""
+    pulls: Tensor
+    """Number of pulls."""
+
+    @property
+    def weight(self) -> Tensor:
+        """Pulls, and those that the prior stands for."""
+        return self.pulls + (2.0 if self.rewards == "bernoulli" else 1.0)
+
+    @property
+    def mean(self) -> Tensor:
+        """Posterior mean."""
+        return (self.total + (1.0 if self.rewards == "bernoulli" else 0.0)) / self.weight
+
+    def sample(self, episodes: int, generator: torch.Generator) -> Float[Tensor, "M K A"]:
+        """Draw means from the posterior, anew for each of K episodes."""
+        mean, weight = (x.expand(-1, episodes, -1) for x in (self.mean, self.weight))
+        if self.rewards == "gaussian":
+            return mean + torch.randn(mean.shape, generator=generator, dtype=mean.dtype) / weight.sqrt()
+        wins, losses = draw_gamma(torch.stack((mean * weight, (1.0 - mean) * weight)), generator)
+        return wins / (wins + losses)
+
+
+Score = Callable[[Arms, int, torch.Generator], Tensor]
+"""(arms [M, 1, k], K, generator) -> scores [M, K or 1, k]."""
+
+
+def thompson(arms: Arms, episodes: int, generator: torch.Generator) -> Tensor:
+    """Score by a draw from the posterior."""
+    return arms.sample(episodes, generator)
+
+
+def greedy(arms: Arms, episodes: int, generator: torch.Generator) -> Tensor:
+    """Score by the posterior mean."""
+    return arms.mean
+
+
+def epsilon_greedy(arms: Arms, episodes: int, generator: torch.Generator) -> Tensor:
+    """Score by the posterior mean, or sometimes at random."""
+    mean = arms.mean.expand(-1, episodes, -1)
+    explore = torch.rand(mean[..., :1].shape, generator=generator) < EPSILON
+    return torch.where(explore, torch.rand(mean.shape, generator=generator, dtype=mean.dtype), mean)
+
+
+def ucb1(arms: Arms, episodes: int, generator: torch.Generator) -> Tensor:
+    """Score by posterior mean and bonus."""
+    time = arms.pulls.sum(-1, keepdim=True).clamp_min(1.0)
+    return arms.mean + UCB_SCALE[arms.rewards] * (2.0 * time.log() / arms.weight).sqrt()
+
+
+def ucb1_auer(arms: Arms, episodes: int, generator: torch.Generator) -> Tensor:
+    """Score by empirical mean and bonus, without a prior."""
+    time = arms.pulls.sum(-1, keepdim=True).clamp_min(1.0)
+    pulls = arms.pulls.clamp_min(1.0)
+    scores = arms.total / pulls + (2.0 * time.log() / pulls).sqrt()
+    return torch.where(arms.pulls > 0.0, scores, math.inf)
+
+
+def gittins(trial: int) -> Score:
+    """Return the score by the Gittins index for the rest of a trial of so many pulls."""
+    indices = gittins_indices(trial)
+
+    def score(arms: Arms, episodes: int, generator: torch.Generator) -> Tensor:
+        spent = int(arms.pulls[0, 0].sum())
+        if spent >= trial:
+            raise UserError(f"got pull {spent + 1} of a trial of {trial}: make the player with a longer trial")
+        table = indices[trial - spent]
+        return table[arms.total.long(), (arms.pulls - arms.total).long()]
+
+    return score
+
+
+@cache
+def gittins_indices(pulls: int, discount: float = 1.0) -> Sequence[Float[Tensor, "_S _F"]]:
+    """Compute the Gittins indices of a Bernoulli arm with a flat prior, by calibration.
+
+    The index of an arm with r pulls left is the reward λ of a known arm at which both are equally good first choices:
+    with V_r(a, b, λ) the value of r pulls of an arm of belief Beta(a, b) that may be given up for the known one,
+
+        V_r(a, b, λ) = max(λ (1 + γ + ... + γ^(r-1)),  p (1 + γ V_(r-1)(a + 1, b, λ)) + (1 - p) γ V_(r-1)(a, b + 1, λ))
+
+    with p = a / (a + b), the index is where the two sides of the maximum meet (Niño-Mora 2011; Kaufmann 2018, "On
+    Bayesian index policies for sequential resource allocation"). It is found on a grid of λ, linearly between its
+    points: 2e-5 off on average, 1.2e-3 at most. With γ < 1 and r large it is the index of the endless discounted
+    bandit (Gittins 1979).
+
+    Args:
+        pulls: n, the longest horizon.
+        discount: γ.
+
+    Returns:
+        A list of tables; entry r (from 1; 0 is empty) is [n - r + 1, n - r + 1]: the index after so many successes and
+        failures, where r pulls are left. Sums of more than n - r are never met, and hold no meaning.
+    """
+    known = torch.linspace(0.0, 1.0, CELLS + 1, dtype=torch.float64)
+    known_value = torch.zeros_like(known)
+    counts = torch.arange(pulls, dtype=torch.float64)
+    probability = ((counts[:, None] + 1.0) / (counts[:, None] + counts + 2.0))[:, :, None]
+    value = torch.zeros(pulls + 1, pulls + 1, CELLS + 1, dtype=torch.float64)
+    tables = [torch.empty(0, 0, dtype=torch.float64)]
+    for left in range(1, pulls + 1):
+        p = probability[: pulls - left + 1, : pulls - left + 1]
+        known_value = known + discount * known_value
+        # These arrays are large: p (1 + γ up) + (1 - p) γ down, in place.
+        success, failure = value[1:, :-1], value[:-1, 1:]
+        go_on = (success - failure).mul_(p).add_(failure).mul_(discount).add_(p)
+        tables.append(_crossing(known_value - go_on, known))
+        value = torch.maximum(go_on, known_value, out=go_on)
+    return tables
+
+
+def _crossing(loss: Float[Tensor, "S F G"], grid: Float[Tensor, " G"]) -> Float[Tensor, "S F"]:
+    """Return where an increasing function on a grid becomes 0."""
+    zero = torch.zeros_like(loss[:, :, :1])
+    cell = (torch.searchsorted(loss, zero, right=True) - 1).clamp(0, len(grid) - 2)
+    before, after = loss.gather(2, cell), loss.gather(2, cell + 1)
+    part = (before / (before - after)).clamp(0.0, 1.0)
+    return (grid[cell] + part * (grid[1] - grid[0])).squeeze(2)
+
+
+@dataclass(frozen=True)
+class ArmPolicy:
+    """Pulls the arm of the highest score in M*K worlds.
+
+    Attributes:
+        arms: what is known, [M, k].
+        score: the rule.
+    """
+
+    arms: Arms
+    score: Score
+
+    def act(self, observation: Float[Tensor, "B O"], generator: torch.Generator) -> Float[Tensor, "B A"]:
+        """Return the arm to pull, one-hot."""
+        tasks, size = self.arms.total.shape
+        episodes = len(observation) // tasks
+        arms = self.arms._replace(total=self.arms.total[:, None], pulls=self.arms.pulls[:, None])
+        best = self.score(arms, episodes, generator).argmax(-1).expand(tasks, episodes)
+        return one_hot(best.reshape(-1), size).to(observation)
+
+
+@dataclass(frozen=True)
+class ArmLearner:
+    """A player in the middle of a trial (see `ArmPolicy`)."""
+
+    arms: Arms
+    score: Score
+
+    @property
+    def policy(self) -> Policy:
+        """The policy of the next pull."""
+        return ArmPolicy(self.arms, self.score)
+
+    def learn(self, experience: Trajectories) -> Learner:
+        """Return the learner that has seen the pulls."""
+        actions = experience.actions.double()
+        total = self.arms.total + (actions * experience.rewards.double()[..., None]).sum((1, 2))
+        return replace(self, arms=self.arms._replace(total=total, pulls=self.arms.pulls + actions.sum((1, 2))))
+
+
+def bandit_players(model: BanditModel, trial: int) -> dict[str, Callable[[Tasks], Learner]]:
+    """Return how each player begins that plays trials of so many pulls, by name."""
+
+    def begin(score: Score, tasks: Tasks) -> Learner:
+        nothing = torch.zeros(len(tasks), model.arms, dtype=torch.float64)
+        return ArmLearner(Arms(model.rewards, nothing, nothing), score)
+
+    found: dict[str, Callable[[Tasks], Learner]] = {}
+    if model.rewards == "bernoulli" and trial <= MOST_PULLS:
+        found["gittins"] = lambda tasks: begin(gittins(trial), tasks)
+    scores = (thompson, ucb1, ucb1_auer, greedy, epsilon_greedy)
+    found |= {score.__name__.replace("_", "-"): partial(begin, score) for score in scores}
+    found["clairvoyant"] = lambda tasks: begin(lambda arms, episodes, generator: tasks["mean"][:, None], tasks)
+    return found

@@ -1,0 +1,1 @@
+"""What several families share: the arm, objects, terrain, and what locomotion needs."""

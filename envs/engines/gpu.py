@@ -1,0 +1,380 @@
+"""The GPU engine: MuJoCo worlds on `mujoco_warp` (the extra `gpu`), which also runs, slowly, on Warp's CPU device.
+
+Every world has its own values of the model fields that its family's `apply` names, and of all that MuJoCo derives from
+them. Physics is computed in float32; the state that families see is a float64 copy on the same device, of the moment
+that `MujocoFamily` says. Nothing comes to the host in a step: on CUDA the physics steps of a control step are one graph
+of kernels, and worlds that have become invalid are told by a mask.
+
+What differs from the CPU engine, beside rounding:
+
+* All worlds step together. Those whose episodes have ended move on unseen, until they are reset.
+* Models that ask for the solver PGS (Gymnasium's humanoid) get Newton's: it solves the same convex problem, which PGS
+  with a humanoid's 50 iterations only comes close to.
+* A geom that touches several triangles of a height field at a fold has contacts that all but repeat one another. Both
+  engines drop such repetitions, and where the line is drawn rounding decides.
+* The margins of contacts with a height field are part of the bodies (see `without_margins`).
+* The tangents of a contact's friction pyramid may point elsewhere where a capsule stands steeply on a plane, as an
+  ant's legs do. A pyramid is not round, so such contacts slide a little differently.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+import mujoco
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from metarl.envs.engines.cpu import MujocoPhysics
+from metarl.envs.family import LARGEST_VALID, MujocoFamily, random_actions
+from metarl.envs.worlds import CPU
+from metarl.errors import UserError
+from metarl.types import Tasks
+
+WITHOUT_MEANING = mujoco.mjtDisableBit.mjDSBL_AUTORESET | mujoco.mjtDisableBit.mjDSBL_MIDPHASE
+"""Switches of what mujoco_warp does not have."""
+DERIVED = (
+    "body_subtreemass",
+    "body_invweight0",
+    "dof_invweight0",
+    "tendon_length0",
+    "tendon_invweight0",
+    "actuator_acc0",
+    "geom_aabb",
+    "geom_rbound",
+    "eq_data",
+)
+"""Model fields that mujoco_warp's `set_const` derives from others, but for those of cameras and lights."""
+HEADROOM = 2.0
+"""Buffers hold so many times what random actions were seen to need."""
+LEAST = 16
+"""Contacts and constraints that every world has room for."""
+
+
+def load() -> tuple[ModuleType, ModuleType]:
+    """Import and return warp and mujoco_warp.
+
+    Raises:
+        UserError: they are not installed.
+    """
+    try:
+        warp = importlib.import_module("warp")
+        # Else it tells of its devices, and of every kernel that it compiles.
+        warp.config.log_level = warp.LOG_WARNING
+        return warp, importlib.import_module("mujoco_warp")
+    except ImportError as error:
+        raise UserError(
+            f"the GPU engine needs mujoco_warp, {error}. Install the extra: pip install 'metarl-suite[gpu]', or take "
+            "the CPU engine"
+        ) from error
+
+
+def gpu_model(family: MujocoFamily) -> mujoco.MjModel:
+    """Return the family's model as this engine runs it."""
+    model = copy.copy(family.model)
+    model.opt.disableflags &= ~int(WITHOUT_MEANING)
+    if model.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
+        model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
+    return model
+
+
+def without_margins(model: mujoco.MjModel, varied: Iterable[str] = ()) -> mujoco.MjModel:
+    """Return a model on height fields with bodies that are thicker by the margins of their contacts, without these.
+
+    A margin makes contacts push at that distance, as if the bodies were so much thicker. mujoco_warp 4.0.0 counts the
+    margins of a contact with a height field three times: its prisms are raised and swollen by them, and the distance
+    that it finds is not corrected for either.
+
+    Args:
+        model: any model; without height fields or margins it is returned as it is.
+        varied: the fields of which every world has its own values.
+
+    Raises:
+        UserError: geoms have several margins, or a gap, or are neither spheres nor capsules, or vary in size or margin.
+    """
+    ground = model.geom_type == mujoco.mjtGeom.mjGEOM_HFIELD
+    if not ground.any() or not model.geom_margin.any():
+        return model
+    round_ones = np.isin(model.geom_type, (mujoco.mjtGeom.mjGEOM_SPHERE, mujoco.mjtGeom.mjGEOM_CAPSULE))
+    margins, own = sorted({*model.geom_margin.tolist()}), sorted({"geom_size", "geom_margin"}.intersection(varied))
+    if len(margins) > 1 or model.geom_gap.any() or own or not (ground | round_ones).all():
+        kinds = sorted({mujoco.mjtGeom(kind).name.removeprefix("mjGEOM_").lower() for kind in model.geom_type})
+        raise UserError(
+            "on height fields with contact margins the GPU engine takes spheres and capsules that all have the same "
+            f"margin and no gap: got margins {margins}, gaps up to {model.geom_gap.max()}, {', '.join(kinds)}; of "
+            f"every world's own: {', '.join(own) or 'neither sizes nor margins'}. Take the margins away, or engine cpu"
+        )
+    thicker = 2.0 * margins[0]
+    model = copy.copy(model)
+    model.geom_size[round_ones, 0] += thicker
+    model.geom_rbound[round_ones] += thicker
+    model.geom_aabb[round_ones, 3:] += thicker
+    model.geom_margin[:] = 0.0
+    return model
+
+
+def measure_buffers(family: MujocoFamily, worlds: int = 16, steps: int = 100, every: int = 4) -> tuple[int, int]:
+    """Measure on the CPU engine what random actions need: return the most contacts and constraints of any world.
+
+    Args:
+        family: the family.
+        worlds: how many tasks to play.
+        steps: of each.
+        every: how many steps lie between two looks.
+    """
+    generator = torch.Generator().manual_seed(0)
+    tasks = family.space.sample(worlds, "train", generator)
+    physics = MujocoPhysics(family, worlds, threads=1)
+    physics.apply(tasks, None)
+    physics.write(family.reset_state(generator, tasks), None)
+    low, high = (torch.tensor(bound, dtype=torch.float64) for bound in (family.action_low, family.action_high))
+    contacts = constraints = 0
+    model, data = physics.snapshot(0)
+    for step in range(steps):
+        action = random_actions(family, worlds, generator)
+        physics.advance(action if family.discrete else low + (action + 1.0) * 0.5 * (high - low), None)
+        if step % every == 0:
+            for world in range(worlds):
+                physics.snapshot(world, model, data)
+                contacts, constraints = max(contacts, data.ncon), max(constraints, data.nefc)
+    return contacts, constraints
+
+
+class WarpPhysics:
+    """Physics of a `MujocoFamily` on mujoco_warp (see `metarl.envs.worlds.Physics`).
+
+    Args:
+        family: the family.
+        num_worlds: B.
+        device: a CUDA device, or the CPU.
+        contacts: room for contacts, per world on average; None: measured.
+        constraints: room for constraint rows of every world; None: measured.
+
+    Attributes:
+        lockstep: all worlds step together, and no step waits for the device.
+        contacts, constraints: the room there is. It is doubled, with a warning, where it did not suffice.
+
+    Raises:
+        UserError: mujoco_warp is not installed, or cannot run the family's model.
+    """
+
+    lockstep = True
+
+    def __init__(
+        self,
+        family: MujocoFamily,
+        num_worlds: int,
+        device: torch.device = CPU,
+        *,
+        contacts: int | None = None,
+        constraints: int | None = None,
+    ) -> None:
+        self._wp, self._mjw = load()
+        self.family, self.num_worlds, self.device = family, num_worlds, device
+        self.state: dict[str, Tensor] = {}
+        if contacts is None or constraints is None:
+            seen = measure_buffers(family)
+            contacts = contacts or _room(seen[0])
+            constraints = constraints or _room(seen[1])
+        self.contacts, self.constraints = contacts, constraints
+        # Where a family's tasks change the model, any tasks tell which fields they are.
+        anything = family.space.sample(1, "train", torch.Generator().manual_seed(0))
+        varied = tuple(family.apply(anything))
+        self._host = without_margins(gpu_model(family), varied)
+        with self._on_device():
+            self._model = self._put_model(varied)
+        self._allocate()
+
+    def _on_device(self):
+        """Run Warp's kernels on the device and, on CUDA, on torch's stream."""
+        if self.device.type == "cpu":
+            return self._wp.ScopedDevice("cpu")
+        return self._wp.ScopedStream(self._wp.stream_from_torch(torch.cuda.current_stream(self.device)))
+
+    def _put_model(self, names: tuple[str, ...]):
+        """Return the model on the device, with fields of their own for every world.
+
+        Args:
+            names: the fields, as `MujocoFamily.apply` names them.
+        """
+        name = self.family.full_name
+        plain = [field for field in names if not field.startswith("opt.")]
+        derived = [field for field in DERIVED if names and np.size(getattr(self._host, field))]
+        try:
+            sizes = dict.fromkeys((*plain, *derived), self.num_worlds)
+            model = self._mjw.put_model(self._host, batch_sizes=sizes)
+        except (NotImplementedError, ValueError) as error:
+            raise UserError(f"{name} does not run on the GPU engine: {error} Take engine cpu") from error
+        # What overflows is told by `write`, once and not from inside of a kernel.
+        model.opt.warn_overflow = 0
+        for field in set(names) - set(plain):
+            option = getattr(model.opt, field.removeprefix("opt."), None)
+            if not isinstance(option, self._wp.array):
+                raise UserError(f"{name} does not run on the GPU engine: it gives every world its own {field}")
+            value: Any = option
+            rows = np.repeat(value.numpy(), self.num_worlds, axis=0)
+            setattr(model.opt, field.removeprefix("opt."), self._wp.array(rows, dtype=value.dtype))
+        return model
+
+    def _allocate(self) -> None:
+        """Make the worlds, with room for the contacts and constraints."""
+        wp, mjw, model = self._wp, self._mjw, self._model
+        before = getattr(self, "_data", None)
+        with self._on_device():
+            data = mjw.make_data(self._host, nworld=self.num_worlds, nconmax=self.contacts, njmax=self.constraints)
+            if before is not None:
+                for name in ("qpos", "qvel", "act", "ctrl", "qacc_warmstart", "time", "geom_xpos", "geom_xmat"):
+                    wp.copy(getattr(data, name), getattr(before, name))
+        self._data = data
+        missing = [name for name in self.family.fields if not isinstance(getattr(data, name, None), wp.array)]
+        if missing:
+            raise UserError(
+                f"{self.family.full_name} does not run on the GPU engine: it reads {', '.join(missing)}, which "
+                "mujoco_warp does not compute. Take engine cpu"
+            )
+        self._views = {
+            name: wp.to_torch(getattr(data, name)) for name in dict.fromkeys(("qpos", "qvel", *self.family.fields))
+        }
+        for name, view in self._views.items():
+            self.state.setdefault(name, view.to(torch.float64))
+        self._control, self._overflow = wp.to_torch(data.ctrl), wp.to_torch(data.overflow)
+        self._begun = torch.zeros(self.num_worlds, dtype=torch.bool, device=self.device)
+        begun = wp.from_torch(self._begun)
+
+        def steps() -> None:
+            for _ in range(self.family.frame_skip):
+                mjw.step(model, data)
+
+        def begin() -> None:
+            mjw.reset_data(model, data, reset=begun)
+
+        self._begin = self._graph(begin)
+        self._forward = self._graph(lambda: mjw.forward(model, data))
+        self._steps = self._graph(steps, data)
+
+    def _graph(self, run: Callable[[], None], data: object = None) -> Callable[[], None]:
+        """Return what runs `run`: on CUDA, captured as one graph.
+
+        Args:
+            run: launches kernels.
+            data: what running it once, so that all kernels are compiled, must not change.
+        """
+        wp = self._wp
+        if self.device.type == "cpu":
+
+            def launch() -> None:
+                with self._on_device():
+                    run()
+
+            return launch
+        names = ("qpos", "qvel", "act", "qacc_warmstart", "time")
+        kept = {} if data is None else {name: wp.clone(getattr(data, name)) for name in names}
+        with self._on_device():
+            run()
+            for name, value in kept.items():
+                wp.copy(getattr(data, name), value)
+        # Torch's own stream may be CUDA's default one, which cannot be captured.
+        stream = wp.Stream(wp.device_from_torch(self.device))
+        torch.cuda.synchronize(self.device)
+        with wp.ScopedStream(stream), wp.ScopedCapture(stream=stream) as capture:
+            run()
+
+        def replay() -> None:
+            with self._on_device():
+                wp.capture_launch(capture.graph)
+
+        return replay
+
+    def apply(self, tasks: Tasks, worlds: Tensor | None) -> None:
+        """Write the per-world model fields of the tasks and derive on the device what depends on them.
+
+        Args:
+            tasks: one a world, on the host.
+            worlds: whose fields to write.
+        """
+        fields = self.family.apply(tasks)
+        if not fields:
+            return
+        rows = slice(None) if worlds is None else worlds.cpu()
+        for name, values in fields.items():
+            holder = self._model.opt if name.startswith("opt.") else self._model
+            view = self._wp.to_torch(getattr(holder, name.removeprefix("opt.")))
+            chosen = values[rows].reshape(-1, *view.shape[1:]).to(view)
+            view[slice(None) if worlds is None else worlds.to(self.device)] = chosen
+        with self._on_device():
+            # The state it derives them in is overwritten by the next forward or step.
+            self._mjw.set_const(self._model, self._data, restore=False)
+            self._place_static_geoms()
+
+    def _place_static_geoms(self) -> None:
+        """Compute where the geoms are that cannot move: mujoco_warp does it once, for the same place in all worlds."""
+        model, moves = self._model, self._model.body_weldid
+        model.body_weldid = self._wp.ones_like(moves)
+        try:
+            self._mjw.kinematics(model, self._data)
+        finally:
+            model.body_weldid = moves
+
+    def write(self, state: Mapping[str, Tensor], worlds: Tensor | None) -> None:
+        """Reset the worlds, write qpos and qvel, and compute the derived fields."""
+        self._report_overflow()
+        rows = slice(None) if worlds is None else worlds.to(self.device)
+        self._begun.zero_()
+        self._begun[rows] = True
+        self._begin()
+        for name, value in state.items():
+            self._views[name][rows] = value.to(self._views[name])
+        self._forward()
+        # Derived fields of the other worlds stay those of their last step.
+        for name, view in self._views.items():
+            self.state[name][rows] = view[rows].to(torch.float64)
+
+    def advance(self, action: Float[Tensor, "B A"], worlds: Tensor | None) -> Bool[Tensor, " B"]:
+        """Take `frame_skip` physics steps in all worlds; return those that are invalid, or outgrew their buffers."""
+        self._control.copy_(action)
+        self._steps()
+        for name, view in self._views.items():
+            self.state[name].copy_(view)
+        qpos, qvel = self.state["qpos"], self.state["qvel"]
+        # A NaN is not below anything.
+        valid = (qpos.abs() < LARGEST_VALID).all(1) & (qvel.abs() < LARGEST_VALID).all(1)
+        return ~valid | ((self._overflow & self._too_small) != 0)
+
+    @property
+    def _too_small(self) -> int:
+        """The flags of an overflow that loses contacts or constraints; others tell of iterations."""
+        kind = self._mjw.OverflowType
+        lost = kind.NEFC | kind.NJMAX_NNZ | kind.BROADPHASE | kind.NARROWPHASE | kind.CCD | kind.HFIELD
+        return int(lost | kind.EPA_HORIZON)
+
+    def _report_overflow(self) -> None:
+        """Warn of buffers that did not suffice since the last reset, and double them."""
+        found = self._overflow.cpu().numpy() & self._too_small
+        count = np.count_nonzero(found)
+        if not count:
+            return
+        flags = int(np.bitwise_or.reduce(found))
+        names = ", ".join(kind.name for kind in self._mjw.OverflowType if kind & flags)
+        before = self.contacts, self.constraints
+        self.contacts, self.constraints = 2 * self.contacts, 2 * self.constraints
+        warnings.warn(
+            f"{self.family.full_name}: buffers overflowed in {count} of {self.num_worlds} worlds ({names}), whose "
+            f"episodes ended there as failures. Room for contacts and constraints of a world goes from {before[0]} and "
+            f"{before[1]} to {self.contacts} and {self.constraints}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        self._allocate()
+
+
+def _room(seen: int) -> int:
+    """Return the room to make for what was seen."""
+    return max(LEAST, 8 * math.ceil(HEADROOM * seen / 8.0))

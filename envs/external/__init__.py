@@ -1,0 +1,1 @@
+"""Gymnasium environments of one's own as families, stepped in processes of their own."""

@@ -1,0 +1,275 @@
+"""Bring your own: a Gymnasium environment whose task can be set, as a family.
+
+    from metarl.envs import GymnasiumFamily, register
+
+    register(
+        GymnasiumFamily(
+            name="reach",
+            make="reach_env:Reach",                     # or a Gymnasium id
+            parameters=(Parameter(name="goal", ...),),  # what differs between tasks
+            horizon=50,
+        )
+    )
+
+The environments run in worker processes (`pool.py`, `child.py`), as many as there are threads asked for, and in
+another interpreter where `python` names one: it needs numpy and gymnasium only. Tasks, time limit, actions and the
+end of episodes are as in every family, since `Worlds` sees to them here too.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from metarl.envs.external import child
+from metarl.envs.external.pool import Job, Pool
+from metarl.envs.family import LARGEST_VALID, Family, Observable, State, Terms
+from metarl.errors import UserError
+from metarl.space.parameter import Parameter
+from metarl.space.parameter_space import FixedTasks, ParameterSpace
+from metarl.types import Record, Tasks
+
+SEEDS = 2**31
+"""Each episode's `reset(seed=...)` is below."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GymnasiumFamily(Family):
+    """A Gymnasium environment with tasks.
+
+    Its spaces are read from the environment, in a worker process, when they are first asked for. Observations of the
+    spaces Box, Discrete, MultiBinary, MultiDiscrete, and Dict or Tuple of those come flattened; actions are a Box of
+    floats with finite bounds, or Discrete.
+
+    Raises:
+        UserError: a field that does not fit; and, when the environment is first made, whatever is wrong with it.
+    """
+
+    name: str
+    """Family name, as in `--family`."""
+    make: str | Callable[..., Any]
+    """How an environment is made: a Gymnasium id, or `module:callable`, `path/file.py:callable`, or a callable that
+    has such a name. Workers import it, so it should stand in a module that does not import metarl."""
+    parameters: tuple[Parameter, ...]
+    """What differs between tasks."""
+    horizon: int
+    """T: steps after which an episode is truncated. The environment may truncate earlier."""
+    variant: str = "v1"
+    """Whose definition it is, where there are several."""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of `make`: plain data."""
+    set_task: str | Callable[..., Any] = "options"
+    """How the environment gets its task, a record such as {"goal": [0.1, 0.2]}, at every reset: `options` by
+    `reset(options={"task": record})`; `attributes` as its attributes of the parameters' names; the name of one of its
+    methods, called with the record; or `module:function`, called with the environment and the record."""
+    success_key: str | None = None
+    """Key of a step's info that says whether the goal is met."""
+    vector: bool = False
+    """`make` gives a vector environment (`make(num_envs=...)`, `gymnasium.make_vec` for an id), one a worker. It gets
+    all its tasks at once: `options={"tasks": [...]}`, or a list of records where `set_task` is called."""
+    python: str | None = None
+    """Another interpreter to run the environments, such as `~/metaworld/bin/python`; this one if None."""
+    timeout: float = 60.0
+    """Longest time that one call of the environment may take, s."""
+    fixed: FixedTasks | None = None
+    """Finite train and test sets of tasks, in place of fresh draws."""
+    summary: str = ""
+    """One line for `metarl list`."""
+    source: str = ""
+    """Where the definition comes from."""
+    step_seconds: float = 1.0
+    """Simulated seconds of one step."""
+    action_unit: str = "the environment's own unit"
+    """Unit of the actions."""
+    space: ParameterSpace = field(init=False)
+
+    def __post_init__(self) -> None:
+        fill = {
+            "make": reference(self.make, "make"),
+            "set_task": reference(self.set_task, "set_task"),
+            "space": ParameterSpace(self.full_name, self.parameters, self.fixed),
+        }
+        fill["summary"] = self.summary or f"{fill['make']} with tasks"
+        fill["source"] = self.source or str(fill["make"])
+        for name, value in fill.items():
+            object.__setattr__(self, name, value)
+        if self.horizon < 1 or not 0.0 < self.timeout < 1e6:
+            raise UserError(f"{self.full_name}: got horizon {self.horizon} and timeout {self.timeout}: give above 0")
+        if self.vector and self.set_task == "attributes":
+            raise UserError(f"{self.full_name}: got set_task='attributes' for a vector environment: name a function")
+        try:
+            json.dumps(dict(self.kwargs))
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{self.full_name}: got kwargs={self.kwargs}: give plain data only, {error}") from error
+
+    @property
+    def job(self) -> Job:
+        """What worker processes are to run."""
+        hello = {
+            "make": self.make,
+            "kwargs": dict(self.kwargs),
+            "vector": self.vector,
+            "set_task": self.set_task,
+            "success_key": self.success_key,
+        }
+        return Job(family=self.full_name, hello=hello, python=self.python, timeout=self.timeout)
+
+    @cached_property
+    def _spaces(self) -> tuple[list[str], dict[str, Any]]:
+        """Observation names and actions, as one environment tells them."""
+        pool = Pool(self.job, 1, 1)
+        pool.close()
+        return pool.observation, pool.action
+
+    @property
+    def observables(self) -> tuple[Observable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The observation table: the names that the space gives."""
+        return tuple(Observable(name, "-", "-") for name in self._spaces[0])
+
+    @property
+    def discrete(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether the action space is Discrete."""
+        return "count" in self._spaces[1]
+
+    @property
+    def action_low(self) -> tuple[float, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Lower bounds of the actions."""
+        actions = self._spaces[1]
+        return (0.0,) * actions["count"] if self.discrete else tuple(actions["low"])
+
+    @property
+    def action_high(self) -> tuple[float, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Upper bounds of the actions."""
+        actions = self._spaces[1]
+        return (1.0,) * actions["count"] if self.discrete else tuple(actions["high"])
+
+    def reset_state(self, generator: torch.Generator, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
+        """Return the seed of every episode."""
+        return {"seed": torch.randint(SEEDS, (len(tasks),), generator=generator).double()}
+
+    def observe(self, state: State, tasks: Tasks) -> Float[Tensor, "B O"]:
+        """Return what the environments returned."""
+        return state["observation"]
+
+    def reward_terms(self, before: State, state: State, action: Float[Tensor, "B A"], tasks: Tasks) -> Terms:
+        """Return the environment's reward."""
+        return {"environment": state["reward"].clone()}
+
+    def terminated(self, state: State, tasks: Tasks) -> Bool[Tensor, " B"]:
+        """Return which environments say that they are in a terminal state."""
+        return state["terminated"] != 0
+
+    def truncated(self, state: State, tasks: Tasks) -> Bool[Tensor, " B"]:
+        """Return which environments end an episode before the horizon."""
+        return state["truncated"] != 0
+
+    def success(self, state: State, tasks: Tasks) -> Bool[Tensor, " B"] | None:
+        """Return what the info's `success_key` says."""
+        return None if self.success_key is None else state["success"] != 0
+
+
+class WorkerPhysics:
+    """Physics of a `GymnasiumFamily`: worlds in worker processes.
+
+    Args:
+        family: the family.
+        num_worlds: B.
+        processes: worker processes; 0 takes one a core, or one where the family is a vector environment.
+    """
+
+    device = torch.device("cpu")
+    lockstep = False
+
+    def __init__(self, family: GymnasiumFamily, num_worlds: int, processes: int = 0) -> None:
+        self.family = family
+        self.pool = Pool(family.job, num_worlds, processes or (1 if family.vector else _cores()))
+        # Known from here on: no environment has to be made to ask it.
+        vars(family)["_spaces"] = (self.pool.observation, self.pool.action)
+        # Live views of the shared arrays.
+        self.state = {name: torch.from_numpy(array) for name, array in self.pool.arrays.items()}
+        self._records: list[Record] = []
+
+    def apply(self, tasks: Tasks, worlds: Tensor | None) -> None:
+        """Keep the tasks for the next reset."""
+        self._records = tasks.records()
+
+    def write(self, state: Mapping[str, Tensor], worlds: Tensor | None) -> None:
+        """Begin an episode with its seed and its task in the worlds."""
+        seeds = state["seed"].long()
+        chosen = torch.arange(len(self._records)) if worlds is None else worlds
+        order = chosen.argsort()
+        rows = chosen[order].tolist()
+        self.pool.reset(rows, seeds[order].tolist(), [self._records[row] for row in rows])
+        begun = self.state["observation"][chosen]
+        if not _valid(begun):
+            world = int(chosen[(begun.abs() < LARGEST_VALID).logical_not().any(1)][0])
+            raise UserError(
+                f"{self.family.full_name}: world {world} began with the observation "
+                f"{self.state['observation'][world].tolist()}, for the task {self._records[world]}: mend its reset"
+            )
+
+    def advance(self, action: Float[Tensor, "B A"], worlds: Tensor | None) -> Bool[Tensor, " B"] | None:
+        """Take one step in the chosen worlds; those with invalid numbers are reported, the others run on."""
+        arrays = self.pool.arrays
+        arrays["action"][:] = action.argmax(1, keepdim=True).numpy() if self.family.discrete else action.numpy()
+        arrays["active"][:] = 1
+        if worlds is not None:
+            arrays["active"][:] = np.isin(np.arange(len(action)), worlds.numpy())
+        self.pool.step()
+        observation, reward = self.state["observation"], self.state["reward"]
+        if _valid(observation) and _valid(reward):
+            return None
+        return ~((observation.abs() < LARGEST_VALID).all(1) & (reward.abs() < LARGEST_VALID))
+
+
+def _cores() -> int:
+    # Imported where it is used: it brings TensorBoard along.
+    from metarl.devices import resolve_threads
+
+    return resolve_threads(0)
+
+
+def _valid(values: Tensor) -> bool:
+    """Tell whether no value is NaN or too large, in one pass (a NaN makes both ends NaN)."""
+    low, high = values.aminmax()
+    return low.item() > -LARGEST_VALID and high.item() < LARGEST_VALID
+
+
+def reference(given: str | Callable[..., Any], field_name: str) -> str:
+    """Return `module:name` or `file.py:name` for a callable that workers can find by it; a text as it is."""
+    if isinstance(given, str):
+        # A file is found from the one that names it, else from here; a worker or a later run may stand elsewhere.
+        source, colon, name = given.rpartition(":")
+        folder = child.IMPORTING[-1] if child.IMPORTING else Path.cwd()
+        return f"{(folder / Path(source).expanduser()).resolve()}{colon}{name}" if source.endswith(".py") else given
+    module = sys.modules.get(getattr(given, "__module__", None) or "")
+    name = getattr(given, "__qualname__", "")
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if module is None or found is not given:
+        raise UserError(
+            f"got {field_name}={given!r}, which a worker process cannot find by name: define it at the top of a "
+            "module, or give 'module:name'"
+        )
+    return f"{source_of(module)}:{name}"
+
+
+def source_of(module: ModuleType) -> str:
+    """Return what another process imports a module by: its name within a package, else its file."""
+    file = getattr(module, "__file__", None)
+    # A script that is run has no name that others could import.
+    script = module.__spec__ is None
+    in_package = "." in module.__name__ or hasattr(module, "__path__")
+    return str(Path(file).resolve()) if file and (script or not in_package) else module.__name__

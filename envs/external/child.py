@@ -1,0 +1,517 @@
+"""The worker process of an adapted environment: steps a group of Gymnasium environments for metarl.
+
+It is run by path, `python child.py SOCKET MEMORY` (two inherited file descriptors), by any Python from 3.8 on that
+has numpy and gymnasium. Neither metarl nor torch is needed there, so an environment that needs other versions of
+anything runs in a virtual environment of its own. `metarl.envs.external.pool` is the other end, and shares `Channel`.
+
+Message format, version 1. Words go over the Unix stream socket SOCKET, numbers stand in the memory MEMORY that both
+processes map. A message is one byte, and after a `J` also the length of what follows (4 bytes, little endian) and so
+many bytes of JSON, an object with a `type`:
+
+| byte | from | meaning |
+|---|---|---|
+| `S` | metarl | take one step in every world whose `active` is 1 |
+| `.` | worker | it is done: the arrays hold the result |
+| `+` | worker | not done yet, but alive |
+| `J` | both | an object |
+
+| type | from | fields | answer |
+|---|---|---|---|
+| `hello` | metarl | version, worlds (how many), path (folders to import from), timeout; make, kwargs, vector, \
+set_task, success_key (as in `GymnasiumFamily`) | `spaces` |
+| `spaces` | worker | version, python, gymnasium, observation (a name for each number), action {low, high} or \
+{count} | |
+| `memory` | metarl | size (bytes), first (the worker's first row), arrays {name: {dtype, shape, offset}} | `.` |
+| `reset` | metarl | worlds (numbers within the worker), seeds, tasks (one record each) | `.` |
+| `error` | worker | where, world, error (one line), place | the process ends |
+
+The arrays, one row a world: observation [B, O], action [B, A] (the number of the alternative for a Discrete space,
+[B, 1]), reward [B], all float64; active, terminated, truncated and success [B], uint8.
+
+A worker closes its environments and ends when the socket is closed: metarl has gone, or wants it to. It ends too when
+one call of the environment takes longer than `timeout` seconds, after printing where it stands to stderr. There is no
+autoreset: an episode begins at a `reset`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if __name__ == "__main__":
+    # Python puts the folder of a script first, where our modules would hide the user's of the same name.
+    _here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
+    sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _here]  # noqa: PTH100
+
+import contextlib
+import faulthandler
+import importlib
+import importlib.util
+import json
+import mmap
+import platform
+import select
+import signal
+import socket
+import struct
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+VERSION = 1
+"""Of the message format; both ends must have the same."""
+STEP, DONE, BUSY, OBJECT = b"S", b".", b"+", b"J"
+
+FOLDERS: list[str] = []
+"""Of the files that `import_source` has imported."""
+IMPORTING: list[Path] = []
+"""Of those that it is importing now, the innermost last: what a relative path in a file starts from."""
+
+FLAT = "Box, Discrete, MultiBinary, MultiDiscrete, and Dict or Tuple of those"
+
+
+class Unfit(Exception):
+    """What the user gave does not fit; the text says all there is to say."""
+
+
+class Channel:
+    """One end of the socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+
+    def send(self, message: bytes | dict[str, Any]) -> None:
+        """Send one of the single bytes, or an object."""
+        if isinstance(message, dict):
+            text = json.dumps(message).encode()
+            message = OBJECT + struct.pack("<I", len(text)) + text
+        self.connection.sendall(message)
+
+    def receive(self) -> bytes | dict[str, Any]:
+        """Return the next message.
+
+        Raises:
+            EOFError: the other end has gone.
+        """
+        kind = self._exactly(1)
+        if kind != OBJECT:
+            return kind
+        return json.loads(self._exactly(struct.unpack("<I", self._exactly(4))[0]))
+
+    def _exactly(self, count: int) -> bytes:
+        data = self.connection.recv(count)
+        while len(data) < count:
+            more = self.connection.recv(count - len(data))
+            if not more:
+                raise EOFError("the other end of the socket is closed")
+            data += more
+        return data
+
+
+def _number(reward: Any) -> float:
+    """Return a reward as a float, or say what is wrong with it."""
+    array = np.asarray(reward)
+    if array.dtype.kind not in "biuf" or array.size != 1:
+        raise Unfit(f"step returned the reward {reward!r}: return one number")
+    return float(array.item())
+
+
+def import_source(source: str) -> Any:
+    """Return the module called `package.module`, or the one in the file `path/name.py` (once, as `name`)."""
+    if not source.endswith(".py"):
+        return importlib.import_module(source)
+    path = Path(source).resolve()
+    known = sys.modules.get(path.stem)
+    if known is not None:
+        if Path(getattr(known, "__file__", None) or "").resolve() != path:
+            raise Unfit(f"got {path}, but another module is called {path.stem} here: give the file another name")
+        return known
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise Unfit(f"there is no file {path}: correct the path")
+    module = importlib.util.module_from_spec(spec)
+    # As for a script: its neighbours can be imported.
+    FOLDERS.append(str(path.parent))
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    sys.modules[path.stem] = module
+    IMPORTING.append(path.parent)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
+    finally:
+        IMPORTING.pop()
+    return module
+
+
+def names_python(reference: str) -> bool:
+    """Tell `module:name` and `file.py:name` from a Gymnasium id, which may have a module too: `module:Id-v0`."""
+    _, colon, name = reference.rpartition(":")
+    return bool(colon) and all(part.isidentifier() for part in name.split("."))
+
+
+def resolve(reference: str) -> Any:
+    """Return what `module:name` or `path/file.py:name` names."""
+    source, _, name = reference.rpartition(":")
+    found = import_source(source)
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise Unfit(f"{source} has no '{name}': correct '{reference}'")
+        found = getattr(found, part)
+    return found
+
+
+def labels(space: spaces.Space, name: str = "observation") -> list[str]:
+    """Return a name for every number of a flattened observation."""
+    if isinstance(space, spaces.Dict):
+        return [label for key, part in space.spaces.items() for label in labels(part, f"{name}.{key}")]
+    if isinstance(space, spaces.Tuple):
+        return [label for i, part in enumerate(space.spaces) for label in labels(part, f"{name}.{i}")]
+    if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)):
+        raise Unfit(f"got the {name} space {space}: allowed are {FLAT}. Wrap the environment to return one of these")
+    size = spaces.flatdim(space)
+    return [name] if size == 1 else [f"{name}[{i}]" for i in range(size)]
+
+
+def describe_actions(space: spaces.Space) -> dict[str, Any]:
+    """Return the bounds of a Box, or the count of a Discrete space."""
+    if isinstance(space, spaces.Discrete):
+        return {"count": int(space.n)}
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
+        low, high = space.low.ravel().astype(float), space.high.ravel().astype(float)
+        if np.isfinite(low).all() and np.isfinite(high).all():
+            return {"low": low.tolist(), "high": high.tolist()}
+    raise Unfit(
+        f"got the action space {space}: allowed are a Box of floats with finite bounds, and Discrete. Wrap the "
+        "environment (gymnasium.wrappers.RescaleAction, ClipAction, TransformAction)"
+    )
+
+
+class Watch:
+    """Ends the process if one call of the environment takes too long, and says when it only has much to do.
+
+    Attributes:
+        doing: the present call, and the world (None: all of this worker's); for an error's text.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.doing: tuple[str, int | None] = ("start", None)
+        self.due = 0.0
+        self.parent = os.getppid()
+
+    def start(self, limit: float) -> None:
+        """Set how long a call may take, in seconds."""
+        self.every = min(1.0, limit / 4.0)
+        # A call may begin when the clock has run for `every` seconds.
+        self.limit = limit + self.every
+
+    def call(self, name: str, world: int | None) -> None:
+        """Note the next call of the environment."""
+        self.doing = (name, world)
+        self.beat()
+
+    def beat(self, *, tell: bool = True) -> None:
+        """Start the clock again, at most every so often."""
+        now = time.monotonic()
+        if now >= self.due:
+            self.due = now + self.every
+            faulthandler.dump_traceback_later(self.limit, exit=True)
+            if tell:
+                self.channel.send(BUSY)
+
+
+class Group:
+    """The worlds of one worker: what `Singles` and `Vectorised` share."""
+
+    observation_space: spaces.Space
+    action_space: spaces.Space
+    # One row a world, shared with metarl.
+    observation: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    active: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    success: np.ndarray
+
+    def __init__(self, hello: dict[str, Any], watch: Watch) -> None:
+        self.count: int = hello["worlds"]
+        self.success_key: str | None = hello["success_key"]
+        self.watch = watch
+        self.with_options = hello["set_task"] == "options"
+        self.set_task = self._task_setter(hello["set_task"])
+
+    def _task_setter(self, how: str) -> Any:
+        """Return a function of the environment and a task (all environments and their tasks, if vectorised)."""
+        if how == "options":
+            return None
+        if how == "attributes":
+            return set_attributes
+        return resolve(how) if ":" in how else lambda env, task: method(env, how)(task)
+
+    def spaces(self) -> dict[str, Any]:
+        """Return the `spaces` message."""
+        names, actions = labels(self.observation_space), describe_actions(self.action_space)
+        self.size = len(names)
+        return {
+            "type": "spaces",
+            "version": VERSION,
+            "python": platform.python_version(),
+            "gymnasium": gymnasium.__version__,
+            "observation": names,
+            "action": actions,
+        }
+
+    def attach(self, memory: int, message: dict[str, Any]) -> None:
+        """Map the shared arrays; keep this worker's rows of them."""
+        whole = mmap.mmap(memory, message["size"])
+        rows = slice(message["first"], message["first"] + self.count)
+        for name, place in message["arrays"].items():
+            flat = np.frombuffer(whole, place["dtype"], int(np.prod(place["shape"])), place["offset"])
+            setattr(self, name, flat.reshape(place["shape"])[rows])
+
+    def flat(self, observation: Any) -> np.ndarray:
+        """Return an observation as one row of numbers."""
+        if isinstance(self.observation_space, spaces.Box):
+            row = np.asarray(observation, dtype=np.float64).reshape(-1)
+        else:
+            row = np.asarray(spaces.flatten(self.observation_space, observation), dtype=np.float64)
+        if row.size != self.size:
+            raise Unfit(
+                f"got an observation of {row.size} numbers where its space {self.observation_space} has {self.size}"
+            )
+        return row
+
+    def succeeded(self, info: dict[str, Any]) -> Any:
+        """Return what the info says about success."""
+        if self.success_key not in info:
+            raise Unfit(f"the info of a step has no '{self.success_key}', but {sorted(info)}: correct success_key")
+        return info[self.success_key]
+
+
+class Singles(Group):
+    """Worlds that are environments of their own."""
+
+    def __init__(self, hello: dict[str, Any], watch: Watch) -> None:
+        super().__init__(hello, watch)
+        self.envs: list[Any] = []
+        for world in range(self.count):
+            watch.call("make", world)
+            if names_python(hello["make"]):
+                env = resolve(hello["make"])(**hello["kwargs"])
+            else:
+                env = gymnasium.make(hello["make"], **hello["kwargs"])
+            if not isinstance(env, gymnasium.Env):
+                raise Unfit(f"{hello['make']} returned {env!r}: a gymnasium.Env is needed")
+            self.envs.append(env)
+        self.observation_space, self.action_space = self.envs[0].observation_space, self.envs[0].action_space
+
+    def reset(self, worlds: list[int], seeds: list[int], tasks: list[dict[str, Any]]) -> None:
+        """Begin an episode of its task in each of the worlds."""
+        for position, world in enumerate(worlds):
+            env, task = self.envs[world], tasks[position]
+            if self.with_options:
+                self.watch.call("reset", world)
+                observation, _ = env.reset(seed=seeds[position], options={"task": task})
+            else:
+                self.watch.call("set_task", world)
+                self.set_task(env, task)
+                self.watch.call("reset", world)
+                observation, _ = env.reset(seed=seeds[position])
+            self.observation[world] = self.flat(observation)
+
+    def step(self) -> None:
+        """Take one step in every active world."""
+        space = self.action_space
+        if isinstance(space, spaces.Discrete):
+            actions = (self.action[:, 0].astype(np.int64) + int(getattr(space, "start", 0))).tolist()
+        else:
+            actions = self.action.astype(space.dtype).reshape((self.count, *(space.shape or ())))
+        for world in np.flatnonzero(self.active).tolist():
+            self.watch.call("step", world)
+            observation, reward, terminated, truncated, info = self.envs[world].step(actions[world])
+            self.observation[world] = self.flat(observation)
+            self.reward[world] = _number(reward)
+            self.terminated[world] = terminated
+            self.truncated[world] = truncated
+            if self.success_key is not None:
+                self.success[world] = bool(self.succeeded(info))
+
+    def close(self) -> None:
+        """Close the environments."""
+        for env in self.envs:
+            env.close()
+
+
+class Vectorised(Group):
+    """Worlds that are one vector environment. Its tasks and seeds come for all of them at once."""
+
+    def __init__(self, hello: dict[str, Any], watch: Watch) -> None:
+        super().__init__(hello, watch)
+        watch.call("make", None)
+        build = resolve(hello["make"]) if names_python(hello["make"]) else self._registered(hello["make"])
+        self.envs = build(num_envs=self.count, **hello["kwargs"])
+        if not isinstance(self.envs, gymnasium.vector.VectorEnv) or self.envs.num_envs != self.count:
+            raise Unfit(f"{hello['make']} returned {self.envs!r}: a VectorEnv of {self.count} worlds is needed")
+        mode = self.envs.metadata.get("autoreset_mode")
+        # An enumeration since Gymnasium 1.1.
+        self.mode = str(getattr(mode, "value", mode))
+        if self.mode not in ("Disabled", "NextStep"):
+            raise Unfit(
+                f"got the autoreset_mode {self.mode}, which hides how an episode ended: make the vector environment "
+                "with autoreset_mode='Disabled' or 'NextStep'"
+            )
+        self.observation_space = self.envs.single_observation_space
+        self.action_space = self.envs.single_action_space
+        self.tasks: list[dict[str, Any]] = [{}] * self.count
+        self.ended = np.zeros(self.count, dtype=np.bool_)
+
+    @staticmethod
+    def _registered(name: str) -> Any:
+        return lambda num_envs, **kwargs: gymnasium.make_vec(name, num_envs=num_envs, **kwargs)
+
+    def reset(self, worlds: list[int], seeds: list[int], tasks: list[dict[str, Any]]) -> None:
+        """Begin an episode of its task in each of the worlds."""
+        for position, world in enumerate(worlds):
+            self.tasks[world] = tasks[position]
+        mask = np.zeros(self.count, dtype=np.bool_)
+        mask[worlds] = True
+        observations = self._begin(mask, seeds[0])
+        for world in worlds:
+            self.observation[world] = observations[world]
+
+    def _begin(self, mask: np.ndarray, seed: int | None) -> np.ndarray:
+        options: dict[str, Any] = {} if mask.all() else {"reset_mask": mask}
+        if self.with_options:
+            options["tasks"] = self.tasks
+        else:
+            self.watch.call("set_task", None)
+            self.set_task(self.envs, self.tasks)
+        self.watch.call("reset", None)
+        observations, _ = self.envs.reset(seed=seed, options=options or None)
+        self.ended &= ~mask
+        return self._rows(observations)
+
+    def _rows(self, observations: Any) -> np.ndarray:
+        if isinstance(self.observation_space, spaces.Box):
+            return np.asarray(observations, dtype=np.float64).reshape(self.count, self.size)
+        each = gymnasium.vector.utils.iterate(self.envs.observation_space, observations)
+        return np.stack([self.flat(observation) for observation in each])
+
+    def step(self) -> None:
+        """Take one step in every world; those that are not active do something that nobody looks at."""
+        if self.mode == "Disabled" and self.ended.any():
+            self._begin(self.ended.copy(), None)
+        space = self.action_space
+        if isinstance(space, spaces.Discrete):
+            actions = self.action[:, 0].astype(np.int64) + int(getattr(space, "start", 0))
+        else:
+            actions = self.action.astype(space.dtype).reshape((self.count, *(space.shape or ())))
+        self.watch.call("step", None)
+        observations, rewards, terminated, truncated, info = self.envs.step(actions)
+        self.observation[:] = self._rows(observations)
+        self.reward[:] = rewards
+        self.terminated[:] = terminated
+        self.truncated[:] = truncated
+        self.ended = np.asarray(terminated) | np.asarray(truncated)
+        if self.success_key is not None:
+            self.success[:] = np.asarray(self.succeeded(info), dtype=np.bool_)
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.envs.close()
+
+
+def set_attributes(env: Any, task: dict[str, Any]) -> None:
+    """Write a task's values to the environment's attributes of the same names."""
+    inner = env.unwrapped
+    for name, value in task.items():
+        if not hasattr(inner, name):
+            raise Unfit(f"{type(inner).__name__} has no attribute '{name}' to write the task to: correct the name")
+        setattr(inner, name, np.array(value) if isinstance(value, list) else value)
+
+
+def method(env: Any, name: str) -> Any:
+    """Return a method of the environment, or of the one that its wrappers wrap."""
+    owner = env
+    while owner is not None:
+        if hasattr(owner, name):
+            return getattr(owner, name)
+        owner = getattr(owner, "env", None)
+    raise Unfit(f"{type(env.unwrapped).__name__} has no method '{name}' to set the task with: correct set_task")
+
+
+def place_of(error: BaseException) -> str:
+    """Return where an error was raised, for people to read."""
+    frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in frames if Path(frame.filename).resolve() != Path(__file__).resolve()]
+    if not frames:
+        return ""
+    return f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}"
+
+
+def serve(channel: Channel, memory: int) -> None:
+    """Answer until the other end closes."""
+    watch = Watch(channel)
+    try:
+        hello = channel.receive()
+        if not isinstance(hello, dict) or hello.get("version") != VERSION:
+            theirs = hello.get("version") if isinstance(hello, dict) else hello
+            raise Unfit(f"{__file__} speaks version {VERSION} of the message format, not {theirs}: use metarl's own")
+        watch.start(hello["timeout"])
+        watch.call("import", None)
+        sys.path[:0] = [folder for folder in hello["path"] if folder not in sys.path]
+        worlds = Vectorised(hello, watch) if hello["vector"] else Singles(hello, watch)
+        channel.send(worlds.spaces())
+        while (message := next_message(channel, watch)) is not None:
+            if message == STEP:
+                worlds.step()
+            elif isinstance(message, dict) and message["type"] == "reset":
+                worlds.reset(message["worlds"], message["seeds"], message["tasks"])
+            elif isinstance(message, dict) and message["type"] == "memory":
+                worlds.attach(memory, message)
+            else:
+                raise Unfit(f"got the message {message!r}, which version {VERSION} of the message format does not have")
+            channel.send(DONE)
+        watch.call("close", None)
+        worlds.close()
+    # Nobody is left to be told.
+    except ConnectionError:
+        return
+    # An environment may raise anything, sys.exit() included.
+    except BaseException as error:
+        traceback.print_exc()
+        known = isinstance(error, Unfit)
+        text = str(error) if known else traceback.format_exception_only(type(error), error)[-1].strip()
+        where, world = watch.doing
+        place = "" if known else place_of(error)
+        with contextlib.suppress(ConnectionError):
+            channel.send({"type": "error", "where": where, "world": world, "error": text, "place": place})
+
+
+def next_message(channel: Channel, watch: Watch) -> bytes | dict[str, Any] | None:
+    """Wait for a message; None when there will be no more."""
+    while not select.select([channel.connection], [], [], watch.every)[0]:
+        watch.beat(tell=False)
+        # The socket stays open where a process that metarl forked outlives it.
+        if os.getppid() != watch.parent:
+            return None
+    try:
+        return channel.receive()
+    except EOFError:
+        return None
+
+
+if __name__ == "__main__":
+    faulthandler.enable()
+    # Ctrl-C is for metarl, which ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    serve(Channel(socket.socket(fileno=int(sys.argv[1]))), int(sys.argv[2]))

@@ -1,0 +1,1 @@
+"""A family as a Gymnasium environment, and as a vector environment."""

@@ -1,0 +1,1 @@
+"""What the +MODIFIERs of a family's name do."""

@@ -1,0 +1,99 @@
+"""Modifiers: unknown dynamics, damage, or a task that changes, as a part of a family's name.
+
+    NAME[@VARIANT]+MODIFIER[+MODIFIER...]
+
+    half-cheetah-vel+mass+friction     ant-dir+damage     ant-goal@promp18+gravity     half-cheetah-vel+switch
+    +mass=0.5..2        factors from 0.5 to 2 in training, in place of the default
+    +mass=each          a factor for each body, in place of one for all; +mass=0.5..2,each gives both
+    +damage=limb        a whole limb fails; =joint: a single actuator (see damage.py)
+    +switch=50..150     the task changes between the steps 50 and 150 of a trial
+
+So every command, run folder and checkpoint takes them without an option of its own. The modifiers of a family are kept
+in one order and without what is default anyway, so that a family has one name. `switch` comes last: whatever a task
+consists of, dynamics and damage included, changes with it. What each of them does stands in dynamics.py, damage.py and
+switching.py, how a family takes them in apply.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+
+from metarl.envs.modifiers.damage import Damage
+from metarl.envs.modifiers.dynamics import QUANTITIES, Factor
+from metarl.envs.modifiers.switching import Switch
+from metarl.errors import UserError, nearest
+
+Modifier = Factor | Damage | Switch
+"""What may be added to a family; each has a `summary`, and adds parameters to the tasks."""
+
+MODIFIERS = (*QUANTITIES, "damage", "switch")
+"""Every modifier, in the order of a family's name."""
+
+
+def split_name(name: str) -> tuple[str, tuple[str, ...]]:
+    """Return a family's name without its modifiers, and their texts."""
+    base, *modifiers = name.split("+")
+    return base, tuple(modifiers)
+
+
+def in_name(modifier: Modifier) -> str:
+    """Return a modifier as it stands in a name, without the plus."""
+    arguments: list[str] = []
+    if isinstance(modifier, Switch):
+        ends = (modifier.earliest, modifier.latest)
+    else:
+        ends = (modifier.low, modifier.high) if isinstance(modifier, Factor) else (None, None)
+    if ends[0] is not None and ends[1] is not None:
+        arguments.append("..".join(repr(end).removesuffix(".0") for end in ends))
+    if isinstance(modifier, Factor | Damage) and modifier.per not in (None, "all"):
+        arguments.append(str(modifier.per))
+    return word_of(modifier) + (f"={','.join(arguments)}" if arguments else "")
+
+
+def parse(text: str) -> Modifier:
+    """Return the modifier of a text such as `mass=0.5..2`.
+
+    Raises:
+        UserError: there is no such modifier, or it takes no such arguments.
+    """
+    word, equals, given = text.partition("=")
+    if word not in MODIFIERS:
+        raise UserError(f"unknown modifier '+{word}'.{nearest(word, MODIFIERS)}")
+    arguments = given.split(",") if equals else []
+    if word == "damage":
+        if arguments in (["limb"], ["joint"]):
+            return Damage(per="limb" if arguments == ["limb"] else "joint")
+        if not arguments:
+            return Damage()
+        raise UserError(f"got '+{text}': give +damage, +damage=limb or +damage=joint")
+    each = word != "switch" and arguments[-1:] == ["each"]
+    low, high = _ends(arguments[:-1] if each else arguments, text, word)
+    if word != "switch":
+        return Factor(quantity=word, low=low, high=high, per="each" if each else "all")
+    if low is None or high is None:
+        return Switch()
+    if not (low.is_integer() and high.is_integer()):
+        raise UserError(f"got '+{text}': give whole steps, such as +switch=50..150")
+    return Switch(earliest=int(low), latest=int(high))
+
+
+def _ends(arguments: Sequence[str], text: str, word: str) -> tuple[float | None, float | None]:
+    """Return the two numbers of a range, or None for both where there is none."""
+    if not arguments:
+        return None, None
+    low, dots, high = arguments[0].partition("..")
+    with contextlib.suppress(ValueError):
+        ends = float(low), float(high)
+        if dots and len(arguments) == 1 and all(math.isfinite(end) for end in ends):
+            return ends
+    forms = f"or +{word}=50..150" if word == "switch" else f"+{word}=0.5..2, +{word}=each or +{word}=0.5..2,each"
+    raise UserError(f"got '+{text}': give +{word}, {forms}")
+
+
+def word_of(modifier: Modifier) -> str:
+    """Return the modifier's name."""
+    if isinstance(modifier, Factor):
+        return modifier.quantity
+    return "damage" if isinstance(modifier, Damage) else "switch"

@@ -1,0 +1,1 @@
+"""Benchmarks, one a file: contenders interleaved in one run, medians and ratios."""

@@ -1,0 +1,1 @@
+"""The `metarl` command, one command a file."""

@@ -1,0 +1,195 @@
+"""What there is: families, agents and metrics, as plain data and as tables (`metarl list`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from metarl.agents import AGENTS
+from metarl.config import to_plain
+from metarl.envs import families, get, gymnasium_id
+from metarl.envs.family import Family
+from metarl.envs.modifiers.names import MODIFIERS
+from metarl.envs.registry import is_family
+from metarl.errors import UserError, nearest
+from metarl.run.glossary import GLOSSARY
+from metarl.space.parameter import Parameter
+from metarl.space.parameter_space import SPLITS
+
+
+def describe_family(family: Family) -> dict[str, Any]:
+    """Return everything about one variant of a family as plain data."""
+    space = family.space
+    return {
+        "name": family.full_name,
+        "variant": family.full_name.removeprefix(f"{family.name}@"),
+        "summary": family.summary,
+        "source": family.source,
+        "gymnasium_id": gymnasium_id(family.name),
+        "parameters": [_describe_parameter(parameter) for parameter in space.parameters],
+        "splits": [split for split in SPLITS if split != "ood" or space.has_ood],
+        "train_and_test_coincide": space.coincide,
+        "fixed_tasks": None if space.fixed is None else dataclasses.asdict(space.fixed),
+        "observation_size": family.observation_size,
+        "action_size": family.action_size,
+        "action_unit": family.action_unit,
+        "discrete": family.discrete,
+        "horizon": family.horizon,
+        "step_seconds": family.step_seconds,
+        "observation": [dataclasses.asdict(observable) for observable in family.observables],
+    }
+
+
+def _describe_parameter(parameter: Parameter) -> dict[str, Any]:
+    """Return a parameter as plain data, its ranges also as text."""
+    training, ood = parameter.ranges()
+    return {**dataclasses.asdict(parameter), "width": parameter.width, "training_text": training, "ood_text": ood}
+
+
+def describe_agent(name: str) -> dict[str, Any]:
+    """Return an agent with its options and their defaults as plain data."""
+    config, _, summary = AGENTS[name]
+    return {"name": name, "summary": summary, "options": to_plain(config())}
+
+
+def describe_families() -> list[dict[str, Any]]:
+    """Return every variant of every family as plain data."""
+    return [describe_family(family) for variants in families().values() for family in variants]
+
+
+def everything() -> dict[str, Any]:
+    """Return all families and all agents as plain data."""
+    return {"families": describe_families(), "agents": [describe_agent(name) for name in AGENTS]}
+
+
+def metrics() -> list[dict[str, str]]:
+    """Return the glossary of logged figures as plain data."""
+    return [{"tag": tag, **dataclasses.asdict(metric)} for tag, metric in GLOSSARY.items()]
+
+
+def find(name: str) -> dict[str, Any]:
+    """Return the family or the agent called `name` as plain data.
+
+    Raises:
+        UserError: there is neither; lists what exists.
+    """
+    if name in AGENTS:
+        return describe_agent(name)
+    if is_family(name):
+        return describe_family(get(name))
+    raise UserError(f"Unknown family or agent '{name}'.{nearest(name, [*families(), *AGENTS])}")
+
+
+def print_everything(console: Console) -> None:
+    """Print the names of all families, their variants, and all agents."""
+    table = _table("task family", "variants, the default first", "task")
+    for name, variants in families().items():
+        table.add_row(f"[bold]{name}[/]", ", ".join(family.variant for family in variants), escape(variants[0].summary))
+    console.print(table, highlight=False)
+    console.print()
+    table = _table("agent", "what it is")
+    for name, (_, _, summary) in AGENTS.items():
+        table.add_row(f"[bold]{name}[/]", escape(summary))
+    console.print(table, highlight=False)
+    modifiers = " ".join(f"+{word}" for word in MODIFIERS)
+    console.print(
+        f"\nAny family's name may end in modifiers, as in half-cheetah-vel+mass: {modifiers}\n"
+        "More: metarl list --families, metarl list FAMILY, metarl list AGENT, metarl list --metrics",
+        style="dim",
+        highlight=False,
+    )
+
+
+def print_families(console: Console) -> None:
+    """Print every variant of every family and its parameters."""
+    for variants in families().values():
+        _print_family([describe_family(family) for family in variants], console)
+        console.print()
+
+
+def _print_family(variants: list[dict[str, Any]], console: Console) -> None:
+    """Print some variants of one family: a line for each, then a line for each parameter that they do not share."""
+    first = variants[0]
+    console.print(f"[bold]{escape(first['name'].split('@')[0])}[/]  {escape(first['summary'])}", highlight=False)
+    table = _table("variant", "obs", "act", "steps", "splits", "source")
+    parameters: dict[tuple[str, ...], list[str]] = {}
+    for found in variants:
+        sizes = (str(found[size]) for size in ("observation_size", "action_size", "horizon"))
+        table.add_row(found["variant"], *sizes, _splits(found), escape(found["source"]))
+        for parameter in found["parameters"]:
+            name = parameter["name"] + (f" ×{parameter['width']}" if parameter["width"] > 1 else "")
+            row = (name, *(parameter[key] for key in ("training_text", "ood_text", "scale", "description")))
+            parameters.setdefault(row, []).append(found["variant"])
+    console.print(Padding(table, (0, 0, 0, 2)), highlight=False)
+    table = _table("parameter", "training", "ood", "scale", "meaning")
+    for row, of in parameters.items():
+        which = f" [dim]({', '.join(of)})[/]" if len(of) < len(variants) else ""
+        table.add_row(*map(escape, row[:-1]), escape(row[-1]) + which)
+    console.print(Padding(table, (1, 0, 0, 2)), highlight=False)
+
+
+def _splits(found: dict[str, Any]) -> str:
+    """Return the splits of a variant, with the sizes of fixed sets."""
+    if found["train_and_test_coincide"]:
+        text = "train = test"
+    elif found["fixed_tasks"] is not None:
+        text = f"{found['fixed_tasks']['train']} train, {found['fixed_tasks']['test']} test"
+    else:
+        text = "train, test"
+    return f"{text}, ood" if "ood" in found["splits"] else text
+
+
+def print_one(name: str, console: Console) -> None:
+    """Print everything about a family, with all its variants where the name is of none, or about an agent.
+
+    Raises:
+        UserError: there is neither.
+    """
+    found = find(name)
+    if "options" in found:
+        console.print(f"[bold]{found['name']}[/]: {escape(found['summary'])}", highlight=False)
+        console.print(f"Options, explained by `metarl train {found['name']} --help`:", highlight=False)
+        table = _table("option", "default")
+        for option, value in found["options"].items():
+            table.add_row(f"--{option.replace('_', '-')}", escape(str(value)))
+        console.print(table)
+        return
+    variants = [describe_family(family) for family in families().get(name, [])] or [found]
+    _print_family(variants, console)
+    note = " Train and test tasks coincide: the space is a few choices." if found["train_and_test_coincide"] else ""
+    default = found["name"] == families()[found["name"].partition("@")[0]][0].full_name
+    options = "" if default else f', variant="{found["variant"]}"'
+    kind = "alternatives" if found["discrete"] else "numbers"
+    console.print(
+        escape(
+            f'\n{found["name"]}: gymnasium.make("{found["gymnasium_id"]}"{options}). A step is '
+            f"{found['step_seconds']:g} s; an action is {found['action_size']} {kind}, {found['action_unit']}.{note}\n"
+        ),
+        highlight=False,
+    )
+    table = _table("observation", "meaning", "name in the model", "unit")
+    for index, row in enumerate(found["observation"]):
+        table.add_row(str(index), escape(row["meaning"]), escape(row["name"]), escape(row["unit"]))
+    console.print(table, highlight=False)
+
+
+def print_metrics(console: Console) -> None:
+    """Print the glossary."""
+    console.print("Logged figures: TensorBoard tags and columns of progress.csv", style="bold")
+    table = _table("tag", "meaning", "unit", "better")
+    for row in metrics():
+        table.add_row(escape(row["tag"]), escape(row["meaning"]), escape(row["unit"]), row["good"])
+    console.print(table, highlight=False)
+
+
+def _table(*headers: str) -> Table:
+    """Return an empty table without lines."""
+    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    return table

@@ -1,0 +1,99 @@
+"""Reading a command's options: dataclass fields by tyro, complaints as one line."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, TypeVar
+
+import tyro
+
+from metarl.errors import UserError, nearest
+
+T = TypeVar("T")
+Split = Literal["test", "ood", "train"]
+Which = Literal["last", "best", "previous"]
+
+BAD_INPUT = 2
+"""Exit code after a user error."""
+INTERRUPTED = 130
+"""Exit code of a training that a signal ended early."""
+
+
+def parse(options: type[T], arguments: Sequence[str], prog: str, description: str) -> T:
+    """Read a command's options.
+
+    Args:
+        options: a dataclass, one field an option.
+        arguments: what the user typed after `prog`.
+        prog: the command, for the usage line.
+        description: for --help, which prints it and ends the process.
+
+    Raises:
+        UserError: an unknown option, or a value that does not fit.
+    """
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        # tyro would run the lines of a description together.
+        print(f"{description}\n")
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            parsed, unknown = tyro.cli(
+                options,
+                args=arguments,
+                prog=prog,
+                description="",
+                return_unknown_args=True,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise UserError(f"{_headline(complaint.getvalue())} See {prog} --help.") from None
+    if unknown:
+        if unknown[0].startswith("-"):
+            raise UserError(f"{prog} has no option '{unknown[0]}'.{nearest(unknown[0], option_names(options))}")
+        raise UserError(f"{prog} does not take '{unknown[0]}' here. See {prog} --help.")
+    return parsed
+
+
+def joined(**parts: type[Any]) -> type[Any]:
+    """Return options made of several dataclasses, each a field, whose options are typed without its name."""
+    return dataclasses.make_dataclass(
+        "Options", [(name, tyro.conf.OmitArgPrefixes[part]) for name, part in parts.items()]
+    )
+
+
+def option_names(options: type[Any]) -> Iterator[str]:
+    """Yield the options of a dataclass and of the dataclasses in it, as they are typed."""
+    # Annotations are strings under `from __future__ import annotations`.
+    hints = typing.get_type_hints(options)
+    for field in dataclasses.fields(options):
+        if isinstance(nested := _plain_type(hints[field.name]), type) and dataclasses.is_dataclass(nested):
+            yield from option_names(nested)
+        elif not str(field.type).startswith("tyro.conf.Positional"):
+            yield f"--{field.name.replace('_', '-')}"
+
+
+def _plain_type(annotation: Any) -> Any:
+    """Return what an `Annotated` annotation is about."""
+    return getattr(annotation, "__origin__", annotation)
+
+
+def _headline(box: str) -> str:
+    """Return the first paragraph of tyro's boxed error message as one line."""
+    lines = []
+    for line in box.splitlines()[1:]:
+        text = line.strip("│╰╯ ")
+        if text.strip("─-"):
+            lines.append(text)
+        # Where the terminal has no box characters, a rule stands above the text too.
+        elif lines:
+            break
+    # A check in a dataclass already says all there is to say; tyro puts the dataclass's name before it.
+    text = re.sub(r"^Error parsing [A-Za-z]\w*: ", "", " ".join(lines))
+    return f"{text[:1].upper()}{text[1:]}".removesuffix(".") + "."

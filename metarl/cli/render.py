@@ -1,0 +1,248 @@
+"""`metarl render`: a GIF of one task before and after adaptation; a picture or GIF of many tasks side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from metarl.cli.evaluate import draw_tasks, load_agent
+from metarl.cli.options import Split, Which, parse
+from metarl.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from metarl.envs.family import Family
+    from metarl.types import Tasks
+
+RENDER = """\
+Make a GIF of one task: a trained agent before and after adaptation, side by side, from the same start; of an agent that
+adapts in its memory (rl2), the first and the last episode of a trial. Or, with --grid, a picture of many tasks side by
+side (--video: a GIF of the agent, before adaptation, in all of them).
+
+Robots need off-screen OpenGL (no screen, no graphics card): on Debian and Ubuntu `apt-get install libegl1`.
+
+examples:
+  metarl render runs/maml
+  metarl render runs/maml --task '{"velocity": 1.5}' --steps 3
+  metarl render half-cheetah-vel          (an untrained policy)
+  metarl render push-shape --grid --split ood
+  metarl render ant-terrain --grid --video --rows 1 --columns 2"""
+
+MOST_CELLS = 400
+"""Pictures in a grid."""
+LONGEST_VECTOR = 4
+"""Parameters of more numbers are not written out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderOptions:
+    """What is shown."""
+
+    source: tyro.conf.Positional[str]
+    """A run folder; or a family, for an untrained policy."""
+    task: str = "0"
+    """Number of the task (column `task` of adaptation.csv), or a task as JSON: '{"velocity": 1.5}'."""
+    split: Split = "test"
+    """Where numbered tasks, and those of a grid, are from."""
+    tasks: int = 40
+    """How many tasks are drawn for a numbered one, as in `metarl evaluate`."""
+    steps: int | None = None
+    """Adaptation steps before the second picture; if not given 1, for rl2 as many as lead to the last episode of its
+    trials."""
+    episodes: int | None = None
+    """Episodes for every step; as in the agent's training if not given (of rl2, a step is one episode)."""
+    grid: bool = False
+    """Show --rows times --columns tasks side by side, each at its start."""
+    rows: int = 2
+    """Rows of the grid."""
+    columns: int = 3
+    """Columns of the grid."""
+    video: bool = False
+    """Let the agent act in all tasks of the grid, as a GIF."""
+    checkpoint: Which = "last"
+    """Which checkpoint of the run."""
+    seed: int = 0
+    """Seed of tasks, starts and policy noise."""
+    width: int = 400
+    """Width of a picture, pixels."""
+    height: int = 300
+    """Height of a picture, pixels."""
+    out: Path | None = None
+    """The file, which must not exist yet: a GIF, or a PNG for a grid without --video; in the run's folder, or here,
+    if not given."""
+
+
+def render_command(arguments: list[str]) -> int:
+    """Run `metarl render`."""
+    options = parse(RenderOptions, arguments, "metarl render", RENDER)
+    if options.video and not options.grid:
+        raise UserError("Got --video without --grid. Give both, or neither: one task is always a GIF.")
+    if min(options.rows, options.columns) < 1 or options.rows * options.columns > MOST_CELLS:
+        got = f"--rows {options.rows} --columns {options.columns}"
+        raise UserError(f"Got {got}. Both must be at least 1, and their product at most {MOST_CELLS}.")
+    out = _out(options)
+
+    import torch
+
+    from metarl.agents import config_class, make
+    from metarl.envs import families, get
+    from metarl.envs.registry import is_family
+    from metarl.seeding import Streams
+
+    if Path(options.source).is_dir():
+        family, agent, _ = load_agent(Path(options.source), options.checkpoint, torch.device("cpu"))
+    elif is_family(options.source):
+        family = get(options.source)
+        config = config_class("random")()
+        agent = make("random", config, family.spec(), Streams(options.seed), torch.device("cpu"))
+    else:
+        choices = nearest(options.source, families())
+        raise UserError(f"'{options.source}' is neither a run folder nor a family.{choices}")
+    if options.grid:
+        _grid(family, agent, options, out)
+    else:
+        _before_and_after(family, agent, options, out)
+    print(out)
+    return 0
+
+
+def _out(options: RenderOptions) -> Path:
+    """Return the file to be written."""
+    run = Path(options.source)
+    suffixes = (".gif",) if options.video or not options.grid else (".png",)
+    stem = "grid" if options.grid else "render"
+    # What stands before a colon is where a family is imported from.
+    name = f"{options.source.rpartition(':')[2]}{'-grid' if options.grid else ''}"
+    if not options.grid and (options.rows, options.columns) != (RenderOptions.rows, RenderOptions.columns):
+        raise UserError(
+            f"Got --rows {options.rows} --columns {options.columns} without --grid. Add it, or leave them out."
+        )
+    if options.grid and options.task != RenderOptions.task:
+        raise UserError(f"Got --task {options.task} with --grid, which draws tasks of a split. Leave one of them out.")
+    out = options.out or (run / f"{stem}{suffixes[0]}" if run.is_dir() else Path(f"{name}{suffixes[0]}"))
+    if out.exists():
+        raise UserError(f"{out} exists already. Remove it, or choose another name with --out.")
+    if out.suffix not in suffixes:
+        raise UserError(f"Got --out {out}. Choose a name that ends in {' or '.join(suffixes)}.")
+    return out
+
+
+def _grid(family: Family, agent: Any, options: RenderOptions, out: Path) -> None:
+    """Draw many tasks side by side: their starts, or whole episodes as a film."""
+    from metarl.envs import make_worlds
+    from metarl.envs.draw import make_painter
+    from metarl.evaluation.film import play, save_gif, save_png, stride_of
+    from metarl.seeding import Streams
+
+    tasks = draw_tasks(family, options.rows * options.columns, options.split, options.seed)
+    worlds = make_worlds(family, len(tasks))
+    painter = make_painter(worlds, options.width, options.height)
+    clips = play(
+        worlds,
+        agent.start(tasks).policy,
+        tasks,
+        Streams(options.seed)["render"],
+        painter,
+        stride=stride_of(family.step_seconds) if options.video else 0,
+        captions=[_in_words(family, tasks.select([number])) for number in range(len(tasks))],
+    )
+    painter.close()
+    who = "untrained policy" if agent.name == "random" else agent.name
+    title = f"{family.full_name}, {options.split} tasks" + (f", {who}" if options.video else "")
+    (save_gif if options.video else save_png)(out, clips, title, options.columns)
+
+
+def _before_and_after(family: Family, agent: Any, options: RenderOptions, out: Path) -> None:
+    """Film one task before and after adaptation; only once with a policy that was never trained."""
+    from metarl.envs import make_worlds
+    from metarl.envs.draw import make_painter
+    from metarl.evaluation.film import play, save_gif, stride_of
+    from metarl.learning.rollout import collect
+    from metarl.run.progress import rounded
+    from metarl.seeding import Streams
+
+    steps, episodes = _practice(agent, options)
+    task = _one_task(family, options)
+    worlds = make_worlds(family, 1)
+    painter = make_painter(worlds, options.width, options.height)
+    learner, clips = agent.start(task), []
+    if agent.name == "random":
+        captions = ["untrained policy"]
+    elif agent.pools:
+        plural = "s" if steps > 1 else ""
+        captions = ["before adaptation", f"after {steps} step{plural} on {steps * episodes} episodes"]
+    else:
+        captions = [f"episode {number} of the trial" for number in (1, steps + 1)]
+    for caption in captions:
+        if clips:
+            generator = Streams(options.seed)["evaluation"]
+            # A trial goes on in its own world, and the first of its episodes has been played.
+            practice = make_worlds(family, episodes) if agent.pools else worlds
+            for _ in range(steps if agent.pools else steps - 1):
+                experience = collect(practice, learner.policy, task, episodes, generator, new_trial=agent.pools)
+                learner = learner.learn(experience)
+        # The same start and noise for every clip.
+        noise = Streams(options.seed)["render"]
+        clips += play(
+            worlds,
+            learner.policy,
+            task,
+            noise,
+            painter,
+            stride=stride_of(family.step_seconds),
+            captions=[caption],
+            new_trial=agent.pools or not clips,
+        )
+    painter.close()
+    save_gif(out, clips, f"{agent.name}, {family.full_name}, {_in_words(family, task)}", len(clips))
+    for clip in clips:
+        print(f"{clip.caption}: return {rounded(clip.returns[-1])[0]}")
+
+
+def _practice(agent: Any, options: RenderOptions) -> tuple[int, int]:
+    """Return the adaptation steps between the two pictures, and the episodes of each."""
+    steps, episodes = options.steps, options.episodes
+    if agent.pools:
+        steps = 1 if steps is None else steps
+        episodes = agent.config.episodes if episodes is None else episodes
+    elif episodes is None:
+        steps = max(1, agent.trial - 1) if steps is None else steps
+        episodes = 1
+    else:
+        raise UserError(f"Got --episodes {episodes}, but {agent.name} learns from one at a time. Leave it out.")
+    if min(steps, episodes, options.tasks) < 1:
+        got = f"--steps {steps} --episodes {episodes} --tasks {options.tasks}"
+        raise UserError(f"Got {got}. All must be at least 1.")
+    return steps, episodes
+
+
+def _one_task(family: Family, options: RenderOptions) -> Tasks:
+    """Return the task that `--task` names."""
+    if options.task.isdecimal() and int(options.task) < options.tasks:
+        return draw_tasks(family, options.tasks, options.split, options.seed).select([int(options.task)])
+    with contextlib.suppress(json.JSONDecodeError):
+        wanted = json.loads(options.task, parse_int=float)
+        if isinstance(wanted, dict):
+            return family.space.from_records([wanted])
+    raise UserError(
+        f"Got --task {options.task}. Give a number from 0 to {options.tasks - 1}, or a task as JSON such as "
+        f"'{json.dumps(draw_tasks(family, 1, 'train', 0).records()[0])}'."
+    )
+
+
+def _in_words(family: Family, task: Tasks) -> str:
+    """Return one task as text: names, values, units; of long vectors only how many numbers they have."""
+    parts = []
+    for parameter in family.space.parameters:
+        values = task[parameter.name].reshape(-1).tolist()
+        text = ", ".join(f"{value:.3g}" for value in values)
+        if len(values) > LONGEST_VECTOR:
+            text = f"({len(values)} numbers)"
+        elif len(values) > 1:
+            text = f"({text})"
+        parts.append(f"{parameter.name} {text} {parameter.unit}".rstrip())
+    return ", ".join(parts)

@@ -1,0 +1,44 @@
+"""Where is computed: the device of the networks, and CPU threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from metarl.errors import UserError
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device called `auto`, `cpu` or `cuda`.
+
+    Raises:
+        UserError: if it is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("Got the device 'cuda', but torch finds no CUDA device here. Use --device cpu or auto.")
+    return torch.device(name)
+
+
+def resolve_threads(threads: int) -> int:
+    """Return the number of threads, with 0 as all cores that this process may use; ranks of a machine share them."""
+    if threads:
+        return threads
+    # A container or a job scheduler may leave this process fewer cores than the machine has.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Let torch use so many threads, for a while: one while the engine's own threads step the worlds."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

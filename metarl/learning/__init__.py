@@ -1,0 +1,1 @@
+"""What agents learn with: collection, returns and advantages, the inner loop, trust-region steps."""

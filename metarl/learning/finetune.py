@@ -1,0 +1,118 @@
+"""Acting with one policy per task, and adapting it at test time by policy-gradient steps.
+
+Every agent whose adaptation is a gradient step is a `GradientLearner` once trained: MAML, a multi-task policy that is
+fine-tuned, an untrained one. They differ in the parameters they start from and in the rates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from metarl.learning.experience import Estimator, StochasticPolicy, inner_loss, prepare
+from metarl.learning.inner import Rates, adapt, over_tasks
+from metarl.ranks import ALONE, Ranks
+from metarl.types import Params, Trajectories
+
+
+@dataclass(frozen=True)
+class TaskPolicy:
+    """Samples actions in M*K worlds, each task with its own parameters, on the device where the worlds are.
+
+    Attributes:
+        policy: the network.
+        params: with leading axis M.
+        tasks: M.
+        features: appended to every observation of a task, [M, P] (what an oracle is told), or None.
+        ranks: which of them have a share of the tasks each, as these M.
+    """
+
+    policy: StochasticPolicy
+    params: Params
+    tasks: int
+    features: Float[Tensor, "M P"] | None = None
+    ranks: Ranks = ALONE
+    _there: dict[torch.device, tuple[Params, Tensor | None]] = field(default_factory=dict, repr=False, compare=False)
+
+    def on(self, device: torch.device) -> tuple[Params, Tensor | None]:
+        """Return parameters and features on a device."""
+        if device not in self._there:
+            features = None if self.features is None else self.features.to(device)
+            self._there[device] = {name: value.to(device) for name, value in self.params.items()}, features
+        return self._there[device]
+
+    def act(self, observation: Float[Tensor, "B O"], generator: torch.Generator) -> Float[Tensor, "B A"]:
+        """Sample an action in every world, one-hot where they are discrete."""
+        by_task = observation.unflatten(0, (self.tasks, -1))
+        params, features = self.on(observation.device)
+        if features is not None:
+            by_task = with_features(by_task, features)
+        return self.policy(params, by_task).sample(generator, self.ranks).flatten(0, 1)
+
+
+def with_features(observations: Float[Tensor, "M *N O"], features: Float[Tensor, "M P"]) -> Float[Tensor, "M *N Q"]:
+    """Append the task's features to each of its observations."""
+    shaped = features.view(features.shape[0], *([1] * (observations.dim() - 2)), features.shape[1])
+    return torch.cat((observations, shaped.expand(*observations.shape[:-1], -1).to(observations)), dim=-1)
+
+
+def tell(experience: Trajectories, features: Float[Tensor, "M P"]) -> Trajectories:
+    """Append the task's features to every observation of the episodes."""
+    return replace(
+        experience,
+        observations=with_features(experience.observations, features),
+        final_observations=with_features(experience.final_observations, features),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientLearner:
+    """M copies of a policy, each adapting to its task by policy-gradient steps.
+
+    Attributes:
+        network: the policy network.
+        params: with leading axis M.
+        rates: α of every parameter, for the first step.
+        later: factor on α for every step after the first.
+        estimator: of the inner loss (its gradient is the same for all; kept with the agent's).
+        discount, trace: γ and λ of the advantages.
+        features: what an oracle is told of its tasks, [M, P], or None.
+        steps: adaptation steps taken so far.
+        chunk: tasks adapted at a time; 0 for all.
+    """
+
+    network: StochasticPolicy
+    params: Params
+    rates: Rates
+    later: float
+    estimator: Estimator
+    discount: float
+    trace: float
+    features: Float[Tensor, "M P"] | None = None
+    steps: int = 0
+    chunk: int = 0
+
+    @property
+    def policy(self) -> TaskPolicy:
+        """The policy at this point of adaptation."""
+        tasks = next(iter(self.params.values())).shape[0]
+        return TaskPolicy(self.network, self.params, tasks, self.features)
+
+    def learn(self, experience: Trajectories) -> GradientLearner:
+        """Return the learner after one gradient step on the K episodes of each task."""
+        device = next(iter(self.params.values())).device
+        experience = experience.to(device)
+        if self.features is not None:
+            experience = tell(experience, self.features)
+        batch, _ = prepare(experience, self.network, self.params, discount=self.discount, trace=self.trace)
+        loss = inner_loss(self.network, self.estimator)
+        factor = 1.0 if self.steps == 0 else self.later
+        rates = {name: rate * factor for name, rate in self.rates.items()}
+        with torch.no_grad():
+            adapted = over_tasks(
+                lambda p, b: adapt(loss, p, b, rates, first_order=True), self.params, batch, chunk=self.chunk
+            )
+        return replace(self, params=adapted, steps=self.steps + 1)

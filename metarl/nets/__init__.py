@@ -1,0 +1,1 @@
+"""Networks as functions of a dict of parameters: policies, memories, running scales."""

@@ -1,0 +1,168 @@
+"""Checkpoints: written atomically, checked when read, refused when they do not fit.
+
+A file holds, one after the other:
+
+    magic     `metarl checkpoint <format>` and a line end
+    digest    sha256 of everything after it, hexadecimal, and a line end
+    header    one line of JSON: what the checkpoint belongs to (version, family, agent, config, ...)
+    payload   `torch.save` bytes of tensors and plain data, read with `weights_only=True`: nothing is executed
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metarl.errors import UserError
+from metarl.files import Seal, write_atomically
+
+FORMAT = 1
+"""Number of the file layout; files of another layout are refused."""
+
+
+_SEAL = Seal(
+    magic=b"metarl checkpoint ",
+    format=FORMAT,
+    kind="checkpoint",
+    digest="checksum",
+    missing="Check the run folder.",
+    foreign="a checkpoint of metarl. Give a file that `metarl train` wrote.",
+)
+
+
+def save(path: Path, payload: dict[str, Any], header: Mapping[str, Any]) -> None:
+    """Write a checkpoint atomically.
+
+    Args:
+        path: the file.
+        payload: tensors and plain data, nested in dicts, lists and tuples.
+        header: plain data that `load` compares.
+
+    Raises:
+        ValueError: if the payload holds something that could not be read back safely.
+    """
+    write_atomically(path, _encode(payload, header))
+
+
+def load(path: Path, expect: Mapping[str, Any]) -> dict[str, Any]:
+    """Read a checkpoint that must fit.
+
+    Args:
+        path: the file.
+        expect: header entries that must be there and equal.
+
+    Returns:
+        The payload, tensors on the CPU.
+
+    Raises:
+        UserError: if the file is missing, foreign, truncated, damaged or of another format, or differs from
+            `expect`; the message names what differs, and offers `previous.pt` where that one is good.
+    """
+    try:
+        return _read(path, expect)
+    except UserError as problem:
+        previous = path.with_name("previous.pt")
+        if path.name == previous.name or not previous.exists():
+            raise
+        try:
+            _read(previous, expect)
+        except UserError:
+            raise problem from None
+        raise UserError(
+            f"{problem} A good previous checkpoint lies beside it: add --checkpoint previous to use it."
+        ) from problem
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return the header of a sound checkpoint file.
+
+    Raises:
+        UserError: if the file is missing, foreign, truncated, damaged or of another format.
+    """
+    return _SEAL.open(path)[0]
+
+
+class CheckpointFolder:
+    """The checkpoints of one run: `last.pt`, `previous.pt` (the one before) and `best.pt` (highest score).
+
+    Killed at any moment, the folder still holds a good checkpoint once the first one was written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+
+    def save(self, payload: dict[str, Any], header: Mapping[str, Any], score: float | None = None) -> None:
+        """Write the newest checkpoint.
+
+        Args:
+            payload: as in `save`.
+            header: as in `save`; the score is added to it.
+            score: how good it is, higher is better; None or NaN: never the best.
+        """
+        content = _encode(payload, {**header, "score": score})
+        # Best first: killed in between, the resumed run comes to the same score again and keeps this file.
+        # The other way round the resumed run would never look at this checkpoint's score again.
+        if score is not None and not math.isnan(score) and score > self.best_score():
+            write_atomically(self.path / "best.pt", content)
+        last = self.path / "last.pt"
+        # A damaged last one must not push out a good previous one.
+        if last.exists() and _is_sound(last):
+            write_atomically(self.path / "previous.pt", last.read_bytes())
+        write_atomically(last, content)
+
+    def best_score(self) -> float:
+        """Return the score of `best.pt`, minus infinity where there is none or it is damaged."""
+        best = self.path / "best.pt"
+        return float(read_header(best)["score"]) if best.exists() and _is_sound(best) else -math.inf
+
+
+def _encode(payload: dict[str, Any], header: Mapping[str, Any]) -> bytes:
+    """Return the content of a checkpoint file."""
+    buffer = io.BytesIO()
+    torch.save(payload, buffer)
+    try:
+        # Better now than when a day of training has to be read back.
+        torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+    except Exception as error:
+        raise ValueError(f"A checkpoint holds tensors and plain data only; this one does not: {error}") from error
+    return _SEAL.close(json.dumps(header).encode() + b"\n" + buffer.getvalue())
+
+
+def _read(path: Path, expect: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the payload of a sound file that fits."""
+    header, payload = _SEAL.open(path)
+    # Through JSON and back, so that tuples and lists compare equal.
+    differences = list(_differences(header, json.loads(json.dumps(expect))))
+    if differences:
+        more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
+        raise UserError(
+            f"{path} does not fit: {'; '.join(differences[:3])}{more}. Use the settings that it was made with."
+        )
+    return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+
+
+def _differences(header: Mapping[str, Any], expect: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield, for every expected entry that the header lacks or has otherwise, a few words about it."""
+    for key, wanted in expect.items():
+        found = header.get(key)
+        if isinstance(wanted, dict) and isinstance(found, dict):
+            # Nested: an entry that only the checkpoint has is a difference too.
+            yield from _differences(found, {**dict.fromkeys(found), **wanted}, f"{prefix}{key}.")
+        elif found != wanted:
+            yield f"{prefix}{key} is {found!r} there and {wanted!r} here"
+
+
+def _is_sound(path: Path) -> bool:
+    """Tell if a checkpoint file is whole."""
+    try:
+        _SEAL.open(path)
+    except UserError:
+        return False
+    return True

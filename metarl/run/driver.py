@@ -1,0 +1,200 @@
+"""The run driver: open the folder, make or restore, loop, save.
+
+It serves agents and few-shot learners alike: an iteration is a call of `step`. What a run folder holds, and in which
+order it is written, stands in folder.py.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from metarl.devices import resolve_device, resolve_threads, torch_threads
+from metarl.errors import NotFiniteError, UserError
+from metarl.ranks import ALONE, Ranks
+from metarl.run.folder import RunFolder, Trainable
+from metarl.run.progress import duration, open_display
+from metarl.run.settings import RunSettings
+from metarl.run.standing import Standing
+from metarl.seeding import Streams
+from metarl.types import BatchEnv, MetaAgent, Metrics, SampleTasks
+
+Step = Callable[[int], Metrics]
+"""Takes the iteration with a number, counted from 0, and returns its metrics."""
+SLOW = 1.0
+"""An iteration that takes longer, in s, is shown at once, not only with its row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """How a call of `train` ended."""
+
+    iteration: int
+    """Iterations done in the whole run."""
+    totals: dict[str, float]
+    """Figures that are summed over the whole run, such as env/steps."""
+    interrupted: bool
+    """Whether a signal ended it before its last iteration; the run can be resumed."""
+
+
+def train(
+    run_dir: Path,
+    run: RunSettings,
+    agent: Trainable,
+    step: Step,
+    streams: Streams,
+    iterations: int,
+    *,
+    stride: int = 1,
+    totals: Sequence[str] = ("env/steps", "env/failures"),
+    score: str = "return/post",
+    resume: bool = False,
+    checkpoint: str = "last",
+    console: Console | None = None,
+    json: bool = False,
+    ranks: Ranks = ALONE,
+) -> TrainResult:
+    """Train an agent or a learner in a run folder, from the start or from a checkpoint.
+
+    SIGINT and SIGTERM let the current iteration finish, write a checkpoint and return; a second one ends the
+    process at once. Of several ranks all end behind the same iteration, whichever got the signal.
+
+    Args:
+        run_dir: the run folder, new or empty unless `resume`.
+        run: the run's settings.
+        agent: freshly made from the settings; trained in place.
+        step: trains it for one iteration.
+        streams: freshly made from `run.seed`.
+        iterations: in the end, those already done included.
+        stride: iterations of a row that is logged, which has their means; a checkpoint ends a row early.
+        totals: figures that are summed over the run in place.
+        score: the figure by which best.pt is chosen, where the metrics have it.
+        resume: go on with the run in `run_dir`.
+        checkpoint: which one to go on from: `last`, `previous` or `best`.
+        console: where progress is shown; standard output if None.
+        json: show progress as JSON lines.
+        ranks: the processes that train together. `step` has the metrics of this one's share, or of all.
+
+    Raises:
+        UserError: if the folder is taken or in use, or does not hold what is to be resumed; nothing is overwritten.
+            If another rank is gone, or parameters are not the same on all.
+    """
+    if iterations < 0:
+        raise UserError(f"Got {iterations} iterations. Ask for 0 (an untrained agent) or more.")
+    resolve_device(run.device)
+    with ExitStack() as stack:
+        folder = stack.enter_context(RunFolder(run_dir).open(run, agent, resume=resume, ranks=ranks))
+        standing = folder.restore(checkpoint, streams) if resume else Standing()
+        standing.totals = dict.fromkeys(totals, 0.0) | standing.totals
+        started = standing.iteration
+        folder.begin(max(iterations, started), standing, resumed=resume)
+        stack.enter_context(torch_threads(resolve_threads(run.threads)))
+        display = stack.enter_context(
+            open_display(
+                console_of(ranks, console), json_lines=json, title=run.title, first=started, iterations=iterations
+            )
+        )
+        stop = stack.enter_context(_stop_requests(ranks))
+        clock = time.monotonic()
+        if iterations == 0 and not resume:
+            folder.save(standing, streams, scored=False)
+        elif started >= iterations:
+            display.message(f"{run_dir} has {started} of {iterations} iterations: give more --iterations to go on.")
+        stopped_by = 0
+        while standing.iteration < iterations and not stopped_by:
+            number = standing.iteration + 1
+            before = time.perf_counter()
+            try:
+                metrics = step(standing.iteration)
+                seconds = time.perf_counter() - before
+                metrics = _of_all({**metrics, "time/iteration": seconds}, totals, ranks)
+                standing.take(metrics, score)
+                scored = standing.iteration % run.checkpoint_every == 0 or standing.iteration == iterations
+                if scored or standing.iteration % stride == 0:
+                    row = standing.logged()
+                    folder.log(standing.iteration, row)
+                    display.update(standing.iteration, row)
+                elif seconds > SLOW:
+                    display.update(standing.iteration, metrics)
+                # Read once: a signal from here on is for the next iteration, which then writes the checkpoint.
+                stopped_by = ranks.largest(stop[0] if stop else 0)
+                if scored or stopped_by:
+                    folder.save(standing, streams, scored=scored)
+            except UserError as error:
+                hint = f"Go on from its last checkpoint with: {run.command} train --resume {run_dir}"
+                if isinstance(error, NotFiniteError):
+                    hint = "The rates may be too high for this task: start a new run with lower ones."
+                raise UserError(
+                    f"Iteration {number} of {run_dir} failed, {error}. Its checkpoints are kept. {hint}"
+                ) from error
+        if stopped_by and standing.iteration < iterations:
+            display.message(
+                f"Stopped by {signal.Signals(stopped_by).name} after iteration {standing.iteration} of {iterations}, "
+                f"checkpoint written. Go on with: {run.command} train --resume {run_dir}"
+            )
+        elif standing.iteration > started:
+            done, took = standing.iteration, duration(time.monotonic() - clock)
+            display.message(f"Trained {done} iterations ({took} for the last {done - started}).")
+        # Whoever is behind this line finds the last checkpoint.
+        ranks.once(lambda: None)
+    return TrainResult(
+        iteration=standing.iteration, totals=standing.totals, interrupted=standing.iteration < iterations
+    )
+
+
+def iterations_of(agent: MetaAgent, env: BatchEnv, sample_tasks: SampleTasks, streams: Streams) -> Step:
+    """Return the iterations of an agent in its worlds, as `train` takes them."""
+
+    def step(number: int) -> Metrics:
+        failures = env.failures
+        metrics = agent.train_iteration(env, sample_tasks, streams)
+        return {**metrics, "env/failures": float(env.failures - failures)}
+
+    return step
+
+
+def console_of(ranks: Ranks, console: Console | None) -> Console:
+    """Return where a rank shows its progress: standard output if None, and nowhere where it is not the first."""
+    return (console or Console()) if ranks.first else Console(quiet=True, force_terminal=False)
+
+
+def _of_all(metrics: Metrics, totals: Sequence[str], ranks: Ranks) -> Metrics:
+    """Return the figures of all ranks: sums of those that are summed over the run and of speeds, else means."""
+    summed = ranks.sum(metrics)
+    return {
+        tag: value if tag in totals or tag.startswith("speed/") else value / ranks.size for tag, value in summed.items()
+    }
+
+
+@contextmanager
+def _stop_requests(ranks: Ranks) -> Iterator[list[int]]:
+    """Collect the signals that ask the run to stop, in place of being ended by them."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        # Python delivers signals to the main thread only, and only there may handlers be set.
+        yield received
+        return
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        # A second one of the same kind ends the process at once. To several ranks schedulers send one and torchrun,
+        # which got it too, the next; it ends them itself if they take too long.
+        if ranks.size == 1:
+            signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

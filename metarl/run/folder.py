@@ -1,0 +1,331 @@
+"""The run folder: what is in it, who may write to it, and in which order.
+
+    config.yaml             version, iterations, the run's settings (`run`) and those of what is trained (`config`)
+    checkpoints/            last.pt, previous.pt, best.pt (best mean score of a checkpoint interval)
+    progress.csv            one row an iteration, or a few of them; columns as in the glossary
+    events.out.tfevents.*   the same for TensorBoard
+    evaluation/             results of `metarl evaluate`; training neither writes nor reads them
+
+`RunFolder` reads all of it and writes nothing. A training writes through what `RunFolder.open` gives, in this order:
+
+    1. the folder is made, or refused where it holds anything, and locked until the training ends
+    2. a resumed run is brought to its checkpoint
+    3. config.yaml is written, progress.csv and events are opened and cut back to that checkpoint
+    4. rows; before every checkpoint those that it covers are brought to the disk
+
+Killed at any moment, the run goes on from its last checkpoint as if nothing had happened: whatever changes is in the
+checkpoint, and what was logged after it is dropped and logged again.
+
+Of several ranks (metarl/ranks.py) the first one writes all of this; the others read it when a run is resumed. No
+randomness belongs to a rank, so that any number of them goes on with a run that can share out its tasks.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from metarl.config import dump, from_plain, parse, to_plain
+from metarl.errors import UserError, nearest
+from metarl.files import write_atomically
+from metarl.ranks import ALONE, Ranks
+from metarl.run.checkpoint import CheckpointFolder, load
+from metarl.run.settings import KINDS, RunSettings, lasting_settings
+from metarl.run.standing import Standing
+from metarl.run.tracking import Tracker, read_progress
+from metarl.seeding import Streams
+from metarl.types import Metrics
+from metarl.version import __version__
+
+CHECKPOINTS = ("last", "best", "previous")
+"""Names of the checkpoints of a run."""
+
+Run = TypeVar("Run", bound=RunSettings)
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """What is trained: an agent, or a few-shot learner."""
+
+    config: Any
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that training has changed (tensors and plain data)."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict()` exactly; raise ValueError where it does not fit."""
+        ...
+
+
+class RunFolder:
+    """The folder of one training.
+
+    Args:
+        path: where it is, or is to be.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def settings(self, kind: type[Run]) -> tuple[Run, dict[str, Any]]:
+        """Return the run's settings, and as plain data those of what it trained.
+
+        Args:
+            kind: class of the settings.
+
+        Raises:
+            UserError: if there is no run, its config.yaml is not valid, it is of another kind, or another version wrote
+                it.
+        """
+        stored = self._read_config()
+        wanted = {setting.name for setting in fields(kind)}
+        for name, (words, command) in KINDS.items():
+            if isinstance(stored["run"], dict) and name in stored["run"] and name not in wanted:
+                raise UserError(
+                    f"{self} is a run of another kind, {words}: use {command} evaluate, or {command} train --resume."
+                )
+        return from_plain(kind, stored["run"], "run"), stored["config"]
+
+    def iterations(self) -> int:
+        """Return the number of iterations that the run was last asked for; errors as in `settings`."""
+        return self._read_config()["iterations"]
+
+    def progress(self) -> list[Metrics]:
+        """Return the rows of progress.csv as numbers; `step` is one of the columns.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        return read_progress(self.path)
+
+    def checkpoint(self, which: str) -> Path:
+        """Return the file of a checkpoint, which may be missing.
+
+        Raises:
+            UserError: there is none of this name.
+        """
+        if which not in CHECKPOINTS:
+            raise UserError(f"Unknown checkpoint '{which}'.{nearest(which, CHECKPOINTS)}")
+        return self.path / "checkpoints" / f"{which}.pt"
+
+    def restore(self, run: RunSettings, which: str, thing: Trainable) -> int:
+        """Load a checkpoint into an agent or learner that was made from the run's settings.
+
+        Args:
+            run: the run's settings.
+            which: the checkpoint: `last`, `previous` or `best`.
+            thing: changed in place.
+
+        Returns:
+            The iterations that the checkpoint was trained for.
+
+        Raises:
+            UserError: if there is no such run or checkpoint, or the checkpoint does not fit.
+        """
+        path = self.checkpoint(which)
+        payload = load(path, header_of(run, to_plain(thing.config)))
+        _fill(thing, payload, path)
+        return int(payload["iteration"])
+
+    def _read_config(self) -> dict[str, Any]:
+        """Return the content of config.yaml, with all its four entries."""
+        path = self.path / "config.yaml"
+        if not path.is_file():
+            raise UserError(f"There is no run in {self}: it has no config.yaml. Give a folder of `metarl train`.")
+        content = parse(path.read_text(encoding="utf-8", errors="replace"))
+        expected = {"version", "iterations", "run", "config"}
+        if not isinstance(content, dict) or set(content) != expected:
+            raise UserError(f"{path} is not a run's: it needs the entries {', '.join(sorted(expected))}. Correct it.")
+        if content["version"] != __version__:
+            raise UserError(
+                f"{path} is of version {content['version']}, this is {__version__}. Use the version that wrote it."
+            )
+        if type(content["iterations"]) is not int:
+            raise UserError(f"{path}: got iterations {content['iterations']!r} where int is needed. Correct the value.")
+        return content
+
+    # -- training -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def open(self, run: RunSettings, thing: Trainable, *, resume: bool, ranks: Ranks = ALONE) -> Iterator[OpenFolder]:
+        """Hold the folder for a training, new or resumed, until it ends.
+
+        Args:
+            run: the run's settings.
+            thing: what is trained.
+            resume: whether the folder holds the run already.
+            ranks: the processes that train together.
+
+        Raises:
+            UserError: the folder is taken or in use, or does not hold the run that is to be resumed.
+        """
+        header = header_of(run, to_plain(thing.config))
+        if resume:
+            self.settings(type(run))
+        else:
+            ranks.once(self._claim)
+        with ExitStack() as stack:
+            ranks.once(lambda: stack.enter_context(self._lock()))
+            folder = OpenFolder(self, run, thing, header, ranks)
+            stack.callback(folder.close)
+            yield folder
+
+    def _claim(self) -> None:
+        """Make the folder of a new run, or refuse one that holds anything."""
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self} is a file. Choose another folder with --out.")
+        # A start that was killed before it had written its config.yaml leaves this one file.
+        if self.path.is_dir() and any(not entry.name.endswith(".partial") for entry in self.path.iterdir()):
+            raise UserError(
+                f"The run folder {self} exists already. Go on with it by --resume {self}, or choose "
+                "another one with --out."
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Hold the folder; refuse it where another process trains in it. A killed process holds nothing."""
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(
+                    f"Another process is training in {self}. Wait for its end, or stop it first."
+                ) from error
+            yield
+        finally:
+            os.close(folder)
+
+
+class OpenFolder:
+    """A run folder that a training holds. Its methods are called by every rank; the first one alone writes.
+
+    Args:
+        folder: the folder.
+        run: the run's settings.
+        thing: what is trained.
+        header: what the checkpoints belong to.
+        ranks: the processes that train together.
+    """
+
+    def __init__(
+        self, folder: RunFolder, run: RunSettings, thing: Trainable, header: dict[str, Any], ranks: Ranks
+    ) -> None:
+        self.folder = folder
+        self.run = run
+        self.thing = thing
+        self._header = header
+        self._ranks = ranks
+        self._checkpoints: CheckpointFolder | None = None
+        self._tracker: Tracker | None = None
+
+    def restore(self, which: str, streams: Streams) -> Standing:
+        """Bring what is trained, and its streams, to a checkpoint, and return where the run stands.
+
+        Raises:
+            UserError: the run has other settings, or there is no such checkpoint.
+        """
+        stored, config = self.folder.settings(type(self.run))
+        if header_of(stored, config) != self._header:
+            raise UserError(
+                f"Got other settings than {self.folder.path / 'config.yaml'} has. Resume with those, or start a new "
+                "run with --out."
+            )
+        path = self.folder.checkpoint(which)
+        if which == "last" and not path.exists() and not path.with_name("previous.pt").exists():
+            if any(row["step"] > stored.checkpoint_every for row in self.folder.progress()):
+                raise UserError(
+                    f"The checkpoints of {self.folder} are gone. Bring them back, or start a new run with --out."
+                )
+            # Killed before its first checkpoint: the run starts again, and comes to the same results.
+            return Standing()
+        payload = load(path, self._header)
+        _fill(self.thing, payload, path)
+        streams.load_state_dict(payload["streams"])
+        return Standing(**{name: payload[name] for name in ("iteration", "totals", "row", "scores")})
+
+    def begin(self, iterations: int, standing: Standing, *, resumed: bool) -> None:
+        """Write config.yaml, and open what is logged to.
+
+        Args:
+            iterations: in the end.
+            standing: where the run stands: what was logged after it is dropped.
+            resumed: whether it goes on; else it is new.
+        """
+        if not self._ranks.first:
+            return
+        content = {
+            "version": __version__,
+            "iterations": iterations,
+            "run": to_plain(self.run),
+            "config": to_plain(self.thing.config),
+        }
+        write_atomically(self.folder.path / "config.yaml", dump(content).encode())
+        self._checkpoints = CheckpointFolder(self.folder.path / "checkpoints")
+        self._tracker = Tracker(self.folder.path, resume_step=standing.iteration if resumed else None)
+
+    def log(self, iteration: int, row: Metrics) -> None:
+        """Write a row to progress.csv and TensorBoard."""
+        if self._tracker is not None:
+            self._tracker.log(iteration, row)
+
+    def save(self, standing: Standing, streams: Streams, *, scored: bool) -> None:
+        """Write a checkpoint.
+
+        Args:
+            standing: where the run stands.
+            streams: its random streams.
+            scored: whether a checkpoint interval is full, whose mean score may make it the best.
+
+        Raises:
+            UserError: the ranks do not have the same parameters.
+        """
+        whole = {"agent": self.thing.state_dict(), "streams": streams.state_dict()}
+        # What is logged must never lag behind the checkpoint: a resumed run does not log it again.
+        if self._tracker is not None:
+            self._tracker.flush()
+        self._ranks.assert_replicated(whole)
+        if self._checkpoints is not None:
+            score = standing.scored() if scored else None
+            self._checkpoints.save({**whole, **vars(standing)}, self._header, score)
+
+    def close(self) -> None:
+        """Flush and close what is logged to."""
+        if self._tracker is not None:
+            self._tracker.close()
+
+
+def header_of(run: RunSettings, config: dict[str, Any]) -> dict[str, Any]:
+    """Return what a checkpoint belongs to.
+
+    Args:
+        run: the run's settings.
+        config: those of what it trains, as plain data.
+    """
+    # How long a run is to be may change from one start to the next.
+    lasting = {name: value for name, value in config.items() if name != "iterations"}
+    return {"version": __version__, **lasting_settings(run), "config": lasting}
+
+
+def _fill(thing: Trainable, payload: dict[str, Any], path: Path) -> None:
+    """Bring what is trained to a checkpoint.
+
+    Raises:
+        UserError: its networks are of other sizes, though the settings are the same: other code wrote it.
+    """
+    try:
+        thing.load_state_dict(payload["agent"])
+    except ValueError as error:
+        raise UserError(f"{path} does not fit: {error}. Use the code that wrote it, or train anew.") from error

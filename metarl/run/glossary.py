@@ -1,0 +1,122 @@
+"""The glossary: what every logged figure means, its unit, and which way is better. Nothing else is logged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from metarl.errors import nearest
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a logged figure means.
+
+    Attributes:
+        meaning: in one sentence.
+        unit: "" for a pure number.
+        good: the direction in which it is better; `-` where neither is.
+    """
+
+    meaning: str
+    unit: str
+    good: Literal["higher", "lower", "-"]
+
+
+GLOSSARY: dict[str, Metric] = {
+    "return/pre": Metric("Mean undiscounted return of the training tasks before adaptation", "reward", "higher"),
+    "return/post": Metric("Mean undiscounted return of the training tasks after adaptation", "reward", "higher"),
+    "return/gain": Metric("What adaptation brings: return/post - return/pre", "reward", "higher"),
+    "return/trial": Metric("Mean undiscounted return of all episodes of a trial together", "reward", "higher"),
+    "update/surrogate_before": Metric("Outer objective at the old parameters", "", "higher"),
+    "update/surrogate_after": Metric("Outer objective at the new parameters", "", "higher"),
+    "update/improvement": Metric("Gain of the outer objective: surrogate_after - surrogate_before", "", "higher"),
+    "update/kl": Metric("Mean KL(old || new) of the adapted policies, over visited states", "nat", "-"),
+    "update/line_search_steps": Metric("Candidates that the line search tried", "", "lower"),
+    "update/accepted": Metric("1 if the line search found a step, 0 if the parameters stayed", "", "higher"),
+    "update/gradient_norm": Metric("Euclidean norm of the outer gradient, before it is shortened", "", "-"),
+    "update/gradient_snr": Metric(
+        "Squared norm of the outer gradient over the variance of that mean over tasks; 1 is what noise alone gives",
+        "",
+        "higher",
+    ),
+    "update/explained_variance": Metric(
+        "Part of the returns' variance that the baseline, or the values, explain", "", "higher"
+    ),
+    "update/steps": Metric("Steps of the optimiser in the update", "", "-"),
+    "update/early_stop": Metric("1 if the update ended early because of its KL", "", "lower"),
+    "update/clipped": Metric("Part of the visited states whose probability ratio is outside the clip range", "", "-"),
+    "update/value_error": Metric("Mean squared error of the values, in variances of the returns", "", "lower"),
+    "update/learning_rate": Metric("Learning rate of the update", "", "-"),
+    "update/entropy_weight": Metric("Weight of the entropy in the objective of the update", "", "-"),
+    "update/move": Metric(
+        "Euclidean norm of the mean way from the parameters to those of the tasks (Reptile)", "", "-"
+    ),
+    "update/outer_step": Metric("Part of that way that the update takes", "", "-"),
+    "policy/std": Metric("Mean standard deviation of the actions", "action", "-"),
+    "policy/entropy": Metric("Mean entropy of the policy's actions, over visited states", "nat", "-"),
+    "inner/rate": Metric("Mean inner rate α over all parameters, where the rates are learned", "", "-"),
+    "reward/<term>": Metric("Mean per step of one term of the reward, after adaptation", "reward", "higher"),
+    "episode/length": Metric("Mean length of the episodes", "step", "-"),
+    "episode/terminated": Metric("Part of the episodes that the task ended before the time limit", "", "-"),
+    "episode/success": Metric("Part of the episodes that met the task's goal at any step", "", "higher"),
+    "env/failures": Metric("Simulations that became invalid so far; each ended its own episode only", "", "lower"),
+    "env/steps": Metric("Environment steps so far", "step", "-"),
+    "time/collect": Metric("Time in collection, per iteration", "s", "lower"),
+    "time/policy": Metric("Part of time/collect spent in the policy", "s", "lower"),
+    "time/adapt": Metric("Time in inner adaptation for collection, per iteration", "s", "lower"),
+    "time/update": Metric("Time in the outer update, per iteration", "s", "lower"),
+    "time/iteration": Metric("Time of the whole iteration", "s", "lower"),
+    "speed/env_steps_per_second": Metric("Environment steps per second of collection", "step/s", "higher"),
+    "adaptation/mean": Metric("Mean return over the tasks after n episodes of experience", "reward", "higher"),
+    "adaptation/lower": Metric("Lower end of the 95% interval of adaptation/mean", "reward", "higher"),
+    "adaptation/upper": Metric("Upper end of the 95% interval of adaptation/mean", "reward", "higher"),
+    "adaptation/iqm": Metric("Interquartile mean return over the tasks after n episodes", "reward", "higher"),
+    "adaptation/success": Metric("Part of the episodes that met the goal after n of experience", "", "higher"),
+    "train/loss": Metric("Mean training loss of the meta-batch, of the kind that the learner has", "", "lower"),
+    "train/accuracy": Metric("Part of the queries of the meta-batch that were answered right", "", "higher"),
+    "validation/accuracy": Metric("Accuracy on fixed episodes of the validation classes", "", "higher"),
+    "validation/loss": Metric("Mean squared error on fixed validation episodes", "", "lower"),
+    "time/validation": Metric("Time of the validation at a checkpoint", "s", "lower"),
+    "test/accuracy": Metric("Mean accuracy over test episodes with n shots", "", "higher"),
+    "test/mse": Metric("Mean squared error over test episodes with n shots", "", "lower"),
+    "test/lower": Metric("Lower end of the 95% interval of test/accuracy or test/mse", "", "-"),
+    "test/upper": Metric("Upper end of the 95% interval of test/accuracy or test/mse", "", "-"),
+    "test/ece": Metric("Expected calibration error of the test, 15 bins", "", "lower"),
+    "steps/accuracy": Metric("Mean accuracy over test episodes after n inner steps", "", "higher"),
+    "steps/mse": Metric("Mean squared error over test episodes after n inner steps", "", "lower"),
+    "steps/lower": Metric("Lower end of the 95% interval of steps/accuracy or steps/mse", "", "-"),
+    "steps/upper": Metric("Upper end of the 95% interval of steps/accuracy or steps/mse", "", "-"),
+    "probe_r2/<parameter>": Metric(
+        "R2 of a linear probe that predicts a task parameter of held-out tasks from the memory after n episodes",
+        "",
+        "higher",
+    ),
+    "probe_accuracy/<parameter>": Metric("Accuracy of such a probe, where the parameter is a choice", "", "higher"),
+    "probe_chance/<parameter>": Metric("Accuracy of the best constant answer, for probe_accuracy", "", "-"),
+    "swap/own": Metric("Mean return of the last episode of a trial with the world's own memory", "reward", "higher"),
+    "swap/other": Metric("The same with the memory of a world with another task", "reward", "-"),
+    "swap/none": Metric("The same with an empty memory", "reward", "-"),
+    "swap/first_action": Metric(
+        "What another task's memory changes of that episode's first action: part of worlds where actions are discrete, "
+        "else mean absolute difference",
+        "",
+        "-",
+    ),
+}
+"""Every tag that may be logged. A part in angle brackets stands for any name."""
+
+
+def look_up(tag: str) -> Metric:
+    """Return the meaning of a tag.
+
+    Raises:
+        ValueError: if the glossary lacks it.
+    """
+    group, _, name = tag.partition("/")
+    for known, metric in GLOSSARY.items():
+        if tag == known or (known.startswith(f"{group}/<") and name and "/" not in name):
+            return metric
+    raise ValueError(
+        f"The metric '{tag}' is not in the glossary (metarl/run/glossary.py); add it there.{nearest(tag, GLOSSARY)}"
+    )

@@ -1,0 +1,108 @@
+"""The settings that runs have: of any run, and of a run of an agent; and runs told apart by them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
+
+from metarl.config import to_plain
+from metarl.errors import UserError, nearest
+
+Thing = TypeVar("Thing")
+
+KINDS = {"agent": ("RL", "metarl"), "learner": ("few-shot", "metarl fewshot")}
+"""Field in which a run names what it trains -> what such a run is called, and the command for it."""
+
+Device = Literal["auto", "cpu", "cuda"]
+Engine = Literal["auto", "cpu", "gpu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings(ABC):
+    """Settings that every run has. A subclass has one of the fields of KINDS."""
+
+    seed: int = 0
+    """Where all randomness comes from."""
+    device: Device = "cpu"
+    """Where the networks live; auto is cuda where there is one."""
+    threads: int = 0
+    """CPU threads; 0 for all cores."""
+    checkpoint_every: int = 10
+    """Iterations from one checkpoint to the next."""
+
+    def __post_init__(self) -> None:
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise UserError(f"Unknown device '{self.device}'.{nearest(self.device, ['auto', 'cpu', 'cuda'])}")
+        if self.seed < 0 or self.threads < 0 or self.checkpoint_every < 1:
+            raise UserError(
+                f"Got seed {self.seed}, threads {self.threads}, checkpoint_every {self.checkpoint_every}; "
+                "allowed are seed and threads from 0, checkpoint_every from 1. Correct the option."
+            )
+
+    passing: ClassVar[tuple[str, ...]] = ("device", "threads", "checkpoint_every")
+    """Fields that may change from one start of a run to the next."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What the run is called while it is shown."""
+
+    @property
+    def command(self) -> str:
+        """The command for runs of this kind."""
+        return next(command for name, (_, command) in KINDS.items() if hasattr(self, name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(RunSettings):
+    """What a run of an agent is, apart from the agent's own settings."""
+
+    family: str = "half-cheetah-vel"
+    """Task family, with its variant after an @ where it is not the default one."""
+    agent: str
+    """Name of the agent."""
+    engine: Engine = "auto"
+    """What steps the worlds: cpu, gpu (mujoco_warp, on the device), or auto: gpu where the device is one."""
+
+    passing: ClassVar[tuple[str, ...]] = (*RunSettings.passing, "engine")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.engine not in ("auto", "cpu", "gpu"):
+            raise UserError(f"Unknown engine '{self.engine}'.{nearest(self.engine, ['auto', 'cpu', 'gpu'])}")
+
+    @property
+    def title(self) -> str:
+        """What the run is called while it is shown."""
+        return f"{self.agent} {self.family}"
+
+
+def lasting_settings(run: RunSettings) -> dict[str, Any]:
+    """Return the settings that a run keeps for life, as plain data."""
+    return {name: value for name, value in to_plain(run).items() if name not in run.passing}
+
+
+def by_settings(things: Sequence[tuple[str, dict[str, Any], Thing]]) -> list[tuple[str, list[Thing]]]:
+    """Group things by name and settings, in the order of the first of every group.
+
+    Args:
+        things: name, settings as plain data, and the thing itself.
+
+    Returns:
+        Labels with groups: the name, with the settings in which it differs from the others of that name.
+    """
+    groups: list[tuple[str, dict[str, Any], list[Thing]]] = []
+    for name, settings, thing in things:
+        alike = [group for known, of, group in groups if (known, of) == (name, settings)]
+        if alike:
+            alike[0].append(thing)
+        else:
+            groups.append((name, settings, [thing]))
+    labels = []
+    for name, settings, _ in groups:
+        others = [of for known, of, _ in groups if known == name]
+        differ = [key for key in settings if any(of.get(key) != settings[key] for of in others)]
+        labels.append(" ".join([name, *(f"{key.replace('_', '-')}={settings[key]}" for key in differ)]))
+    return [(label, group) for label, (_, _, group) in zip(labels, groups, strict=True)]

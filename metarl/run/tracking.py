@@ -1,0 +1,124 @@
+"""Tracking: what is logged goes to TensorBoard and to progress.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+from types import TracebackType
+
+from torch.utils.tensorboard import SummaryWriter
+
+from metarl.errors import UserError
+from metarl.files import write_atomically
+from metarl.run.glossary import look_up
+from metarl.types import Metrics
+
+
+def clear_events(folder: Path, suffix: str) -> None:
+    """Remove the events files with this end of their names from a folder and from the folders in it."""
+    pattern = f"events.out.tfevents.*{suffix}"
+    for earlier in (*folder.glob(pattern), *folder.glob(f"*/{pattern}")):
+        earlier.unlink()
+        # That of an agent which may not be there any more.
+        if earlier.parent != folder and not any(earlier.parent.iterdir()):
+            earlier.parent.rmdir()
+
+
+class Tracker:
+    """Writes metrics to TensorBoard events and to progress.csv, one row a step, in one folder."""
+
+    def __init__(self, folder: Path, resume_step: int | None = None) -> None:
+        """Open the folder.
+
+        Args:
+            folder: where events and progress.csv are written; made where missing.
+            resume_step: go on after this step: what was logged for later steps is dropped. None: a new run.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._csv = folder / "progress.csv"
+        self._columns: list[str] = []
+        if resume_step is not None:
+            rows = [row for row in read_progress(folder) if row["step"] <= resume_step]
+            self._rewrite(rows)
+        self._events = SummaryWriter(
+            str(folder), purge_step=None if resume_step is None else resume_step + 1, flush_secs=10
+        )
+
+    def log(self, step: int, metrics: Metrics) -> None:
+        """Write the metrics of one step.
+
+        Raises:
+            ValueError: if the glossary lacks a tag; nothing is written then.
+        """
+        for tag in metrics:
+            look_up(tag)
+        for tag, value in metrics.items():
+            self._events.add_scalar(tag, value, step)
+        row = {"step": float(step), **metrics}
+        if set(row) <= set(self._columns):
+            with self._csv.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns, lineterminator="\n").writerow(_cells(row))
+        else:
+            self._rewrite([*(read_progress(self._csv.parent) if self._columns else []), row])
+
+    def flush(self) -> None:
+        """Bring everything logged so far to the disk."""
+        self._events.flush()
+        if self._csv.exists():
+            with self._csv.open("rb") as file:
+                os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.flush()
+        self._events.close()
+
+    def __enter__(self) -> Tracker:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _rewrite(self, rows: list[Metrics]) -> None:
+        """Write progress.csv anew, with a column for every tag of `rows`."""
+        self._columns = list(dict.fromkeys(tag for row in rows for tag in row))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(_cells(row) for row in rows)
+        write_atomically(self._csv, text.getvalue().encode())
+
+
+def _cells(row: Metrics) -> dict[str, float | int]:
+    """Return a row as it is written: with a whole number as its step."""
+    return {**row, "step": int(row["step"])}
+
+
+def read_progress(folder: Path) -> list[Metrics]:
+    """Return the rows of progress.csv as numbers; `step` is one of the columns.
+
+    A last row that a killed process left unfinished is dropped.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    path = folder / "progress.csv"
+    if not path.exists():
+        return []
+    try:
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]
+        reader = csv.DictReader(io.StringIO(whole, newline=""))
+        rows = [{tag: float(value) for tag, value in row.items() if value} for row in reader]
+        if not all("step" in row for row in rows):
+            raise ValueError("a row without step")
+    # A surplus value stands in a list, which is no number.
+    except (ValueError, TypeError, csv.Error) as error:
+        raise UserError(
+            f"{path} is damaged ({error}). Correct or remove it; the checkpoints do not need it."
+        ) from error
+    return rows

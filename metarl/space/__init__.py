@@ -1,0 +1,6 @@
+"""What varies between the tasks of a family: parameters, their ranges and splits."""
+
+from metarl.space.parameter import Parameter
+from metarl.space.parameter_space import SPLITS, FixedTasks, ParameterSpace
+
+__all__ = ["SPLITS", "FixedTasks", "Parameter", "ParameterSpace"]
