@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -229,3 +230,8 @@ class Multitask:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the parameters."""
         self.params = load_params(self.params, state["params"])
+
+
+multitask = partial(Multitask, name="multitask")
+oracle = partial(Multitask, name="oracle")
+random = partial(Multitask, name="random")

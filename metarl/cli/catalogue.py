@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from metarl.agents import AGENTS
+from metarl.agents import AGENTS, config_class
 from metarl.config import to_plain
 from metarl.envs import families, get, gymnasium_id
 from metarl.envs.family import Family
@@ -53,8 +53,7 @@ def _describe_parameter(parameter: Parameter) -> dict[str, Any]:
 
 def describe_agent(name: str) -> dict[str, Any]:
     """Return an agent with its options and their defaults as plain data."""
-    config, _, summary = AGENTS[name]
-    return {"name": name, "summary": summary, "options": to_plain(config())}
+    return {"name": name, "summary": AGENTS[name].summary, "options": to_plain(config_class(name)())}
 
 
 def describe_families() -> list[dict[str, Any]]:
@@ -93,8 +92,8 @@ def print_everything(console: Console) -> None:
     console.print(table, highlight=False)
     console.print()
     table = _table("agent", "what it is")
-    for name, (_, _, summary) in AGENTS.items():
-        table.add_row(f"[bold]{name}[/]", escape(summary))
+    for name, agent in AGENTS.items():
+        table.add_row(f"[bold]{name}[/]", escape(agent.summary))
     console.print(table, highlight=False)
     modifiers = " ".join(f"+{word}" for word in MODIFIERS)
     console.print(
