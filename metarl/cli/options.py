@@ -18,11 +18,6 @@ T = TypeVar("T")
 Split = Literal["test", "ood", "train"]
 Which = Literal["last", "best", "previous"]
 
-BAD_INPUT = 2
-"""Exit code after a user error."""
-INTERRUPTED = 130
-"""Exit code of a training that a signal ended early."""
-
 
 def parse(options: type[T], arguments: Sequence[str], prog: str, description: str) -> T:
     """Read a command's options.

@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metarl.cli.evaluate import check_memory, load_runs
 from metarl.cli.options import Which, parse
 from metarl.errors import UserError
 
 if TYPE_CHECKING:
     from metarl.agents.players.roster import Model
-    from metarl.cli.evaluate import TrainedRun
+    from metarl.api.runs import Group, Run
     from metarl.envs.family import Family
     from metarl.types import MetaAgent, Tasks
 
@@ -109,6 +108,7 @@ def play_command(arguments: list[str]) -> int:
 def play(options: PlayOptions) -> dict[str, Any]:
     """Play the trials and return the result as plain data."""
     from metarl.agents.players.roster import ceiling, expected_ceiling, make_player, players
+    from metarl.api.memory import check_memory
     from metarl.envs import make_worlds
     from metarl.evaluation.curve import adaptation_curve
     from metarl.seeding import Streams
@@ -116,17 +116,17 @@ def play(options: PlayOptions) -> dict[str, Any]:
     family, episodes, trained = _who_and_what(options)
     model = model_of(family)
     chosen = options.players or tuple(players(model, episodes))
-    playing: list[tuple[Sequence[MetaAgent], Sequence[TrainedRun]]] = [
-        ([run.agent for run in runs], runs) for runs in trained
+    playing: list[tuple[str, Sequence[MetaAgent], Sequence[Run]]] = [
+        (group.label, [run.agent for run in group.runs], group.runs) for group in trained
     ]
-    playing += [([make_player(name, model, episodes)], []) for name in chosen]
+    playing += [(name, [make_player(name, model, episodes)], ()) for name in chosen]
     asked = f"--tasks {options.tasks} for trials of {episodes} episodes"
     check_memory(family, options.tasks, asked, more=options.tasks * episodes * RETURN_BYTES)
     tasks = fresh_tasks(family, options.tasks, options.seed)
     worlds = make_worlds(family, options.tasks)
     published = PUBLISHED.get((family.full_name, episodes), {})
     rows = []
-    for agents, runs in playing:
+    for label, agents, runs in playing:
         curves = [
             adaptation_curve(
                 agent,
@@ -143,7 +143,6 @@ def play(options: PlayOptions) -> dict[str, Any]:
         totals = returns.sum(0)
         mean, margin = float(totals.mean()), 1.96 * float(totals.std()) / math.sqrt(len(totals))
         name = agents[0].name
-        label = runs[0].label if runs else name
         rows.append(
             {
                 "player": label,
@@ -169,20 +168,19 @@ def play(options: PlayOptions) -> dict[str, Any]:
     }
 
 
-def _who_and_what(options: PlayOptions) -> tuple[Family, int, list[list[TrainedRun]]]:
+def _who_and_what(options: PlayOptions) -> tuple[Family, int, list[Group]]:
     """Return the family, the episodes of a trial, and the trained runs by agent.
 
     Raises:
         UserError: the runs do not fit one another, or the options; or an agent has no memory.
     """
-    import torch
-
+    from metarl.api.runs import grouped
     from metarl.envs import get
 
-    trained = load_runs(options.runs, options.checkpoint, torch.device("cpu"))
+    trained = grouped(options.runs, options.checkpoint)
     if not trained:
         return get(options.family or "bandit"), options.episodes or 10, []
-    first = trained[0][0]
+    first = trained[0].runs[0]
     family, episodes = first.family, first.agent.trial
     if options.family is not None and get(options.family) is not family:
         raise UserError(
@@ -193,7 +191,7 @@ def _who_and_what(options: PlayOptions) -> tuple[Family, int, list[list[TrainedR
             f"Got --episodes {options.episodes} for {first.folder}, which was trained for trials of {episodes}. Leave "
             "it out."
         )
-    for run, *_ in trained:
+    for run in (group.runs[0] for group in trained):
         if run.agent.pools:
             raise UserError(
                 f"Got {run.folder}, a run of '{run.agent.name}', which has no memory of a trial. Give runs of rl2, or "

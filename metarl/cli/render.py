@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from metarl.cli.evaluate import draw_tasks, load_agent
 from metarl.cli.options import Split, Which, parse
 from metarl.errors import UserError, nearest
 
@@ -88,17 +87,16 @@ def render_command(arguments: list[str]) -> int:
 
     import torch
 
-    from metarl.agents import config_class, make
+    from metarl.api.runs import load, untrained
     from metarl.envs import families, get
     from metarl.envs.registry import is_family
-    from metarl.seeding import Streams
 
     if Path(options.source).is_dir():
-        family, agent, _ = load_agent(Path(options.source), options.checkpoint, torch.device("cpu"))
+        run = load(options.source, options.checkpoint)
+        family, agent = run.family, run.agent
     elif is_family(options.source):
         family = get(options.source)
-        config = config_class("random")()
-        agent = make("random", config, family.spec(), Streams(options.seed), torch.device("cpu"))
+        agent = untrained(family, options.seed, torch.device("cpu"))
     else:
         choices = nearest(options.source, families())
         raise UserError(f"'{options.source}' is neither a run folder nor a family.{choices}")
@@ -133,6 +131,7 @@ def _out(options: RenderOptions) -> Path:
 
 def _grid(family: Family, agent: Any, options: RenderOptions, out: Path) -> None:
     """Draw many tasks side by side: their starts, or whole episodes as a film."""
+    from metarl.api.runs import draw_tasks
     from metarl.envs import make_worlds
     from metarl.envs.draw import make_painter
     from metarl.evaluation.film import play, save_gif, save_png, stride_of
@@ -158,46 +157,14 @@ def _grid(family: Family, agent: Any, options: RenderOptions, out: Path) -> None
 
 def _before_and_after(family: Family, agent: Any, options: RenderOptions, out: Path) -> None:
     """Film one task before and after adaptation; only once with a policy that was never trained."""
-    from metarl.envs import make_worlds
-    from metarl.envs.draw import make_painter
-    from metarl.evaluation.film import play, save_gif, stride_of
-    from metarl.learning.rollout import collect
+    from metarl.api.film import before_and_after
+    from metarl.evaluation.film import save_gif
     from metarl.run.progress import rounded
-    from metarl.seeding import Streams
 
     steps, episodes = _practice(agent, options)
     task = _one_task(family, options)
-    worlds = make_worlds(family, 1)
-    painter = make_painter(worlds, options.width, options.height)
-    learner, clips = agent.start(task), []
-    if agent.name == "random":
-        captions = ["untrained policy"]
-    elif agent.pools:
-        plural = "s" if steps > 1 else ""
-        captions = ["before adaptation", f"after {steps} step{plural} on {steps * episodes} episodes"]
-    else:
-        captions = [f"episode {number} of the trial" for number in (1, steps + 1)]
-    for caption in captions:
-        if clips:
-            generator = Streams(options.seed)["evaluation"]
-            # A trial goes on in its own world, and the first of its episodes has been played.
-            practice = make_worlds(family, episodes) if agent.pools else worlds
-            for _ in range(steps if agent.pools else steps - 1):
-                experience = collect(practice, learner.policy, task, episodes, generator, new_trial=agent.pools)
-                learner = learner.learn(experience)
-        # The same start and noise for every clip.
-        noise = Streams(options.seed)["render"]
-        clips += play(
-            worlds,
-            learner.policy,
-            task,
-            noise,
-            painter,
-            stride=stride_of(family.step_seconds),
-            captions=[caption],
-            new_trial=agent.pools or not clips,
-        )
-    painter.close()
+    size = (options.width, options.height)
+    clips = before_and_after(agent, family, task, steps=steps, episodes=episodes, seed=options.seed, size=size)
     save_gif(out, clips, f"{agent.name}, {family.full_name}, {_in_words(family, task)}", len(clips))
     for clip in clips:
         print(f"{clip.caption}: return {rounded(clip.returns[-1])[0]}")
@@ -222,6 +189,8 @@ def _practice(agent: Any, options: RenderOptions) -> tuple[int, int]:
 
 def _one_task(family: Family, options: RenderOptions) -> Tasks:
     """Return the task that `--task` names."""
+    from metarl.api.runs import draw_tasks
+
     if options.task.isdecimal() and int(options.task) < options.tasks:
         return draw_tasks(family, options.tasks, options.split, options.seed).select([int(options.task)])
     with contextlib.suppress(json.JSONDecodeError):

@@ -105,11 +105,10 @@ def stride_of(step_seconds: float) -> int:
     return max(1, round(FRAME_SECONDS / step_seconds))
 
 
-def save_gif(path: Path, clips: Sequence[Clip], title: str, columns: int) -> None:
-    """Write clips side by side as an endless GIF; one that ends early keeps its last picture.
+def to_gif(clips: Sequence[Clip], title: str, columns: int) -> bytes:
+    """Return clips side by side as an endless GIF; one that ends early keeps its last picture.
 
     Args:
-        path: the file, in a folder that is made where missing.
         clips: at least one, all of the same size.
         title: of the whole film.
         columns: clips in a row.
@@ -122,19 +121,24 @@ def save_gif(path: Path, clips: Sequence[Clip], title: str, columns: int) -> Non
     durations = [round(1000 * FRAME_SECONDS)] * (length - 1) + [round(1000 * LAST_SECONDS)]
     buffer = io.BytesIO()
     film[0].save(buffer, "GIF", save_all=True, append_images=film[1:], duration=durations, loop=0)
-    _write(path, buffer)
+    return buffer.getvalue()
+
+
+def save_gif(path: Path, clips: Sequence[Clip], title: str, columns: int) -> None:
+    """Write clips as a GIF into a folder that is made where missing; arguments as in `to_gif`."""
+    _write(path, to_gif(clips, title, columns))
 
 
 def save_png(path: Path, clips: Sequence[Clip], title: str, columns: int) -> None:
-    """Write the first pictures of clips side by side as a PNG; arguments as in `save_gif`."""
+    """Write the first pictures of clips side by side as a PNG; arguments as in `to_gif`."""
     buffer = io.BytesIO()
     compose(clips, title, columns, None).save(buffer, "PNG", optimize=True)
-    _write(path, buffer)
+    _write(path, buffer.getvalue())
 
 
-def _write(path: Path, buffer: io.BytesIO) -> None:
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, content)
 
 
 def compose(clips: Sequence[Clip], title: str, columns: int, index: int | None) -> Image.Image:

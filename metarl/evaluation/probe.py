@@ -20,30 +20,23 @@ intervals over tasks (see metarl/evaluation/statistics.py).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from jaxtyping import Float
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from metarl.errors import UserError
+from metarl.evaluation.remembering import Remembering, begin, in_turn
 from metarl.evaluation.statistics import Interval, bootstrap_interval, mean, r_squared
-from metarl.files import write_atomically
+from metarl.evaluation.swap import compare, last_episodes_in_turn
 from metarl.learning.rollout import collect
-from metarl.run.glossary import look_up
-from metarl.run.progress import rounded
 from metarl.seeding import Streams
 from metarl.space.parameter import Parameter
 from metarl.space.parameter_space import ParameterSpace
-from metarl.types import BatchEnv, MemoryPolicy, MetaAgent, Tasks, Trajectories
-from metarl.version import __version__
+from metarl.types import BatchEnv, MetaAgent, Tasks
 
 FIT_SHARE = 2
 """Training tasks that a probe is fitted to, for each task that it is scored on."""
@@ -55,23 +48,6 @@ MOST_COMPONENTS = 6
 """Vectors with more components have one score, the mean over them."""
 PENALTIES = tuple(10.0 ** (power / 2) for power in range(-8, 9))
 """Ridge penalties to choose from, as parts of the number of tasks; features have variance 1."""
-MEMORIES = ("own", "other", "none")
-"""Whose memory a world has in the last episode."""
-EVENTS_SUFFIX = ".probe"
-"""End of the name of the events file, which the next probe into the same folder replaces."""
-
-
-@runtime_checkable
-class Remembering(MemoryPolicy, Protocol):
-    """A policy whose memory can be looked into and carried to other worlds."""
-
-    def look(self, observation: Float[Tensor, "B O"]) -> tuple[Float[Tensor, "B H"], object]:
-        """Return what the memory gives at an observation (and the memory after it), and stay as before."""
-        ...
-
-    def carried(self, order: Int[Tensor, " B"]) -> Remembering:
-        """Return the policy with the memory of world `order[i]` in world i; this one keeps its own."""
-        ...
 
 
 def probe_tasks(space: ParameterSpace, split: str, count: int, streams: Streams) -> tuple[Tasks, Tasks]:
@@ -131,8 +107,8 @@ def probe(
     scores = _scores(space, looks, fit, tasks, bootstrap)
     swap = None
     if last > 1:
-        played = [_last_episodes_in_turn(agent, env, tasks, generator) for agent, generator in by_agent]
-        swap = {"episodes": last - 1, "discrete": discrete, **_compare(played, bootstrap, discrete=discrete)}
+        played = [last_episodes_in_turn(agent, env, tasks, generator) for agent, generator in by_agent]
+        swap = {"episodes": last - 1, "discrete": discrete, **compare(played, bootstrap, discrete=discrete)}
     return {
         "agent": agents[0].name,
         "family": space.family,
@@ -146,29 +122,11 @@ def probe(
     }
 
 
-def _begin(agent: MetaAgent, tasks: Tasks) -> Remembering:
-    """Return the agent's policy for new tasks, of which it remembers nothing."""
-    policy = agent.start(tasks).policy
-    if not isinstance(policy, Remembering):
-        raise UserError(f"Got --probe for '{agent.name}', which has no memory. Probe a run of an agent that has: rl2.")
-    return policy
-
-
-def _in_turn(tasks: Tasks, worlds: int) -> Iterator[tuple[Tasks, int]]:
-    """Yield the tasks, one for each world at a time, and how many of these count: the rest only fill the worlds."""
-    for start in range(0, len(tasks), worlds):
-        rows = torch.arange(start, start + worlds) % len(tasks)
-        yield tasks.select(rows), min(worlds, len(tasks) - start)
-
-
-# -- probe ------------------------------------------------------------------------------------------------------------
-
-
 def memories(agent: MetaAgent, env: BatchEnv, tasks: Tasks, generator: torch.Generator) -> Float[Tensor, "X M H"]:
     """Return what the memory gives after 0, 1, ... n episodes with each task (X = n + 1), at the start of the next."""
     parts = []
-    for some, count in _in_turn(tasks, env.num_worlds):
-        policy = _begin(agent, some)
+    for some, count in in_turn(tasks, env.num_worlds):
+        policy = begin(agent, some)
         env.set_tasks(some)
         looks = [_look(policy, env.reset(generator))]
         for _ in range(agent.trial):
@@ -290,180 +248,3 @@ def _score(
 
 
 # -- swap -------------------------------------------------------------------------------------------------------------
-
-
-def _last_episodes_in_turn(
-    agent: MetaAgent, env: BatchEnv, tasks: Tasks, generator: torch.Generator
-) -> dict[str, dict[str, Tensor]]:
-    """Return return, first action and, where there is such a thing, success of `last_episodes`, one row a task."""
-    parts: dict[str, dict[str, list[Tensor]]] = {whose: {} for whose in MEMORIES}
-    for some, count in _in_turn(tasks, env.num_worlds):
-        for whose, episode in last_episodes(agent, env, some, generator).items():
-            rows = {"return": episode.returns, "first_action": episode.actions[:, :, 0]}
-            if episode.success is not None:
-                rows["success"] = episode.success
-            for name, values in rows.items():
-                parts[whose].setdefault(name, []).append(values.squeeze(1)[:count].double())
-    return {whose: {name: torch.cat(part) for name, part in by_name.items()} for whose, by_name in parts.items()}
-
-
-def _compare(
-    played: Sequence[dict[str, dict[str, Tensor]]], generator: torch.Generator, *, discrete: bool
-) -> dict[str, Any]:
-    """Return the figures of the last episodes of S training seeds with each memory, and their differences."""
-    by_memory = {
-        whose: {name: torch.stack([one[whose][name] for one in played]) for name in played[0][whose]}
-        for whose in MEMORIES
-    }
-    # Policy noise is the same with both memories: what differs between the actions is due to the memory.
-    own, other = (by_memory[whose].pop("first_action") for whose in ("own", "other"))
-    del by_memory["none"]["first_action"]
-    change = (own != other).any(2).double() if discrete else (own.clamp(-1, 1) - other.clamp(-1, 1)).abs().mean(2)
-    for whose in MEMORIES[1:]:
-        by_memory[f"own_minus_{whose}"] = {
-            name: values - by_memory[whose][name] for name, values in by_memory["own"].items()
-        }
-    figures: dict[str, Any] = {
-        row: {name: asdict(bootstrap_interval(values, mean, generator)) for name, values in by_name.items()}
-        for row, by_name in by_memory.items()
-    }
-    return figures | {"first_action": asdict(bootstrap_interval(change, mean, generator))}
-
-
-def last_episodes(agent: MetaAgent, env: BatchEnv, tasks: Tasks, generator: torch.Generator) -> dict[str, Trajectories]:
-    """Play the trials three times, the same up to the last episode, which is played with each of `MEMORIES`."""
-    order = partners(tasks)
-    start = generator.get_state()
-    played = {}
-    for whose in MEMORIES:
-        generator.set_state(start)
-        policy = _begin(agent, tasks)
-        env.set_tasks(tasks)
-        for _ in range(agent.trial - 1):
-            collect(env, policy, tasks, 1, generator, new_trial=False)
-        if whose == "other":
-            policy = policy.carried(order)
-        elif whose == "none":
-            policy = _begin(agent, tasks)
-        played[whose] = collect(env, policy, tasks, 1, generator, new_trial=False)
-    return played
-
-
-def partners(tasks: Tasks) -> Int[Tensor, " M"]:
-    """Return for every task the next one, round the end, that differs from it.
-
-    Raises:
-        UserError: all are the same.
-    """
-    here = torch.arange(len(tasks))
-    found = torch.full_like(here, -1)
-    for shift in range(1, len(tasks)):
-        there = here.roll(-shift)
-        differs = [(value != value[there]).reshape(len(tasks), -1).any(1) for value in tasks.values.values()]
-        found = torch.where((found < 0) & torch.stack(differs).any(0), there, found)
-        if bool((found >= 0).all()):
-            return found
-    raise UserError(f"All {len(tasks)} tasks of {tasks.family} are the same. Ask for more, or use another --split.")
-
-
-# -- report -----------------------------------------------------------------------------------------------------------
-
-
-def tables(result: dict[str, Any], kind: str) -> Iterator[Table | str]:
-    """Yield a result for the terminal, within 80 columns: tables, and lines of text.
-
-    Args:
-        result: of `probe`.
-        kind: of tasks, in words.
-    """
-    scores, swap = result["probe"], result["swap"]
-    last = result["episodes"]
-    table = _table(f"{result['agent']}, {result['tasks']} {kind}: what its memory tells a linear probe")
-    table.add_column("parameter", overflow="fold")
-    has_choice = any(score["score"] == "accuracy" for score in scores)
-    headers = ["score", *(["chance"] if has_choice else []), "before", "1 episode", f"{last} episodes"]
-    for header in headers[: len(headers) - (last == 1)]:
-        table.add_column(header, justify="right", no_wrap=True)
-    for score in scores:
-        points = score["points"]
-        many = f" ×{score['components']}" if score["components"] > 1 else ""
-        if many:
-            table.caption = "Of a vector with ×n components: the mean of their scores."
-        chance = "" if score["chance"] is None else f"{score['chance']:.2f}"
-        later = [_interval(point, 2) for point in (points[1], points[-1])[: 1 + (last > 1)]]
-        cells = [score["score"], *([chance] if has_choice else []), f"{points[0]['estimate']:.2f}"]
-        table.add_row(score["parameter"] + many, *cells, *later)
-    yield table
-    if swap is None:
-        yield "No swap of memories: the trials that this agent was trained on have one episode."
-        return
-    table = _table(f"Episode {last} with other memories")
-    table.add_column("memory", no_wrap=True)
-    table.add_column("return \\[95%]", justify="right", no_wrap=True)
-    if "success" in swap["own"]:
-        table.add_column("success \\[95%]", justify="right", no_wrap=True)
-    names = {"own": "its own", "other": "another task's", "none": "none"}
-    names |= {"own_minus_other": "own - another task's", "own_minus_none": "own - none"}
-    for row, name in names.items():
-        figures = [_interval(swap[row][figure]) for figure in ("return", "success") if figure in swap[row]]
-        table.add_row(name, *figures, end_section=row == "none")
-    yield table
-    change = _interval(swap["first_action"], 2)
-    if swap["discrete"]:
-        yield f"Another task's memory changes {change} of the first actions."
-    else:
-        yield f"Another task's memory moves the first action by {change} (of -1..1)."
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        caption_justify="left",
-        box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-
-
-def _interval(figure: dict[str, Any], decimals: int | None = None) -> str:
-    """Return an estimate with its interval, to so many decimals, or to three digits."""
-    values = [figure[key] for key in ("estimate", "lower", "upper")]
-    estimate, lower, upper = rounded(*values) if decimals is None else (f"{value:.{decimals}f}" for value in values)
-    return f"{estimate} \\[{lower}, {upper}]"
-
-
-def write(results: Sequence[dict[str, Any]], folder: Path) -> None:
-    """Write probe.json, and TensorBoard events in a folder for each agent, in place of earlier ones.
-
-    Without results the earlier ones go all the same: they belong to another evaluation.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if results:
-        content = {"version": __version__, "results": list(results)}
-        write_atomically(folder / "probe.json", (json.dumps(content, indent=2) + "\n").encode())
-    else:
-        (folder / "probe.json").unlink(missing_ok=True)
-    for earlier in folder.glob(f"*/events.out.tfevents.*{EVENTS_SUFFIX}"):
-        earlier.unlink()
-    for result in results:
-        with SummaryWriter(str(folder / result["agent"]), filename_suffix=EVENTS_SUFFIX) as events:
-            for tag, value, episodes in _scalars(result):
-                look_up(tag)
-                events.add_scalar(tag, value, episodes)
-
-
-def _scalars(result: dict[str, Any]) -> Iterator[tuple[str, float, int]]:
-    """Yield tag, figure and episodes of experience."""
-    for score in result["probe"]:
-        # TensorBoard takes no brackets.
-        name = score["parameter"].replace("[", "_").rstrip("]")
-        for point in score["points"]:
-            yield f"probe_{score['score'].lower()}/{name}", point["estimate"], point["episodes"]
-            if score["chance"] is not None:
-                yield f"probe_chance/{name}", score["chance"], point["episodes"]
-    swap = result["swap"]
-    if swap is not None:
-        for whose in MEMORIES:
-            yield f"swap/{whose}", swap[whose]["return"]["estimate"], swap["episodes"]
-        yield "swap/first_action", swap["first_action"]["estimate"], swap["episodes"]

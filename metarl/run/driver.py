@@ -95,7 +95,7 @@ def train(
         standing = folder.restore(checkpoint, streams) if resume else Standing()
         standing.totals = dict.fromkeys(totals, 0.0) | standing.totals
         started = standing.iteration
-        folder.begin(max(iterations, started), standing, resumed=resume)
+        folder.begin(max(iterations, started), standing, score, resumed=resume)
         stack.enter_context(torch_threads(resolve_threads(run.threads)))
         display = stack.enter_context(
             open_display(

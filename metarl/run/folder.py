@@ -256,12 +256,13 @@ class OpenFolder:
         streams.load_state_dict(payload["streams"])
         return Standing(**{name: payload[name] for name in ("iteration", "totals", "row", "scores")})
 
-    def begin(self, iterations: int, standing: Standing, *, resumed: bool) -> None:
+    def begin(self, iterations: int, standing: Standing, score: str, *, resumed: bool) -> None:
         """Write config.yaml, and open what is logged to.
 
         Args:
             iterations: in the end.
             standing: where the run stands: what was logged after it is dropped.
+            score: the figure by which the best checkpoint is chosen.
             resumed: whether it goes on; else it is new.
         """
         if not self._ranks.first:
@@ -275,6 +276,8 @@ class OpenFolder:
         write_atomically(self.folder.path / "config.yaml", dump(content).encode())
         self._checkpoints = CheckpointFolder(self.folder.path / "checkpoints")
         self._tracker = Tracker(self.folder.path, resume_step=standing.iteration if resumed else None)
+        if not resumed:
+            self._tracker.describe({"run": content["run"], "config": content["config"]}, [score])
 
     def log(self, iteration: int, row: Metrics) -> None:
         """Write a row to progress.csv and TensorBoard."""

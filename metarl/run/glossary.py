@@ -73,6 +73,8 @@ GLOSSARY: dict[str, Metric] = {
     "adaptation/upper": Metric("Upper end of the 95% interval of adaptation/mean", "reward", "higher"),
     "adaptation/iqm": Metric("Interquartile mean return over the tasks after n episodes", "reward", "higher"),
     "adaptation/success": Metric("Part of the episodes that met the goal after n of experience", "", "higher"),
+    "adaptation/picture": Metric("Picture of the adaptation curves: the content of adaptation.png", "", "-"),
+    "adaptation/film": Metric("Film of the first task before and after adaptation, from the same start", "", "-"),
     "train/loss": Metric("Mean training loss of the meta-batch, of the kind that the learner has", "", "lower"),
     "train/accuracy": Metric("Part of the queries of the meta-batch that were answered right", "", "higher"),
     "validation/accuracy": Metric("Accuracy on fixed episodes of the validation classes", "", "higher"),
@@ -118,5 +120,5 @@ def look_up(tag: str) -> Metric:
         if tag == known or (known.startswith(f"{group}/<") and name and "/" not in name):
             return metric
     raise ValueError(
-        f"The metric '{tag}' is not in the glossary (metarl/run/glossary.py); add it there.{nearest(tag, GLOSSARY)}"
+        f"The metric '{tag}' is not in glossary.GLOSSARY; add it there.{nearest(tag, GLOSSARY)}"
     )

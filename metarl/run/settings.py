@@ -12,6 +12,8 @@ from metarl.errors import UserError, nearest
 
 Thing = TypeVar("Thing")
 
+DEFAULT_FAMILY = "half-cheetah-vel"
+"""What is trained on where no family is named."""
 KINDS = {"agent": ("RL", "metarl"), "learner": ("few-shot", "metarl fewshot")}
 """Field in which a run names what it trains -> what such a run is called, and the command for it."""
 
@@ -59,7 +61,7 @@ class RunSettings(ABC):
 class RunConfig(RunSettings):
     """What a run of an agent is, apart from the agent's own settings."""
 
-    family: str = "half-cheetah-vel"
+    family: str = DEFAULT_FAMILY
     """Task family, with its variant after an @ where it is not the default one."""
     agent: str
     """Name of the agent."""

@@ -5,10 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
 
 from metarl.errors import UserError
 from metarl.files import write_atomically
@@ -24,6 +29,32 @@ def clear_events(folder: Path, suffix: str) -> None:
         # That of an agent which may not be there any more.
         if earlier.parent != folder and not any(earlier.parent.iterdir()):
             earlier.parent.rmdir()
+
+
+def add_picture(events: SummaryWriter, tag: str, content: bytes) -> None:
+    """Write a PNG, or a GIF that moves, as it is.
+
+    Args:
+        events: where to.
+        tag: of the glossary.
+        content: of the file.
+
+    Raises:
+        ValueError: the glossary lacks the tag.
+    """
+    look_up(tag)
+    with Image.open(io.BytesIO(content)) as picture:
+        width, height = picture.size
+    # The generated classes have no types.
+    summary = import_module("tensorboard.compat.proto.summary_pb2").Summary
+    image = summary.Image(height=height, width=width, colorspace=3, encoded_image_string=content)
+    _add(events, summary(value=[summary.Value(tag=tag, image=image)]))
+
+
+def _add(events: SummaryWriter, summary: Any) -> None:
+    """Write what a SummaryWriter has no method for."""
+    assert events.file_writer is not None
+    events.file_writer.add_summary(summary)
 
 
 class Tracker:
@@ -45,6 +76,17 @@ class Tracker:
         self._events = SummaryWriter(
             str(folder), purge_step=None if resume_step is None else resume_step + 1, flush_secs=10
         )
+
+    def describe(self, settings: Mapping[str, Any], figures: Sequence[str]) -> None:
+        """Write the settings of the run for TensorBoard's table of hyperparameters.
+
+        Args:
+            settings: plain data; nested names are joined with dots.
+            figures: tags that stand beside them, with their latest values.
+        """
+        flat = dict(_flattened(settings))
+        for summary in hparams(flat, dict.fromkeys(figures, 0.0)):
+            _add(self._events, summary)
 
     def log(self, step: int, metrics: Metrics) -> None:
         """Write the metrics of one step.
@@ -91,6 +133,15 @@ class Tracker:
         writer.writeheader()
         writer.writerows(_cells(row) for row in rows)
         write_atomically(self._csv, text.getvalue().encode())
+
+
+def _flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | int | float | str]]:
+    """Yield dotted names with values that TensorBoard can hold: numbers and text."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value if isinstance(value, bool | int | float | str) else str(value)
 
 
 def _cells(row: Metrics) -> dict[str, float | int]:

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from metarl.agents import AGENTS
-from metarl.cli import main as cli
 from metarl.cli import options as cli_options
+from metarl.cli import train as cli_train
 from metarl.cli.main import main
 from metarl.envs import families
 from metarl.evaluation.film import Clip, compose
@@ -284,7 +284,7 @@ def test_help_explains(line: str, says: list[str], capsys: pytest.CaptureFixture
 
 def test_help_needs_neither_torch_nor_mujoco() -> None:
     program = (
-        "import sys; from metarl.cli import main\n"
+        "import sys; from metarl.cli.main import main\n"
         "try: main(['evaluate', '--help'])\n"
         "except SystemExit: print(sorted({'torch', 'mujoco'} & set(sys.modules)))"
     )
@@ -304,7 +304,7 @@ def test_module_runs_as_the_command() -> None:
 
 
 def test_options_are_those_of_the_run() -> None:
-    options = {field.name: field.default for field in dataclasses.fields(cli.TrainOptions)}
+    options = {field.name: field.default for field in dataclasses.fields(cli_train.TrainOptions)}
     defaults = {field.name: field.default for field in dataclasses.fields(settings.RunConfig)}
     assert set(options) - set(defaults) == {"out", "json"}
     assert set(defaults) - set(options) == {"agent"}

@@ -20,18 +20,10 @@ from torch.utils.tensorboard import SummaryWriter
 from metarl.agents import config_class, make
 from metarl.envs import get, make_worlds
 from metarl.errors import UserError
-from metarl.evaluation.curve import (
-    MOST_ROWS,
-    Curve,
-    Entry,
-    Evaluation,
-    adaptation_curve,
-    summarise,
-    table,
-    task_kind,
-    write,
-)
+from metarl.evaluation.curve import Curve, Entry, Evaluation, adaptation_curve
 from metarl.evaluation.plot import draw
+from metarl.evaluation.report import MOST_ROWS, table, write
+from metarl.evaluation.summary import summarise, task_kind
 from metarl.learning.rollout import collect
 from metarl.run.progress import figures, rounded
 from metarl.seeding import Streams

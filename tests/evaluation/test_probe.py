@@ -19,19 +19,11 @@ from metarl.cli.main import main
 from metarl.envs import get, make_worlds
 from metarl.envs.family import Family, Observable, TorchFamily, with_horizon
 from metarl.errors import UserError
-from metarl.evaluation.probe import (
-    PENALTIES,
-    Remembering,
-    Ridge,
-    last_episodes,
-    memories,
-    partners,
-    probe,
-    probe_tasks,
-    tables,
-    write,
-)
+from metarl.evaluation.probe import PENALTIES, Ridge, memories, probe, probe_tasks
+from metarl.evaluation.probe_report import tables, write
+from metarl.evaluation.remembering import Remembering
 from metarl.evaluation.statistics import r_squared
+from metarl.evaluation.swap import last_episodes, partners
 from metarl.seeding import Streams
 from metarl.space.parameter_space import Parameter, ParameterSpace
 from metarl.types import Tasks

@@ -14,7 +14,7 @@ from metarl.run import allocator
 CHURN = """
 import resource, sys
 import torch
-from metarl.allocator import keep_freed_memory
+from metarl.run.allocator import keep_freed_memory
 
 if sys.argv[1] == "keep" and not keep_freed_memory():
     sys.exit(3)

@@ -1,0 +1,1 @@
+"""What Python gets from `import metarl`, and what the command line stands on."""

@@ -1,0 +1,322 @@
+"""Evaluating trained agents from Python: what `metarl evaluate` does."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from metarl.api.film import FILM_SIZE, before_and_after
+from metarl.api.memory import check_memory
+from metarl.api.runs import Checkpoint, Group, Run, check_family, draw_tasks, grouped, untrained
+from metarl.devices import resolve_device
+from metarl.envs import make_worlds
+from metarl.envs.family import Family
+from metarl.envs.worlds import Worlds
+from metarl.errors import UserError
+from metarl.evaluation import probe as probing
+from metarl.evaluation import probe_report, report
+from metarl.evaluation.curve import Curve, Entry, Evaluation, adaptation_curve
+from metarl.evaluation.film import to_gif
+from metarl.evaluation.plot import draw, to_png
+from metarl.evaluation.summary import summarise
+from metarl.run.settings import Device, Engine
+from metarl.seeding import Streams
+from metarl.types import MetaAgent, Tasks
+
+Split = Literal["test", "ood", "train"]
+Runs = Run | Path | str | Sequence[Run | Path | str]
+"""A run or several: folders, or what `metarl.train` and `metarl.load` return."""
+
+RANDOM_NETWORKS = 5
+"""Untrained networks behind `random`."""
+STEPS = 3
+"""Adaptation steps of an agent that pools, where no number is given."""
+TRIALS, MOST_TRIALS = 400, 10
+"""Parallel trials of all tasks together, and most of one task, where no agent says how many episodes it learns from."""
+BOOTSTRAP_BYTES = 60_000
+"""Memory that an interval needs for a task and training seed: 2,000 resamples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptation:
+    """Adaptation curves of some agents on the same tasks: what `metarl.evaluate` returns. A notebook shows its picture.
+
+    Shapes: X points of a curve, S training seeds, M tasks.
+    """
+
+    evaluation: Evaluation = field(repr=False)
+    """All that was measured, return by return."""
+    summary: dict[str, Any] = field(repr=False)
+    """Means, intervals, gains and the gap closed as plain data: the content of adaptation.json."""
+    probes: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    """What the agents' memories know, where that was asked for: the content of probe.json."""
+    films: dict[str, bytes] = field(default_factory=dict, repr=False)
+    """Agent -> GIF of the first task before and after adaptation, where films were asked for and could be drawn."""
+
+    @property
+    def agents(self) -> list[str]:
+        """What the agents are called, in the order of the runs."""
+        return [entry.agent for entry in self.evaluation.entries]
+
+    def arrays(self, agent: str | None = None) -> dict[str, np.ndarray]:
+        """Return the curve of an agent as arrays, float64.
+
+        Args:
+            agent: one of `agents`; the first one if None.
+
+        Returns:
+            `episodes` [X] of experience before each point; `mean`, `lower`, `upper` [X] with the 95% interval; `iqm`
+            [X]; `returns` [X, S, M], undiscounted, mean over the parallel episodes; and where the family has a goal
+            `success` [X], the part of the episodes that met it.
+
+        Raises:
+            UserError: there is no such agent.
+        """
+        names = self.agents
+        if agent is not None and agent not in names:
+            raise UserError(f"Unknown agent '{agent}'. Choose from: {', '.join(names)}.")
+        number = 0 if agent is None else names.index(agent)
+        points = self.summary["agents"][number]["points"]
+        keys = ["episodes", "mean", "lower", "upper", "iqm"]
+        if points[0]["success"] is not None:
+            keys.append("success")
+        columns = {key: np.array([point[key] for point in points], dtype=np.float64) for key in keys}
+        return {**columns, "returns": self.evaluation.entries[number].returns.numpy()}
+
+    def table(self) -> Table:
+        """Return the curves as a table for `rich`; `print(curve)` shows it too."""
+        return report.table(self.summary)
+
+    def figure(self) -> Figure:
+        """Return the curves as a matplotlib figure."""
+        return draw(self.summary)
+
+    def write(self, folder: Path | str) -> None:
+        """Write adaptation.csv, .json and .png, TensorBoard events, and probe.json, in place of earlier ones."""
+        report.write(self.evaluation, self.summary, Path(folder), films=self.films)
+        probe_report.write(self.probes, Path(folder))
+
+    def __str__(self) -> str:
+        text = io.StringIO()
+        Console(file=text, width=80).print(self.table())
+        return text.getvalue().rstrip()
+
+    def _repr_png_(self) -> bytes:
+        return to_png(self.figure())
+
+
+def evaluate(
+    runs: Runs,
+    *,
+    split: Split = "test",
+    tasks: int = 40,
+    steps: int | None = None,
+    episodes: int | None = None,
+    checkpoint: Checkpoint = "last",
+    oracle: Runs = (),
+    random: bool = False,
+    probe: bool = False,
+    probe_tasks: int = 256,
+    film: bool = False,
+    seed: int = 0,
+    out: Path | str | None = None,
+    device: Device = "cpu",
+    engine: Engine = "auto",
+    threads: int = 0,
+) -> Adaptation:
+    """Adapt trained agents to tasks they were not trained on, and return their adaptation curves.
+
+    All agents meet the same tasks, and the same starts as far as their actions allow. Runs of one agent are its
+    training seeds and make one curve, unless their settings differ.
+
+    Args:
+        runs: of one agent or of several; the agent of the first one comes first.
+        split: where the tasks are from: `test` (held out), `ood` (out of distribution), `train`.
+        tasks: how many tasks, M.
+        steps: adaptation steps; if None 3, for rl2 as many as lead to the last episode of its trials.
+        episodes: parallel episodes of each task; if None as in the training of the first agent that takes gradient
+            steps. If there is only rl2: 10, fewer above 40 tasks (400 in all), at least 1.
+        checkpoint: of runs that are given as folders.
+        oracle: runs of the oracle, for the gap closed; brings `random` with it.
+        random: evaluate an untrained policy too.
+        probe: find out what the memory of agents that have one (rl2) knows of the task, and what a swap does.
+        probe_tasks: tasks for the probe to be scored on; it is fitted to twice as many training tasks.
+        film: film the first task before and after adaptation, where this machine can draw the worlds.
+        seed: of tasks, starts and policy noise: the same seed gives the same tasks.
+        out: folder that the results are written to (see `Adaptation.write`); if None nothing is written.
+        device: where the networks live.
+        engine: what steps the worlds: `cpu`, `gpu` (mujoco_warp, on the device), or `auto`.
+        threads: CPU threads; 0 for all cores.
+
+    Raises:
+        UserError: something that was given is wrong, or runs do not fit one another.
+
+    Example:
+        >>> curve = metarl.evaluate(["runs/maml-seed0", "runs/maml-seed1", "runs/rl2"], split="ood")
+        >>> curve.arrays("rl2")["mean"]
+    """
+    groups = grouped(_several(runs), checkpoint, device=device)
+    if not groups:
+        raise UserError("Got no run to evaluate. Give a folder of `metarl train`: metarl evaluate runs/...")
+    meeting = _Meeting(groups, split, tasks, steps, episodes, seed, resolve_device(device), engine, threads)
+    told = meeting.oracle(grouped(_several(oracle), checkpoint, device=device))
+    meeting.make()
+    if out is not None:
+        # Better refused now than when everything has been computed.
+        Path(out).mkdir(parents=True, exist_ok=True)
+    probes = meeting.probe(probe_tasks) if probe else []
+    entries = tuple(meeting.entry(group) for group in groups)
+    evaluation = Evaluation(
+        family=meeting.family.full_name,
+        split=split,
+        seed=seed,
+        entries=entries,
+        oracle=meeting.entry(told, steps=0) if told is not None else None,
+        random=meeting.random() if random or told is not None else None,
+        coincide=meeting.family.space.coincide,
+    )
+    films = meeting.films(entries) if film else {}
+    curve = Adaptation(evaluation=evaluation, summary=summarise(evaluation), probes=probes, films=films)
+    if out is not None:
+        curve.write(out)
+    return curve
+
+
+def _several(runs: Runs) -> list[Run | Path | str]:
+    return [runs] if isinstance(runs, Run | Path | str) else list(runs)
+
+
+class _Meeting:
+    """Tasks and worlds on which all agents of one evaluation meet."""
+
+    env: Worlds
+    tasks: Tasks
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        split: Split,
+        count: int,
+        steps: int | None,
+        episodes: int | None,
+        seed: int,
+        device: torch.device,
+        engine: Engine,
+        threads: int,
+    ) -> None:
+        self.groups = groups
+        self.family: Family = groups[0].runs[0].family
+        self.split = split
+        self.count = count
+        self.steps = steps
+        self.seed = seed
+        self.device = device
+        self.engine = engine
+        self.threads = threads
+        self.episodes = self._episodes() if episodes is None else episodes
+
+    def _episodes(self) -> int:
+        """Return the number of parallel episodes of each task, K, where none is given."""
+        pooling = [group.agent.config.episodes for group in self.groups if group.agent.pools]
+        return pooling[0] if pooling else min(MOST_TRIALS, max(1, TRIALS // max(1, self.count)))
+
+    def oracle(self, groups: Sequence[Group]) -> Group | None:
+        """Return the runs of the oracle, of the same family, if there are any."""
+        if not groups:
+            return None
+        for run in (group.runs[0] for group in groups):
+            if run.agent.name != "oracle":
+                raise UserError(
+                    f"Got {run.folder} for --oracle, which is a run of '{run.agent.name}'. Give one of 'oracle'."
+                )
+        if len(groups) > 1:
+            names = " and ".join(f"'{group.label}'" for group in groups)
+            raise UserError(f"Got oracles of several kinds, {names}. Give training seeds of one.")
+        check_family([self.groups[0].runs[0], groups[0].runs[0]])
+        return groups[0]
+
+    def make(self) -> None:
+        """Draw the tasks and make the worlds, if all that was asked for is possible."""
+        if self.episodes < 1 or self.count < 1 or (self.steps is not None and self.steps < 0):
+            got = f"--tasks {self.count} --episodes {self.episodes} --steps {self.steps}"
+            raise UserError(f"Got {got}. Allowed: from 1, from 1, and from 0.")
+        worlds = self.count * self.episodes
+        most_seeds = max(RANDOM_NETWORKS, *(len(group.runs) for group in self.groups))
+        asked = f"--tasks {self.count} with {self.episodes} parallel episodes each"
+        check_memory(self.family, worlds, asked, more=self.count * most_seeds * BOOTSTRAP_BYTES)
+        self.tasks = draw_tasks(self.family, self.count, self.split, self.seed)
+        self.env = make_worlds(self.family, worlds, threads=self.threads, engine=self.engine, device=self.device)
+
+    def entry(self, group: Group, steps: int | None = None) -> Entry:
+        """Evaluate the runs of one agent, with so many adaptation steps; as many as asked for if None."""
+        return Entry(
+            agent=group.label,
+            curves=tuple(self._curve(run.agent, steps) for run in group.runs),
+            runs=tuple(str(run.folder) for run in group.runs),
+            seeds=tuple(run.seed for run in group.runs),
+        )
+
+    def random(self) -> Entry:
+        """Evaluate untrained policies, without adaptation; several, since they differ from one another."""
+        seeds = tuple(range(self.seed, self.seed + RANDOM_NETWORKS))
+        agents = [untrained(self.family, seed, self.device) for seed in seeds]
+        return Entry(agent="random", curves=tuple(self._curve(agent, 0) for agent in agents), runs=(), seeds=seeds)
+
+    def probe(self, count: int) -> list[dict[str, Any]]:
+        """Probe every agent that has a memory."""
+        space = self.family.space
+        groups = [group for group in self.groups if not group.agent.pools]
+        if not groups:
+            names = ", ".join(f"'{group.agent.name}'" for group in self.groups)
+            raise UserError(f"Got --probe for {names}, which has no memory. Give a run of an agent that has one: rl2.")
+        fit, tasks = probing.probe_tasks(space, self.split, count, Streams(self.seed))
+        worlds = make_worlds(self.family, min(len(tasks), probing.MOST_WORLDS), threads=self.threads)
+        results = []
+        for group in groups:
+            agents = [run.agent for run in group.runs]
+            result = probing.probe(agents, worlds, space, fit, tasks, self.seed, discrete=self.family.discrete)
+            result["agent"] = group.label
+            result["runs"] = [str(run.folder) for run in group.runs]
+            result["training_seeds"] = [run.seed for run in group.runs]
+            results.append(result)
+        return results
+
+    def films(self, entries: Sequence[Entry]) -> dict[str, bytes]:
+        """Film the first task with the first training seed of every agent; without those that cannot be drawn here."""
+        films = {}
+        for group, entry in zip(self.groups, entries, strict=True):
+            steps = len(entry.episodes) - 1
+            task = self.tasks.select([0])
+            try:
+                clips = before_and_after(
+                    group.agent, self.family, task, steps=steps, episodes=self.episodes, seed=self.seed, size=FILM_SIZE
+                )
+            except UserError:
+                # No off-screen OpenGL, or a family that has no drawing: `metarl render` says which.
+                continue
+            films[group.label] = to_gif(clips, f"{group.label}, {self.family.full_name}", len(clips))
+        return films
+
+    def _curve(self, agent: MetaAgent, steps: int | None) -> Curve:
+        if steps is None:
+            steps = self.steps
+        if steps is None:
+            steps = STEPS if agent.pools else agent.trial - 1
+        return adaptation_curve(
+            agent,
+            self.env,
+            self.tasks,
+            steps=steps,
+            episodes=self.episodes,
+            # Fresh for every agent: all meet the same starts.
+            generator=Streams(self.seed)["evaluation"],
+        )

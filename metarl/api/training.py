@@ -1,0 +1,202 @@
+"""Training an agent from Python: what `metarl train` does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from metarl.agents import config_class, make
+from metarl.api.runs import Checkpoint, Run
+from metarl.config import from_plain, to_plain
+from metarl.devices import resolve_device, resolve_threads
+from metarl.envs import get, make_worlds
+from metarl.envs.family import Family
+from metarl.envs.modifiers.switching import check_trials
+from metarl.envs.registry import address, describe_engine, resolve
+from metarl.errors import UserError, nearest
+from metarl.ranks import Ranks, join
+from metarl.run.driver import TrainResult, iterations_of
+from metarl.run.driver import train as train_in_folder
+from metarl.run.folder import RunFolder
+from metarl.run.settings import DEFAULT_FAMILY, Device, Engine, RunConfig
+from metarl.seeding import Streams
+
+
+def train(
+    agent: str,
+    family: Family | str = DEFAULT_FAMILY,
+    *,
+    out: Path | str | None = None,
+    seed: int = 0,
+    device: Device = "cpu",
+    engine: Engine = "auto",
+    threads: int = 0,
+    checkpoint_every: int = 10,
+    console: Console | None = None,
+    **settings: Any,
+) -> Run:
+    """Meta-train an agent on a family of tasks, in a new run folder.
+
+    The run is the same as that of `metarl train` with the same options. An interruption lets the iteration finish and
+    writes a checkpoint; `metarl.resume` goes on.
+
+    Args:
+        agent: its name: maml-trpo, rl2, ... (`metarl list`).
+        family: a family, or its name: NAME or NAME@VARIANT, with +MODIFIER for more to vary.
+        out: the run folder, which must not exist yet; runs/FAMILY-AGENT-seedSEED if not given.
+        seed: where all randomness comes from.
+        device: where the networks live: `cpu`, `cuda` or `auto`.
+        engine: what steps the worlds: `cpu`, `gpu` (mujoco_warp, on the device), or `auto`.
+        threads: CPU threads; 0 for all cores.
+        checkpoint_every: iterations from one checkpoint to the next.
+        console: where progress is shown; standard output, or the notebook's cell, if None.
+        **settings: the agent's own, by name (`metarl train AGENT --help`): iterations, tasks, episodes, ...
+
+    Returns:
+        The run, with the agent as its last checkpoint has it.
+
+    Raises:
+        UserError: something that was given is wrong; the folder is taken; the training ran away.
+
+    Example:
+        >>> run = metarl.train("maml-trpo", "point-nav", iterations=100, inner_rate=0.5)
+    """
+    family = resolve(family)
+    config = agent_config(agent, settings)
+    # By the reader of config.yaml, which says what is wrong with a value of another type.
+    run = from_plain(
+        RunConfig,
+        {
+            "family": address(family),
+            "agent": agent,
+            "seed": seed,
+            "device": device,
+            "engine": engine,
+            "threads": threads,
+            "checkpoint_every": checkpoint_every,
+        },
+    )
+    folder = default_folder(family, agent, seed) if out is None else Path(out)
+    return carry_out(folder, run, config, config.iterations, console=console).run
+
+
+def resume(
+    folder: Path | str,
+    iterations: int | None = None,
+    *,
+    checkpoint: Checkpoint = "last",
+    console: Console | None = None,
+) -> Run:
+    """Go on with a run, bit for bit. All other settings are those it was started with.
+
+    Args:
+        folder: the run folder.
+        iterations: in the end; as many as it was last asked for if None.
+        checkpoint: which one to go on from.
+        console: where progress is shown; standard output, or the notebook's cell, if None.
+
+    Raises:
+        UserError: there is no such run or checkpoint, it does not fit, or another process trains there.
+    """
+    return carry_out(*stored(folder, iterations), checkpoint=checkpoint, console=console).run
+
+
+def agent_config(agent: str, settings: dict[str, Any]) -> Any:
+    """Return an agent's settings, the default ones where none are given.
+
+    Raises:
+        UserError: unknown agent, unknown or wrong setting, or an agent that is never trained.
+    """
+    kind = config_class(agent)
+    if agent == "random":
+        raise UserError("The agent 'random' is never trained. It is what evaluate(..., random=True) compares with.")
+    known = [setting.name for setting in fields(kind)]
+    for name in settings:
+        if name not in known:
+            raise UserError(f"{agent} has no setting '{name}'.{nearest(name, known)}")
+    return from_plain(kind, {**to_plain(kind()), **settings})
+
+
+def default_folder(family: Family, agent: str, seed: int) -> Path:
+    """Return the run folder of a training that names none."""
+    return Path("runs") / f"{family.full_name}-{agent}-seed{seed}"
+
+
+def stored(folder: Path | str, iterations: int | None) -> tuple[Path, RunConfig, Any, int]:
+    """Return what a run is resumed with: folder, settings, those of its agent, iterations in the end."""
+    opened = RunFolder(folder)
+    run, plain = opened.settings(RunConfig)
+    config = from_plain(config_class(run.agent), plain)
+    return opened.path, run, config, opened.iterations() if iterations is None else iterations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A training that has ended, on this rank."""
+
+    run: Run
+    """The run."""
+    result: TrainResult
+    """How it ended."""
+    ranks: Ranks
+    """The processes that trained it together, and which of them this is."""
+
+
+def carry_out(
+    folder: Path,
+    run: RunConfig,
+    config: Any,
+    iterations: int,
+    *,
+    checkpoint: Checkpoint | None = None,
+    console: Console | None = None,
+    json: bool = False,
+) -> Training:
+    """Train in a run folder, from a checkpoint where one is named; alone, or with the processes of torchrun.
+
+    Args:
+        folder: the run folder.
+        run: the run's settings.
+        config: those of its agent.
+        iterations: in the end.
+        checkpoint: which one to go on from; None for a new run.
+        console: where progress is shown.
+        json: show it as JSON lines.
+    """
+    family = get(run.family)
+    streams = Streams(run.seed)
+    device = resolve_device(run.device)
+    with join(device) as ranks:
+        agent = make(run.agent, config, family.spec(), streams, device, ranks)
+        check_trials(family, agent.trial)
+        threads = run.threads if ranks.local == 1 else resolve_threads(run.threads)
+        env = make_worlds(
+            family, ranks.share(config.worlds), threads=threads, engine=run.engine, device=device, ranks=ranks
+        )
+        result = train_in_folder(
+            folder,
+            run,
+            agent,
+            iterations_of(agent, env, family.space.sample, streams),
+            streams,
+            iterations,
+            resume=checkpoint is not None,
+            checkpoint=checkpoint or "last",
+            console=console,
+            json=json,
+            ranks=ranks,
+        )
+    trained = Run(
+        folder=folder,
+        settings=run,
+        family=family,
+        agent=agent,
+        checkpoint="last",
+        iteration=result.iteration,
+        interrupted=result.interrupted,
+        physics=describe_engine(env),
+    )
+    return Training(run=trained, result=result, ranks=ranks)

@@ -1,0 +1,55 @@
+"""`metarl bench`: speed on this machine."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from typing import Any
+
+from metarl.cli.codes import BAD_INPUT
+from metarl.cli.options import parse
+from metarl.errors import UserError, nearest
+
+BENCH = """\
+Measure speed on this machine, contenders interleaved in one run: medians and ratios.
+
+usage: metarl bench {engines,maml,rl2,fewshot,gpu} [OPTIONS]
+
+  engines   env-steps/s of the CPU engine, its open-loop ceiling, Gymnasium's vector environments and EnvPool
+  maml      one meta-iteration by part, the task-batched forms against a loop over tasks
+  rl2       what the memory costs while acting, and in a training pass beside a bare nn.GRU; transformer beside GRU
+  fewshot   supervised meta-updates by every executor, Reptile and episode sampling, beside loops over tasks
+  gpu       the GPU engine: env-steps/s beside the CPU engine, iterations of two agents, few-shot updates
+
+examples:
+  metarl bench engines --family half-cheetah-vel --worlds 32 256 1024
+  metarl bench engines --family all
+  metarl bench maml --tasks 40 --episodes 20 --json
+  metarl bench rl2 --width 64 128
+  metarl bench fewshot --cases sinusoid sampling"""
+
+BENCHMARKS = {
+    "engines": ("EnginesConfig", "run_engines"),
+    "maml": ("MamlConfig", "run_maml"),
+    "rl2": ("MemoryConfig", "run_rl2"),
+    "fewshot": ("FewShotConfig", "run_fewshot"),
+    "gpu": ("GpuConfig", "run_gpu"),
+}
+"""Module in metarl/bench -> its settings and the function that runs it."""
+
+
+def bench_command(arguments: list[str]) -> int:
+    """Run `metarl bench`."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(BENCH)
+        return 0 if arguments else BAD_INPUT
+    kind = arguments[0]
+    if kind not in BENCHMARKS:
+        raise UserError(f"Unknown benchmark '{kind}'.{nearest(kind, BENCHMARKS)}")
+    config_class, run = BENCHMARKS[kind]
+    module = import_module(f"metarl.bench.{kind}")
+    config: Any = parse(getattr(module, config_class), arguments[1:], f"metarl bench {kind}", BENCH)
+    report = getattr(module, run)(config)
+    if config.json:
+        print(json.dumps(report))
+    return 0

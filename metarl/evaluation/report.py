@@ -1,0 +1,167 @@
+"""What an evaluation leaves: a table for the terminal, and in a folder CSV, JSON, a picture and TensorBoard events."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from torch.utils.tensorboard import SummaryWriter
+
+from metarl.evaluation.curve import Evaluation
+from metarl.evaluation.plot import plot
+from metarl.files import write_atomically
+from metarl.run.glossary import look_up
+from metarl.run.progress import rounded
+from metarl.run.tracking import add_picture, clear_events
+
+EVENTS_SUFFIX = ".adaptation"
+"""End of the name of the events file, which the next evaluation into the same folder replaces."""
+MOST_ROWS = 8
+"""Points of a curve that the table shows."""
+
+
+def table(summary: dict[str, Any]) -> Table:
+    """Return a summary as a table for the terminal, within 80 columns."""
+    result = Table(
+        title=f"{summary['family']}, {summary['tasks']} {summary['kind']}: return after adaptation",
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption_justify="left",
+    )
+    result.add_column("agent", no_wrap=True)
+    has_gap = any(point["gap_closed"] is not None for agent in summary["agents"] for point in agent["points"])
+    has_success = summary["agents"][0]["points"][0]["success"] is not None
+    # Within 80 columns: the gain makes room for the success rate, an interval for the gap.
+    fourth = ("success" if has_success else "gain") + ("" if has_gap else " \\[95%]")
+    headers = ["step", "episodes", "mean \\[95%]", fourth]
+    for header in (*headers, *(["gap closed \\[95%]"] if has_gap else [])):
+        result.add_column(header, justify="right", no_wrap=True)
+    references = [summary[name] for name in ("oracle", "random") if summary[name] is not None]
+    for agent in (*summary["agents"], *references):
+        points = agent["points"]
+        shown = _some(len(points))
+        if len(shown) < len(points):
+            result.caption = "Of long curves some points are shown; the files hold all."
+        for number in shown:
+            point = points[number]
+            cells = [
+                agent["agent"] if number == 0 else "",
+                str(point["step"]),
+                str(point["episodes"]),
+                _interval(point),
+            ]
+            if has_success:
+                cells.append(f"{point['success']:.0%}" if has_gap else _percent(point, "success"))
+            elif point["gain"] is None:
+                cells.append("")
+            else:
+                gain = _interval(point, ("gain", "gain_lower", "gain_upper"))
+                cells.append(rounded(point["gain"])[0] if has_gap else gain)
+            if point["gap_closed"] is not None:
+                cells.append(_percent(point, "gap_closed", 0 if has_success else 1))
+            result.add_row(*cells)
+        if agent["total"] is not None:
+            result.add_row("total", "", f"0-{points[-1]['episodes']}", _interval(agent["total"]))
+        result.add_section()
+    return result
+
+
+def _some(count: int) -> list[int]:
+    """Return the numbers of at most MOST_ROWS of so many points, the first and the last among them.
+
+    They become rarer along the curve, which changes most at its beginning.
+    """
+    if count <= MOST_ROWS:
+        return list(range(count))
+    return sorted({round(count ** (row / (MOST_ROWS - 1))) - 1 for row in range(MOST_ROWS)})
+
+
+def _interval(figures: dict[str, Any], names: tuple[str, str, str] = ("mean", "lower", "upper")) -> str:
+    """Return a figure with its interval."""
+    estimate, low, high = rounded(*(figures[name] for name in names))
+    return f"{estimate} \\[{low}, {high}]"
+
+
+def _percent(point: dict[str, Any], name: str, digits: int = 1) -> str:
+    """Return one figure of a point with its interval, in percent with so many decimals."""
+    first = name.partition("_")[0]
+    estimate, low, high = (100.0 * point[key] for key in (name, f"{first}_lower", f"{first}_upper"))
+    return f"{estimate:.{digits}f}% \\[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def write(
+    evaluation: Evaluation, summary: dict[str, Any], folder: Path, *, films: Mapping[str, bytes] = MappingProxyType({})
+) -> None:
+    """Write adaptation.csv, adaptation.json, adaptation.png and TensorBoard events, in place of earlier ones.
+
+    Args:
+        evaluation: what was measured.
+        summary: `summarise(evaluation)`.
+        folder: where to; made where missing.
+        films: agent -> GIF of a task before and after adaptation, for TensorBoard.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = plot(summary)
+    write_atomically(folder / "adaptation.csv", _csv(evaluation).encode())
+    write_atomically(folder / "adaptation.json", (json.dumps(summary, indent=2) + "\n").encode())
+    write_atomically(folder / "adaptation.png", picture)
+    _write_events(summary, folder, picture, films)
+
+
+def _csv(evaluation: Evaluation) -> str:
+    """Return one row per agent, training seed, task and point; vector parameters as `goal[0]`, `goal[1]`."""
+    text = io.StringIO(newline="")
+    tasks = evaluation.entries[0].curves[0].tasks
+    parameters: dict[str, list[float]] = {}
+    for name, values in tasks.values.items():
+        columns = values.reshape(len(tasks), -1)
+        for i in range(columns.shape[1]):
+            label = name if values.ndim == 1 else f"{name}[{i}]"
+            parameters[label] = columns[:, i].tolist()
+    writer = csv.writer(text, lineterminator="\n")
+    has_success = evaluation.entries[0].success is not None
+    last = ["return", *(["success"] if has_success else [])]
+    writer.writerow(["agent", "training_seed", "task", *parameters, "step", "episodes", *last])
+    for entry in evaluation.everyone:
+        for seed, curve in zip(entry.seeds, entry.curves, strict=True):
+            for task in range(len(tasks)):
+                values = [column[task] for column in parameters.values()]
+                for step, episodes in enumerate(curve.episodes):
+                    scores = [curve.returns[step, task].item()]
+                    if curve.success is not None:
+                        scores.append(curve.success[step, task].item())
+                    writer.writerow([entry.agent, seed, task, *values, step, episodes, *scores])
+    return text.getvalue()
+
+
+def _write_events(summary: dict[str, Any], folder: Path, picture: bytes, films: Mapping[str, bytes]) -> None:
+    """Write the curve of every agent for TensorBoard, in a folder of its name, so that one chart holds them all.
+
+    The step is the episodes of experience; the interval stands in a margin chart. The picture of all curves is with the
+    first agent, films are with theirs.
+    """
+    clear_events(folder, EVENTS_SUFFIX)
+    tags = {key: f"adaptation/{key}" for key in ("mean", "lower", "upper", "iqm", "success")}
+    chart = ["Margin", [tags["mean"], tags["lower"], tags["upper"]]]
+    for agent in summary["agents"]:
+        with SummaryWriter(str(folder / agent["agent"]), filename_suffix=EVENTS_SUFFIX) as events:
+            for key, tag in tags.items():
+                look_up(tag)
+                for point in agent["points"]:
+                    if point[key] is not None:
+                        events.add_scalar(tag, point[key], point["episodes"])
+            title = "return over episodes of experience, mean and 95% interval"
+            events.add_custom_scalars({"adaptation": {title: chart}})
+            if agent is summary["agents"][0]:
+                add_picture(events, "adaptation/picture", picture)
+            if agent["agent"] in films:
+                add_picture(events, "adaptation/film", films[agent["agent"]])
