@@ -20,28 +20,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from metarl.config import check
 from metarl.errors import UserError
-from metarl.learning.experience import (
-    Batch,
-    Estimator,
-    first_episodes,
-    inner_loss,
-    mean_kl,
-    prepare,
-    spread,
-    surrogate,
-    tasks_at_a_time,
-)
+from metarl.learning import figures
+from metarl.learning.experience import Batch, Estimator, first_episodes, inner_loss, prepare, spread, tasks_at_a_time
 from metarl.learning.finetune import GradientLearner, TaskPolicy
-from metarl.learning.inner import AdaptationJacobian, Executor, Rates, adapt, meta_gradients, over_tasks
+from metarl.learning.inner import AdaptationJacobian, Executor, Rates, adapt, over_tasks, task_chunks
+from metarl.learning.outer import outer_step
 from metarl.learning.rollout import collect
-from metarl.learning.trust_region import PolicyFisher, gradient_metrics, trust_region_step
+from metarl.learning.trust_region import PolicyFisher, mean_product
 from metarl.nets.policy import MLP, Activation, load_params, make_policy, stack
 from metarl.ranks import ALONE, Ranks
 from metarl.seeding import Streams
@@ -153,7 +145,6 @@ class MamlTrpo:
             self.meta |= {RATE + name: torch.full_like(v, config.inner_rate) for name, v in self.meta.items()}
         self.meta = {name: value.to(device) for name, value in self.meta.items()}
         self.loss = inner_loss(self.policy, config.estimator)
-        self.surrogate = surrogate(self.policy)
 
     # -- the two levels ---------------------------------------------------------------------------------------------
 
@@ -170,10 +161,6 @@ class MamlTrpo:
         for batch in before:
             theta = adapt(self.loss, theta, batch, rates, first_order=self.config.first_order)
         return theta
-
-    def objective(self, meta: Params, data: dict[str, Any]) -> Tensor:
-        """Compute the surrogate after adaptation: scalar for one task, [M] for M."""
-        return self.surrogate(self.adapted(meta, data["before"]), data["after"])
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -207,25 +194,13 @@ class MamlTrpo:
         started = time.perf_counter()
         update = self._update(points, batches)
         update_seconds = time.perf_counter() - started
-        first, last = played[0], played[-1]
-        collect_seconds = sum(episodes.seconds for episodes in played)
-        lengths = last.mask.sum(2)
         return {
-            "return/pre": float(first.returns.mean()),
-            "return/post": float(last.returns.mean()),
-            "return/gain": float(last.returns.mean() - first.returns.mean()),
+            **figures.of_returns(played[0], played[-1]),
             **update,
             "update/explained_variance": explained,
             **spread(self.policy, params, batches[-1]),
             **self._rate_metrics(),
-            "episode/length": float(lengths.mean()),
-            "episode/terminated": float(last.terminated.float().mean()),
-            **last.success_rate,
-            "env/steps": float(sum(episodes.steps for episodes in played)),
-            **{f"reward/{name}": value for name, value in last.terms.items()},
-            "speed/env_steps_per_second": sum(episodes.steps for episodes in played) / collect_seconds,
-            "time/collect": collect_seconds,
-            "time/policy": sum(episodes.policy_seconds for episodes in played),
+            **figures.of_episodes(played),
             "time/adapt": adapt_seconds,
             "time/update": update_seconds,
         }
@@ -237,64 +212,44 @@ class MamlTrpo:
     def _update(self, points: list[Params], batches: list[Batch]) -> Metrics:
         """Take the outer step; `points` are θ_0 ... θ_n of every task, `batches` the data collected at each."""
         config = self.config
-        data = {"before": batches[:-1], "after": batches[-1]}
-        chunk = tasks_at_a_time(batches[-1], config.chunk_steps)
-        gradients, before = meta_gradients(self.objective, self.meta, data, executor=config.executor, chunk=chunk)
-        gradient = self.ranks.mean({name: value.mean(0) for name, value in gradients.items()})
-
-        def measure(meta: Params, part: dict[str, Any]) -> tuple[Tensor, Tensor]:
-            theta = self.adapted(meta, part["before"])
-            return self.surrogate(theta, part["after"]), mean_kl(self.policy, part["old"], theta, part["after"])
-
-        @torch.no_grad()
-        def evaluate(meta: Params) -> tuple[float, float]:
-            with_old = data | {"old": points[-1]}
-            values, kl = over_tasks(measure, stack(meta, self.tasks), with_old, executor=config.executor, chunk=chunk)
-            return self.ranks.mean((float(values.mean()), float(kl.mean())))
-
-        outcome = trust_region_step(
+        self.meta, metrics = outer_step(
             self.meta,
-            gradient,
-            self._fisher_product(points, batches),
-            evaluate,
-            self.ranks.mean(float(before.mean())),
+            self.adapted,
+            batches[:-1],
+            batches[-1],
+            points[-1],
+            policy=self.policy,
+            fisher=lambda: self._fisher_product(points, batches),
             max_kl=config.max_kl,
             iterations=config.cg_iterations,
             damping=config.damping,
+            executor=config.executor,
+            chunk=tasks_at_a_time(batches[-1], config.chunk_steps),
+            ranks=self.ranks,
         )
-        self.meta = outcome.params
-        return outcome.metrics() | gradient_metrics(gradients, self.ranks)
+        return metrics
 
     def _fisher_product(self, points: list[Params], batches: list[Batch]) -> Callable[[Params], Params]:
         """Return v -> mean_i J_iᵀ F_i J_i v on a fraction of the episodes."""
         config = self.config
         episodes = max(1, round(config.fisher_fraction * config.episodes))
         parts = [first_episodes(batch, episodes) for batch in batches]
-        chunk = tasks_at_a_time(parts[-1], config.chunk_steps)
         _, rates = self.split(self.meta)
-        chunks: list[tuple[AdaptationJacobian, PolicyFisher]] = []
-        for start in range(0, self.tasks, chunk):
-            rows = slice(start, start + chunk)
-            near = [{name: value[rows] for name, value in point.items()} for point in points]
-            seen = [{name: value[rows] for name, value in part.items()} for part in parts]
+        products = []
+        for near, seen in task_chunks((points, parts), tasks_at_a_time(parts[-1], config.chunk_steps)):
             jacobian = AdaptationJacobian(self.loss, near[:-1], seen[:-1], rates, first_order=config.first_order)
             observations, weights = seen[-1]["observations"].flatten(1, 2), seen[-1]["weights"].flatten(1)
-            chunks.append((jacobian, PolicyFisher(self.policy, near[-1], observations, weights)))
+            fisher = PolicyFisher(self.policy, near[-1], observations, weights)
+            products.append((len(fisher), partial(self._pulled_back, jacobian, fisher)))
+        return mean_product(products, self.ranks)
 
-        def product(vector: Params) -> Params:
-            total = {name: torch.zeros_like(value) for name, value in vector.items()}
-            for jacobian, fisher in chunks:
-                tangent = stack(vector, len(fisher))
-                theta = {name: value for name, value in tangent.items() if not name.startswith(RATE)}
-                rate = {name: tangent[RATE + name] for name in theta} if config.learn_rates else None
-                pulled, pulled_rate = jacobian.pull(fisher(jacobian.push(theta, rate)))
-                for name, value in pulled.items():
-                    total[name] += value.sum(0) / self.tasks
-                    if config.learn_rates:
-                        total[RATE + name] += pulled_rate[name].sum(0) / self.tasks
-            return self.ranks.mean(total)
-
-        return product
+    def _pulled_back(self, jacobian: AdaptationJacobian, fisher: PolicyFisher, tangent: Params) -> Params:
+        """Return Jᵀ F J v of every task for a change v of the meta-parameters, which may have rates."""
+        theta = {name: value for name, value in tangent.items() if not name.startswith(RATE)}
+        learned = self.config.learn_rates
+        rate = {name: tangent[RATE + name] for name in theta} if learned else None
+        pulled, pulled_rate = jacobian.pull(fisher(jacobian.push(theta, rate)))
+        return pulled | ({RATE + name: value for name, value in pulled_rate.items()} if learned else {})
 
     # -- test and storage -------------------------------------------------------------------------------------------
 

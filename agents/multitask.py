@@ -12,6 +12,7 @@ Advantages come from a baseline fitted per task, as for MAML-TRPO, so that the t
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,11 +21,13 @@ import torch
 from torch import Tensor
 
 from metarl.config import check
-from metarl.learning.experience import Batch, first_episodes, mean_kl, prepare, spread, surrogate, tasks_at_a_time
+from metarl.learning import figures
+from metarl.learning.experience import Batch, first_episodes, prepare, spread, tasks_at_a_time
 from metarl.learning.finetune import GradientLearner, TaskPolicy, tell
-from metarl.learning.inner import meta_gradients, over_tasks
+from metarl.learning.inner import task_chunks
+from metarl.learning.outer import outer_step
 from metarl.learning.rollout import collect
-from metarl.learning.trust_region import PolicyFisher, gradient_metrics, trust_region_step
+from metarl.learning.trust_region import PolicyFisher, mean_product
 from metarl.nets.policy import MLP, Activation, load_params, make_policy, stack
 from metarl.ranks import ALONE, Ranks
 from metarl.seeding import Streams
@@ -124,7 +127,6 @@ class Multitask:
         )
         self.policy = make_policy(network, discrete=spec.discrete, initial_std=config.initial_std)
         self.params = {name: value.to(device) for name, value in self.policy.init(streams["init"]).items()}
-        self.surrogate = surrogate(self.policy)
 
     def train_iteration(self, env: BatchEnv, sample_tasks: SampleTasks, streams: Streams) -> Metrics:
         """Collect and take one trust-region step."""
@@ -146,64 +148,39 @@ class Multitask:
             **update,
             "update/explained_variance": explained,
             **spread(self.policy, stack(self.params, self.tasks), batch),
-            "episode/length": float(episodes.mask.sum(2).mean()),
-            "episode/terminated": float(episodes.terminated.float().mean()),
-            **episodes.success_rate,
-            "env/steps": float(episodes.steps),
-            **{f"reward/{name}": value for name, value in episodes.terms.items()},
-            "speed/env_steps_per_second": episodes.steps / episodes.seconds,
-            "time/collect": episodes.seconds,
-            "time/policy": episodes.policy_seconds,
+            **figures.of_episodes([episodes]),
             "time/update": time.perf_counter() - started,
         }
 
     def _update(self, batch: Batch) -> Metrics:
+        """Take the outer step on parameters that nothing adapts."""
         config = self.config
         chunk = tasks_at_a_time(batch, config.chunk_steps)
-        gradients, before = meta_gradients(self.surrogate, self.params, batch, chunk=chunk)
-        gradient = self.ranks.mean({name: value.mean(0) for name, value in gradients.items()})
         old = stack(self.params, self.tasks)
 
-        def measure(params: Params, part: dict[str, Any]) -> tuple[Tensor, Tensor]:
-            seen = part["seen"]
-            return self.surrogate(params, seen), mean_kl(self.policy, part["old"], params, seen)
+        def fisher() -> Callable[[Params], Params]:
+            part = first_episodes(batch, max(1, round(config.fisher_fraction * config.episodes)))
+            fishers = [
+                PolicyFisher(self.policy, params, seen["observations"].flatten(1, 2), seen["weights"].flatten(1))
+                for params, seen in task_chunks((old, part), chunk)
+            ]
+            return mean_product([(len(fisher), fisher) for fisher in fishers], self.ranks)
 
-        @torch.no_grad()
-        def evaluate(params: Params) -> tuple[float, float]:
-            both = {"seen": batch, "old": old}
-            values, kl = over_tasks(measure, stack(params, self.tasks), both, chunk=chunk)
-            return self.ranks.mean((float(values.mean()), float(kl.mean())))
-
-        part = first_episodes(batch, max(1, round(config.fisher_fraction * config.episodes)))
-        fishers = [
-            PolicyFisher(
-                self.policy,
-                {name: value[start : start + chunk] for name, value in old.items()},
-                part["observations"][start : start + chunk].flatten(1, 2),
-                part["weights"][start : start + chunk].flatten(1),
-            )
-            for start in range(0, self.tasks, chunk)
-        ]
-
-        def fisher_product(vector: Params) -> Params:
-            total = {name: torch.zeros_like(value) for name, value in vector.items()}
-            for fisher in fishers:
-                for name, value in fisher(stack(vector, len(fisher))).items():
-                    total[name] += value.sum(0) / self.tasks
-            return self.ranks.mean(total)
-
-        outcome = trust_region_step(
+        self.params, metrics = outer_step(
             self.params,
-            gradient,
-            fisher_product,
-            evaluate,
-            self.ranks.mean(float(before.mean())),
+            lambda params, before: params,
+            [],
+            batch,
+            old,
+            policy=self.policy,
+            fisher=fisher,
             max_kl=config.max_kl,
             iterations=config.cg_iterations,
             damping=config.damping,
+            chunk=chunk,
+            ranks=self.ranks,
         )
-        self.params = outcome.params
-        return outcome.metrics() | gradient_metrics(gradients, self.ranks)
+        return metrics
 
     def _told(self, tasks: Tasks) -> Tensor | None:
         return None if self.features is None else self.features(tasks).float()

@@ -12,14 +12,14 @@ gradients for networks with affine normalisation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, grad_and_value, vmap
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from metarl.nets.policy import stack
 from metarl.types import Params
@@ -134,11 +134,10 @@ def meta_gradients(
     Returns:
         Gradients with leading axis M, and the objective's values, [M].
     """
-    tasks = _leading(data)
-    if executor == "loop":
-        chunk = 1
-    rows = [(start, min(start + (chunk or tasks), tasks)) for start in range(0, tasks, chunk or tasks)]
-    parts = [_chunk_gradients(objective, params, _slice(data, a, b), executor) for a, b in rows]
+    parts = [
+        _chunk_gradients(objective, params, part, executor)
+        for part in task_chunks(data, 1 if executor == "loop" else chunk)
+    ]
     gradients = {name: torch.cat([part[0][name] for part in parts]) for name in params}
     return gradients, torch.cat([part[1] for part in parts])
 
@@ -173,13 +172,8 @@ def over_tasks(
         executor: as in `meta_gradients`.
         chunk: as in `meta_gradients`.
     """
-    tasks = _leading(data)
-    if executor == "loop":
-        chunk = 1
-    size = chunk or tasks
     parts = []
-    for start in range(0, tasks, size):
-        p, d = _slice(params, start, start + size), _slice(data, start, start + size)
+    for p, d in task_chunks((params, data), 1 if executor == "loop" else chunk):
         if executor == "grouped":
             parts.append(function(p, d))
         elif executor == "vmap":
@@ -190,11 +184,13 @@ def over_tasks(
     return parts[0] if len(parts) == 1 else tree_map(lambda *xs: torch.cat(xs), *parts)
 
 
+def task_chunks(data: Data, size: int) -> Iterator[Data]:
+    """Yield the data of at most `size` tasks at a time, in their order; of all together where it is 0."""
+    tasks = _leading(data)
+    for start in range(0, tasks, size or tasks):
+        rows = slice(start, start + (size or tasks))
+        yield tree_map(lambda x, rows=rows: x[rows], data)
+
+
 def _leading(data: Data) -> int:
-    leaves: list[Tensor] = []
-    tree_map(lambda x: leaves.append(x), data)
-    return leaves[0].shape[0]
-
-
-def _slice(data: Data, start: int, stop: int) -> Data:
-    return tree_map(lambda x: x[start:stop], data)
+    return tree_leaves(data)[0].shape[0]

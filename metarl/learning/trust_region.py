@@ -7,14 +7,14 @@ the true objective agree to it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.nets.policy import Categorical, Normal
+from metarl.nets.policy import Categorical, Normal, stack
 from metarl.ranks import ALONE, Ranks
 from metarl.types import Metrics, Params
 
@@ -118,6 +118,27 @@ class PolicyFisher:
             materialize_grads=True,
         )
         return dict(zip(self.leaves, pulled, strict=True))
+
+
+def mean_product(
+    products: Sequence[tuple[int, Callable[[Params], Params]]], ranks: Ranks = ALONE
+) -> Callable[[Params], Params]:
+    """Return v -> the mean over all tasks of their products F_i v.
+
+    Args:
+        products: by chunk of tasks, how many they are, m, and v [m, ...] -> F_i v of each, [m, ...].
+        ranks: which of them have the products of as many tasks each.
+    """
+    tasks = sum(count for count, _ in products)
+
+    def product(vector: Params) -> Params:
+        total = {name: torch.zeros_like(value) for name, value in vector.items()}
+        for count, of_tasks in products:
+            for name, value in of_tasks(stack(vector, count)).items():
+                total[name] += value.sum(0) / tasks
+        return ranks.mean(total)
+
+    return product
 
 
 @dataclass(frozen=True)

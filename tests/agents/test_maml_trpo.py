@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.func import jacrev
 
-from metarl.agents import maml_trpo
 from metarl.agents.maml_trpo import RATE, MamlTrpo, MamlTrpoConfig
 from metarl.agents.multitask import Multitask, MultitaskConfig
 from metarl.envs.families.point_nav import PointNav
 from metarl.envs.registry import make_worlds
 from metarl.errors import UserError
+from metarl.learning import outer
 from metarl.learning.experience import Batch, first_episodes, inner_loss, mean_kl, surrogate
 from metarl.learning.rollout import collect
 from metarl.learning.trust_region import flatten, unflatten
@@ -92,7 +92,7 @@ def iterate(config: MamlTrpoConfig, monkeypatch: pytest.MonkeyPatch, seed: int =
     """Run one meta-iteration and keep what happens in it."""
     agent = make(config, seed)
     seen = Iteration(agent, agent.meta)
-    update, step = agent._update, maml_trpo.trust_region_step
+    update, step = agent._update, outer.trust_region_step
 
     def watched_update(points: list[Params], batches: list[Batch]) -> Metrics:
         seen.points, seen.batches = points, batches
@@ -103,7 +103,7 @@ def iterate(config: MamlTrpoConfig, monkeypatch: pytest.MonkeyPatch, seed: int =
         return step(params, gradient, *rest, **options)
 
     monkeypatch.setattr(agent, "_update", watched_update)
-    monkeypatch.setattr(maml_trpo, "trust_region_step", watched_step)
+    monkeypatch.setattr(outer, "trust_region_step", watched_step)
     env = make_worlds(POINT, config.tasks * config.episodes, dtype=DOUBLE)
     seen.metrics = agent.train_iteration(env, POINT.space.sample, Streams(seed))
     return seen
