@@ -5,9 +5,11 @@ from __future__ import annotations
 from metarl.fewshot.data import DATA, from_arrays
 from metarl.fewshot.data import load as load_data
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Source, Support
-from metarl.fewshot.evaluate import predict, score
 from metarl.fewshot.learners import LEARNERS, config_class
-from metarl.fewshot.run import FewShotRun, Trained, load, train
+from metarl.fewshot.loading import Trained, load
+from metarl.fewshot.run import FewShotRun
+from metarl.fewshot.training import train
+from metarl.fewshot.use import predict, score
 
 __all__ = [
     "DATA",

@@ -30,9 +30,12 @@ from torch.nn import functional as nnf
 
 from metarl.config import check
 from metarl.fewshot.episodes import Episodes, Source, Support, generator_of
-from metarl.fewshot.parts.backbones import BatchNorm
 from metarl.fewshot.parts.classifier import Classifier, classifier_optimiser, head_scores
-from metarl.fewshot.parts.learner import Embedder, OptimiserConfig, Predictor, Setting, last, task_loss
+from metarl.fewshot.parts.features import Embedder
+from metarl.fewshot.parts.learner import Predictor, Setting, last
+from metarl.fewshot.parts.norms import BatchNorm
+from metarl.fewshot.parts.optimiser import OptimiserConfig
+from metarl.fewshot.parts.scores import task_loss
 from metarl.seeding import Streams
 from metarl.types import Metrics, Params
 

@@ -26,7 +26,8 @@ from torch import Tensor
 from metarl.config import check
 from metarl.errors import NotFiniteError
 from metarl.fewshot.parts.comparing import EpisodicLearner, episodic_optimiser
-from metarl.fewshot.parts.learner import OptimiserConfig, Setting
+from metarl.fewshot.parts.learner import Setting
+from metarl.fewshot.parts.optimiser import OptimiserConfig
 from metarl.fewshot.parts.solved import SolvedHead, conjugate_gradients
 from metarl.seeding import Streams
 

@@ -30,20 +30,12 @@ from metarl.config import check
 from metarl.errors import UserError
 from metarl.fewshot.episodes import Episodes, Source, Support
 from metarl.fewshot.parts.adapted import HEAD, AdaptedPredictor, Model
-from metarl.fewshot.parts.backbones import BatchNorm, Moment, Norm
 from metarl.fewshot.parts.executors import Data, Executor, MetaGradient, Objective, Pass, choose, laid_out
-from metarl.fewshot.parts.learner import (
-    Optimiser,
-    OptimiserConfig,
-    Predictor,
-    RunningMoments,
-    Setting,
-    averages_for,
-    last,
-    meta_batch,
-    scores_metrics,
-    task_loss,
-)
+from metarl.fewshot.parts.features import RunningMoments, averages_for
+from metarl.fewshot.parts.learner import Predictor, Setting, last, meta_batch
+from metarl.fewshot.parts.norms import BatchNorm, Moment, Norm
+from metarl.fewshot.parts.optimiser import Optimiser, OptimiserConfig
+from metarl.fewshot.parts.scores import scores_metrics, task_loss
 from metarl.seeding import Streams
 from metarl.types import Metrics, Params
 

@@ -29,7 +29,8 @@ from torch.nn import functional as nnf
 
 from metarl.config import check
 from metarl.fewshot.parts.comparing import EpisodicLearner, episodic_optimiser
-from metarl.fewshot.parts.learner import OptimiserConfig, Setting
+from metarl.fewshot.parts.learner import Setting
+from metarl.fewshot.parts.optimiser import OptimiserConfig
 from metarl.seeding import Streams
 from metarl.types import Params
 

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from metarl.config import check
 from metarl.fewshot.parts.comparing import EpisodicLearner, episodic_optimiser
-from metarl.fewshot.parts.learner import OptimiserConfig, Setting, class_weights, nearness
+from metarl.fewshot.parts.learner import Setting
+from metarl.fewshot.parts.optimiser import OptimiserConfig
+from metarl.fewshot.parts.scores import class_weights, nearness
 from metarl.seeding import Streams
 from metarl.types import Params
 

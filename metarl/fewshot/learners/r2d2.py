@@ -24,7 +24,8 @@ from torch import Tensor
 
 from metarl.config import check
 from metarl.fewshot.parts.comparing import EpisodicLearner, episodic_optimiser
-from metarl.fewshot.parts.learner import OptimiserConfig, Setting
+from metarl.fewshot.parts.learner import Setting
+from metarl.fewshot.parts.optimiser import OptimiserConfig
 from metarl.fewshot.parts.solved import SolvedHead
 from metarl.seeding import Streams
 

@@ -24,9 +24,11 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from metarl.config import check
-from metarl.fewshot.parts.backbones import EPSILON
 from metarl.fewshot.parts.comparing import EpisodicLearner, episodic_optimiser
-from metarl.fewshot.parts.learner import OptimiserConfig, Setting, class_weights
+from metarl.fewshot.parts.learner import Setting
+from metarl.fewshot.parts.norms import EPSILON
+from metarl.fewshot.parts.optimiser import OptimiserConfig
+from metarl.fewshot.parts.scores import class_weights
 from metarl.nets.policy import MLP
 from metarl.seeding import Streams
 from metarl.types import Params

@@ -24,17 +24,10 @@ from metarl.config import check
 from metarl.errors import NotFiniteError
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Source, Support, keyed
 from metarl.fewshot.parts.adapted import AdaptedPredictor, Model
-from metarl.fewshot.parts.backbones import BatchNorm, Norm
-from metarl.fewshot.parts.learner import (
-    Predictor,
-    RunningMoments,
-    Setting,
-    accuracy,
-    averages_for,
-    last,
-    meta_batch,
-    task_loss,
-)
+from metarl.fewshot.parts.features import RunningMoments, averages_for
+from metarl.fewshot.parts.learner import Predictor, Setting, last, meta_batch
+from metarl.fewshot.parts.norms import BatchNorm, Norm
+from metarl.fewshot.parts.scores import accuracy, task_loss
 from metarl.nets.policy import load_params
 from metarl.seeding import Streams
 from metarl.types import Metrics, Params

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from metarl.errors import UserError
 from metarl.fewshot.episodes import Support
-from metarl.fewshot.parts.backbones import Backbone, BatchNorm, Moment, Norm
-from metarl.fewshot.parts.learner import Setting, task_loss
+from metarl.fewshot.parts.backbones import Backbone
+from metarl.fewshot.parts.learner import Setting
+from metarl.fewshot.parts.norms import BatchNorm, Moment, Norm
+from metarl.fewshot.parts.scores import task_loss
 from metarl.types import Params
 
 HEAD = ("head.weight", "head.bias")

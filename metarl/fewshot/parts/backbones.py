@@ -6,20 +6,14 @@ Items and parameters come in three forms, and mean the same in all of them:
     shared           items [M, n, *item],  parameters as they are: M episodes through one network
     one set a task   items [M, n, *item],  parameters [M, ...]: grouped convolutions, batched matrix products
 
-Batch norm never mixes episodes. What its mean and variance are taken over is the batch-norm policy, recorded with
-every result:
-
-    support        the support set alone, for support and queries: no query can influence a prediction (default)
-    transductive   support and queries each over themselves: the queries of a test are seen together
-    running        averages of training (`Norm.averages`)
+Policies of batch norm are those of metarl/fewshot/parts/norms.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -27,46 +21,12 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from metarl.errors import UserError, nearest
+from metarl.fewshot.parts.layers import Form, Precision, activate, convolve, convolve_and_pool, draw_layer, normalise
+from metarl.fewshot.parts.norms import Norm
 from metarl.nets.policy import ACTIVATIONS, MLP, Activation
-from metarl.ranks import Ranks
 from metarl.types import Params
 
-BatchNorm = Literal["support", "transductive", "running"]
 BackboneName = Literal["mlp", "conv4", "resnet12"]
-Precision = Literal["float32", "bfloat16"]
-EPSILON = 1e-5
-"""Added to variances."""
-
-
-class Moment(NamedTuple):
-    """Mean and variance of one layer's channels, [C]; or [M, C], one for each episode."""
-
-    mean: Tensor
-    variance: Tensor
-
-
-@dataclass(frozen=True)
-class Norm:
-    """How batch norm takes its statistics in one pass.
-
-    Attributes:
-        policy: see the module.
-        support: the first so many items are the support set, the others queries; 0: all of them are.
-        averages: of every norm layer in order, for `running`; None: over all items of the pass, as while training.
-        seen: where given, a list to which every layer adds the moments over all items of each episode. Only outside
-            of function transforms.
-        ranks: where given, items of the pass are those of all ranks: each has its part of one batch.
-    """
-
-    policy: BatchNorm = "support"
-    support: int = 0
-    averages: Sequence[Moment] | None = None
-    seen: list[Moment] | None = field(default=None, compare=False)
-    ranks: Ranks | None = None
-
-    def __post_init__(self) -> None:
-        if self.policy not in get_args(BatchNorm):
-            raise UserError(f"Got the batch norm '{self.policy}'.{nearest(self.policy, get_args(BatchNorm))}")
 
 
 @runtime_checkable
@@ -206,22 +166,22 @@ class Conv4:
         params: Params = {}
         for i in range(4):
             inputs = self.item_shape[0] if i == 0 else self.width
-            params |= _draw_layer(str(i), inputs, self.width, 3, generator, dtype)
+            params |= draw_layer(str(i), inputs, self.width, 3, generator, dtype)
         return params
 
     def __call__(
         self, params: Params, x: Float[Tensor, "*M n *item"], norm: Norm, *, by_task: bool = False
     ) -> Float[Tensor, "*M n F"]:
         """Compute features."""
-        form = _Form.of(x, by_task, self.precision)
+        form = Form.of(x, by_task, self.precision)
         x = form.into(x, self.channels_last)
         for i in range(4):
             if self.stride:
-                x = _normalise(_convolve(x, params[f"conv{i}"], form, stride=2), params, str(i), norm, i, form)
+                x = normalise(convolve(x, params[f"conv{i}"], form, stride=2), params, str(i), norm, i, form)
             else:
-                x = _convolve_and_pool(x, params, str(i), norm, i, form)
+                x = convolve_and_pool(x, params, str(i), norm, i, form)
             # The activation rises, so that it may stand behind the pooling, where it has a quarter of the work.
-            x = _activate(x, self.slope)
+            x = activate(x, self.slope)
         return form.out(x)
 
 
@@ -262,8 +222,8 @@ class ResNet12:
         inputs = self.item_shape[0]
         for i, width in enumerate(self.widths):
             for j in range(3):
-                params |= _draw_layer(f"{i}_{j}", inputs if j == 0 else width, width, 3, generator, dtype)
-            params |= _draw_layer(f"{i}_short", inputs, width, 1, generator, dtype)
+                params |= draw_layer(f"{i}_{j}", inputs if j == 0 else width, width, 3, generator, dtype)
+            params |= draw_layer(f"{i}_short", inputs, width, 1, generator, dtype)
             inputs = width
         return params
 
@@ -271,190 +231,18 @@ class ResNet12:
         self, params: Params, x: Float[Tensor, "*M n *item"], norm: Norm, *, by_task: bool = False
     ) -> Float[Tensor, "*M n F"]:
         """Compute features."""
-        form = _Form.of(x, by_task, self.precision)
+        form = Form.of(x, by_task, self.precision)
         x = form.into(x, self.channels_last)
         for i in range(4):
-            short = _convolve(x, params[f"conv{i}_short"], form)
-            short = _normalise(short, params, f"{i}_short", norm, 4 * i, form)
+            short = convolve(x, params[f"conv{i}_short"], form)
+            short = normalise(short, params, f"{i}_short", norm, 4 * i, form)
             for j in range(3):
-                x = _convolve(x, params[f"conv{i}_{j}"], form)
-                x = _normalise(x, params, f"{i}_{j}", norm, 4 * i + 1 + j, form)
+                x = convolve(x, params[f"conv{i}_{j}"], form)
+                x = normalise(x, params, f"{i}_{j}", norm, 4 * i + 1 + j, form)
                 if j < 2:
-                    x = _activate(x, self.slope)
-            x = _activate(nnf.max_pool2d(x + short, 2), self.slope)
+                    x = activate(x, self.slope)
+            x = activate(nnf.max_pool2d(x + short, 2), self.slope)
         return form.out(x.mean((2, 3), keepdim=True))
-
-
-# -- layers -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Form:
-    """How tasks lie in the four axes of a convolution: [outer * n, inner * C, H, W].
-
-    Attributes:
-        outer: episodes that share parameters, as parts of the first axis.
-        items: n.
-        inner: tasks with parameters of their own, as groups of channels.
-        leading: whether items came with a task axis.
-        precision: of convolutions.
-    """
-
-    outer: int
-    items: int
-    inner: int
-    leading: bool
-    precision: Precision
-
-    @classmethod
-    def of(cls, x: Tensor, by_task: bool, precision: Precision) -> _Form:
-        if x.dim() == 4:
-            return cls(1, x.shape[0], 1, leading=False, precision=precision)
-        tasks, items = x.shape[:2]
-        outer, inner = (1, tasks) if by_task else (tasks, 1)
-        return cls(outer, items, inner, leading=True, precision=precision)
-
-    def into(self, x: Tensor, channels_last: bool) -> Tensor:
-        if self.leading:
-            x = x.flatten(0, 1) if self.inner == 1 else x.transpose(0, 1).flatten(1, 2)
-        if not channels_last:
-            return x
-        # By a copy: of a single channel torch would take either layout for the other, and go on with the slow one.
-        return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
-
-    def parts(self, x: Tensor) -> Tensor:
-        """Return [outer, n, inner, C, H, W]."""
-        return x.unflatten(0, (self.outer, -1)).unflatten(2, (self.inner, -1))
-
-    def out(self, x: Tensor) -> Tensor:
-        """Return features, [M, n, F] or [n, F]."""
-        if not self.leading:
-            return x.flatten(1)
-        x = self.parts(x).flatten(3)
-        return x.squeeze(2) if self.inner == 1 else x.squeeze(0).transpose(0, 1)
-
-
-def _convolve(x: Tensor, weight: Tensor, form: _Form, stride: int = 1) -> Tensor:
-    groups = 1
-    if weight.dim() == 5:
-        weight, groups = weight.flatten(0, 1), form.inner
-    dtype, padding = x.dtype, weight.shape[-1] // 2
-    if form.precision == "bfloat16":
-        x, weight = x.bfloat16(), weight.bfloat16()
-    return nnf.conv2d(x, weight, stride=stride, padding=padding, groups=groups).to(dtype)
-
-
-def _convolve_and_pool(x: Tensor, params: Params, layer: str, norm: Norm, number: int, form: _Form) -> Tensor:
-    """Convolve, normalise, and take the maximum of every 2x2 places.
-
-    A norm keeps the order of a channel's values, or turns it round where its scale is negative. So the pooling comes
-    before the scaling, which then has a quarter of the work; where the scale is negative, it is that of -x.
-    """
-    weight, scale = params[f"conv{layer}"], params[f"scale{layer}"]
-    sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
-    x = _convolve(x, weight * sign[..., None, None, None], form)
-    moment = _statistics(x, norm, number, form, sign)
-    return _apply(nnf.max_pool2d(x, 2), moment, scale * sign, params[f"shift{layer}"], form)
-
-
-def _normalise(x: Tensor, params: Params, layer: str, norm: Norm, number: int, form: _Form) -> Tensor:
-    """Normalise the channels of one layer; see the module for the policies."""
-    scale = params[f"scale{layer}"]
-    moment = _statistics(x, norm, number, form, torch.ones_like(scale))
-    return _apply(x, moment, scale, params[f"shift{layer}"], form)
-
-
-def _statistics(x: Tensor, norm: Norm, number: int, form: _Form, sign: Tensor) -> Moment:
-    """Return what one layer is normalised by, broadcastable to [outer, n, inner, C, H, W].
-
-    Args:
-        x: the layer's values, where `sign` is -1 with the sign changed.
-        norm: averages, and the moments seen, are of the values as they are.
-        number: of the layer.
-        form: of x.
-        sign: of every channel, 1 or -1.
-    """
-    parts = form.parts(x)
-    if norm.seen is not None:
-        mean, variance = (part.squeeze((1, 4, 5)).flatten(0, 1) for part in _moments(parts.detach(), norm.ranks))
-        seen = Moment(mean * sign, variance)
-        norm.seen.append(seen if form.leading else Moment(*(part.squeeze(0) for part in seen)))
-    if norm.policy == "running" and norm.averages is not None:
-        average = norm.averages[number]
-        shape = (1, 1, -1, parts.shape[3], 1, 1)
-        return Moment((average.mean * sign).view(shape), average.variance.view(shape))
-    support = norm.support if 0 < norm.support < form.items and norm.policy != "running" else form.items
-    found = _moments(parts[:, :support], norm.ranks)
-    if norm.policy != "transductive" or support == form.items:
-        return found
-    halves = ((found, support), (_moments(parts[:, support:]), form.items - support))
-    spread = [Moment(*(part.expand(-1, size, -1, -1, -1, -1) for part in half)) for half, size in halves]
-    return Moment(*(torch.cat(pair, dim=1) for pair in zip(*spread, strict=True)))
-
-
-def _moments(parts: Tensor, ranks: Ranks | None = None) -> Moment:
-    """Return mean and variance of every channel over items and places, [outer, 1, inner, C, 1, 1]."""
-    if ranks is not None and ranks.size > 1:
-        own = _moments(parts)
-        mean = ranks.mean_with_gradient(own.mean)
-        return Moment(mean, ranks.mean_with_gradient(own.variance + (own.mean - mean).square()))
-    if torch.compiler.is_compiling():
-        # The compiler makes one pass of these by itself, and has no custom derivatives under vmap.
-        mean = parts.mean((1, 4, 5), keepdim=True)
-        return Moment(mean, (parts - mean).square().mean((1, 4, 5), keepdim=True))
-    return Moment(*_Moments.apply(parts))
-
-
-class _Moments(torch.autograd.Function):
-    """Mean and variance over the axes 1, 4 and 5, with derivatives of any order that pass over x as seldom as can be.
-
-    torch.var_mean takes ten times as long on a CPU, and its derivatives make a dozen tensors of the size of x.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> tuple[Tensor, Tensor]:
-        mean = x.mean((1, 4, 5), keepdim=True)
-        return mean, (x - mean).square().mean((1, 4, 5), keepdim=True)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(inputs[0], output[0])
-
-    @staticmethod
-    def backward(ctx: Any, *of_output: Tensor) -> Tensor:
-        x, mean = ctx.saved_tensors
-        of_mean, of_variance = of_output
-        items = x.shape[1] * x.shape[4] * x.shape[5]
-        # Of the mean of (x - mean)²: 2 (x - mean) / items. With mean as a function of x, for the second derivative.
-        slope = of_variance * (2.0 / items)
-        return torch.addcmul(of_mean / items - slope * mean, x, slope)
-
-
-def _apply(x: Tensor, moment: Moment, scale: Tensor, shift: Tensor, form: _Form) -> Tensor:
-    """Return x as it came, normalised by given moments."""
-    shape = (1, 1, form.inner if scale.dim() == 2 else 1, scale.shape[-1], 1, 1)
-    factor = scale.view(shape) * (moment.variance + EPSILON).rsqrt()
-    offset = shift.view(shape) - moment.mean * factor
-    return torch.addcmul(offset, form.parts(x), factor).flatten(0, 1).flatten(1, 2)
-
-
-def _activate(x: Tensor, slope: float) -> Tensor:
-    return nnf.leaky_relu(x, slope) if slope else torch.relu(x)
-
-
-def _draw_layer(
-    name: str, inputs: int, outputs: int, size: int, generator: torch.Generator, dtype: torch.dtype
-) -> Params:
-    """Draw a convolution without bias, and the norm behind it."""
-    deviation = math.sqrt(2.0 / (inputs * size * size))
-    weight = torch.randn(outputs, inputs, size, size, generator=generator, dtype=torch.float64) * deviation
-    return {
-        f"conv{name}": weight.to(dtype),
-        f"scale{name}": torch.ones(outputs, dtype=dtype),
-        f"shift{name}": torch.zeros(outputs, dtype=dtype),
-    }
 
 
 def _check_image(item_shape: tuple[int, ...], smallest: int) -> None:

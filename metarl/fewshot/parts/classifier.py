@@ -15,16 +15,11 @@ from torch.nn import functional as nnf
 
 from metarl.errors import UserError
 from metarl.fewshot.episodes import Source
-from metarl.fewshot.parts.backbones import BatchNorm, Moment, Norm
-from metarl.fewshot.parts.learner import (
-    Embedder,
-    Optimiser,
-    OptimiserConfig,
-    RunningMoments,
-    Setting,
-    accuracy,
-    averages_for,
-)
+from metarl.fewshot.parts.features import Embedder, RunningMoments, averages_for
+from metarl.fewshot.parts.learner import Setting
+from metarl.fewshot.parts.norms import BatchNorm, Moment, Norm
+from metarl.fewshot.parts.optimiser import Optimiser, OptimiserConfig
+from metarl.fewshot.parts.scores import accuracy
 from metarl.nets.policy import MLP
 from metarl.seeding import Streams
 from metarl.types import Metrics, Params

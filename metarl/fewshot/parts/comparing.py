@@ -15,19 +15,11 @@ from torch import Tensor
 
 from metarl.errors import UserError
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Source, Support, keyed
-from metarl.fewshot.parts.backbones import BatchNorm, Moment, Norm
-from metarl.fewshot.parts.learner import (
-    Embedder,
-    Optimiser,
-    OptimiserConfig,
-    Predictor,
-    RunningMoments,
-    Setting,
-    averages_for,
-    meta_batch,
-    scores_metrics,
-    task_loss,
-)
+from metarl.fewshot.parts.features import Embedder, RunningMoments, averages_for
+from metarl.fewshot.parts.learner import Predictor, Setting, meta_batch
+from metarl.fewshot.parts.norms import BatchNorm, Moment, Norm
+from metarl.fewshot.parts.optimiser import Optimiser, OptimiserConfig
+from metarl.fewshot.parts.scores import scores_metrics, task_loss
 from metarl.seeding import Streams
 from metarl.types import Metrics, Params
 

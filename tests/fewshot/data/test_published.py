@@ -16,22 +16,9 @@ from PIL import Image
 from metarl.errors import UserError
 from metarl.fewshot.classes import ClassData
 from metarl.fewshot.data import cifar, load
+from tests.helpers.image_files import counts, read
 
-
-@pytest.fixture(autouse=True)
-def cache_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("METARL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("METARL_DATA", raising=False)
-
-
-def read(address: str, root: Path, size: int = 0) -> ClassData:
-    data = load(address, root, size=size)
-    assert isinstance(data, ClassData)
-    return data
-
-
-def counts(data: ClassData) -> dict[str, int]:
-    return {name: len(part.names) for name, part in data.splits.items()}
+pytestmark = pytest.mark.usefixtures("cache_root")
 
 
 def png(array: np.ndarray) -> bytes:

@@ -12,13 +12,13 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from metarl.errors import NotFiniteError, UserError
+from metarl.errors import NotFiniteError
 from metarl.fewshot.learners import logistic, r2d2
 from metarl.fewshot.learners.matching import Attention
 from metarl.fewshot.learners.proto import Prototypes
 from metarl.fewshot.learners.relation import Relation
 from metarl.fewshot.learners.siamese import Distance, Pairs
-from metarl.fewshot.parts.learner import class_weights, nearness, task_loss
+from metarl.fewshot.parts.scores import task_loss
 from metarl.fewshot.parts.solved import SolvedHead
 from metarl.nets.policy import MLP
 from tests.helpers.toys import DOUBLE, normal, seeded
@@ -53,18 +53,6 @@ def test_prototypes_are_means_and_scores_are_squared_distances() -> None:
     scores = head.scores({}, learned, query)
     near(scores.softmax(-1)[0, 0], [1.0 / (1.0 + math.exp(-4.0)), 1.0 / (1.0 + math.exp(4.0))])
     near(scores - scores[..., :1], [[[0.0, -4.0]]])
-
-
-def test_nearness_is_the_negative_squared_distance_up_to_what_all_classes_share() -> None:
-    points = normal(TASKS, WAY, FEATURES)
-    full = -(queries()[:, :, None] - points[:, None]).square().sum(-1)
-    short = nearness(queries(), points)
-    near(short - short[..., :1], full - full[..., :1])
-
-
-def test_a_support_set_without_an_item_of_some_class_is_refused() -> None:
-    with pytest.raises(UserError, match="none of some class"):
-        class_weights(torch.tensor([[0, 0, 2]]), 3, DOUBLE)
 
 
 # -- matching ---------------------------------------------------------------------------------------------------------

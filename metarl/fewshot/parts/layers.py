@@ -1,0 +1,153 @@
+"""Convolutional layers for tasks that share parameters, and for tasks that each have their own.
+
+Tasks are held in the four axes of one convolution: episodes that share parameters are further items, tasks with
+parameters of their own are groups of channels (`Form`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as nnf
+
+from metarl.fewshot.parts.norms import EPSILON, Moment, Norm, moments_of
+from metarl.types import Params
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How tasks lie in the four axes of a convolution: [outer * n, inner * C, H, W].
+
+    Attributes:
+        outer: episodes that share parameters, as parts of the first axis.
+        items: n.
+        inner: tasks with parameters of their own, as groups of channels.
+        leading: whether items came with a task axis.
+        precision: of convolutions.
+    """
+
+    outer: int
+    items: int
+    inner: int
+    leading: bool
+    precision: Precision
+
+    @classmethod
+    def of(cls, x: Tensor, by_task: bool, precision: Precision) -> Form:
+        """Return the form of items, [n, C, H, W] or [M, n, C, H, W]; parameters are the tasks' own if `by_task`."""
+        if x.dim() == 4:
+            return cls(1, x.shape[0], 1, leading=False, precision=precision)
+        tasks, items = x.shape[:2]
+        outer, inner = (1, tasks) if by_task else (tasks, 1)
+        return cls(outer, items, inner, leading=True, precision=precision)
+
+    def into(self, x: Tensor, channels_last: bool) -> Tensor:
+        """Return items in the four axes."""
+        if self.leading:
+            x = x.flatten(0, 1) if self.inner == 1 else x.transpose(0, 1).flatten(1, 2)
+        if not channels_last:
+            return x
+        # By a copy: of a single channel torch would take either layout for the other, and go on with the slow one.
+        return torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
+
+    def parts(self, x: Tensor) -> Tensor:
+        """Return [outer, n, inner, C, H, W]."""
+        return x.unflatten(0, (self.outer, -1)).unflatten(2, (self.inner, -1))
+
+    def out(self, x: Tensor) -> Tensor:
+        """Return features, [M, n, F] or [n, F]."""
+        if not self.leading:
+            return x.flatten(1)
+        x = self.parts(x).flatten(3)
+        return x.squeeze(2) if self.inner == 1 else x.squeeze(0).transpose(0, 1)
+
+
+def convolve(x: Tensor, weight: Tensor, form: Form, stride: int = 1) -> Tensor:
+    """Convolve with the weights [out, in, k, k] of all tasks, or [M, out, in, k, k] of each."""
+    groups = 1
+    if weight.dim() == 5:
+        weight, groups = weight.flatten(0, 1), form.inner
+    dtype, padding = x.dtype, weight.shape[-1] // 2
+    if form.precision == "bfloat16":
+        x, weight = x.bfloat16(), weight.bfloat16()
+    return nnf.conv2d(x, weight, stride=stride, padding=padding, groups=groups).to(dtype)
+
+
+def convolve_and_pool(x: Tensor, params: Params, layer: str, norm: Norm, number: int, form: Form) -> Tensor:
+    """Convolve, normalise, and take the maximum of every 2x2 places.
+
+    A norm keeps the order of a channel's values, or turns it round where its scale is negative. So the pooling comes
+    before the scaling, which then has a quarter of the work; where the scale is negative, it is that of -x.
+    """
+    weight, scale = params[f"conv{layer}"], params[f"scale{layer}"]
+    sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
+    x = convolve(x, weight * sign[..., None, None, None], form)
+    moment = _statistics(x, norm, number, form, sign)
+    return _apply(nnf.max_pool2d(x, 2), moment, scale * sign, params[f"shift{layer}"], form)
+
+
+def normalise(x: Tensor, params: Params, layer: str, norm: Norm, number: int, form: Form) -> Tensor:
+    """Normalise the channels of one layer under a policy (see metarl/fewshot/parts/norms.py)."""
+    scale = params[f"scale{layer}"]
+    moment = _statistics(x, norm, number, form, torch.ones_like(scale))
+    return _apply(x, moment, scale, params[f"shift{layer}"], form)
+
+
+def _statistics(x: Tensor, norm: Norm, number: int, form: Form, sign: Tensor) -> Moment:
+    """Return what one layer is normalised by, broadcastable to [outer, n, inner, C, H, W].
+
+    Args:
+        x: the layer's values, where `sign` is -1 with the sign changed.
+        norm: averages, and the moments seen, are of the values as they are.
+        number: of the layer.
+        form: of x.
+        sign: of every channel, 1 or -1.
+    """
+    parts = form.parts(x)
+    if norm.seen is not None:
+        mean, variance = (part.squeeze((1, 4, 5)).flatten(0, 1) for part in moments_of(parts.detach(), norm.ranks))
+        seen = Moment(mean * sign, variance)
+        norm.seen.append(seen if form.leading else Moment(*(part.squeeze(0) for part in seen)))
+    if norm.policy == "running" and norm.averages is not None:
+        average = norm.averages[number]
+        shape = (1, 1, -1, parts.shape[3], 1, 1)
+        return Moment((average.mean * sign).view(shape), average.variance.view(shape))
+    support = norm.support if 0 < norm.support < form.items and norm.policy != "running" else form.items
+    found = moments_of(parts[:, :support], norm.ranks)
+    if norm.policy != "transductive" or support == form.items:
+        return found
+    halves = ((found, support), (moments_of(parts[:, support:]), form.items - support))
+    spread = [Moment(*(part.expand(-1, size, -1, -1, -1, -1) for part in half)) for half, size in halves]
+    return Moment(*(torch.cat(pair, dim=1) for pair in zip(*spread, strict=True)))
+
+
+def _apply(x: Tensor, moment: Moment, scale: Tensor, shift: Tensor, form: Form) -> Tensor:
+    """Return x as it came, normalised by given moments."""
+    shape = (1, 1, form.inner if scale.dim() == 2 else 1, scale.shape[-1], 1, 1)
+    factor = scale.view(shape) * (moment.variance + EPSILON).rsqrt()
+    offset = shift.view(shape) - moment.mean * factor
+    return torch.addcmul(offset, form.parts(x), factor).flatten(0, 1).flatten(1, 2)
+
+
+def activate(x: Tensor, slope: float) -> Tensor:
+    """Return a ReLU of x, leaky where the slope is not 0."""
+    return nnf.leaky_relu(x, slope) if slope else torch.relu(x)
+
+
+def draw_layer(
+    name: str, inputs: int, outputs: int, size: int, generator: torch.Generator, dtype: torch.dtype
+) -> Params:
+    """Draw a convolution without bias, and the norm behind it."""
+    deviation = math.sqrt(2.0 / (inputs * size * size))
+    weight = torch.randn(outputs, inputs, size, size, generator=generator, dtype=torch.float64) * deviation
+    return {
+        f"conv{name}": weight.to(dtype),
+        f"scale{name}": torch.ones(outputs, dtype=dtype),
+        f"shift{name}": torch.zeros(outputs, dtype=dtype),
+    }

@@ -1,0 +1,145 @@
+"""Training a few-shot learner in a run folder.
+
+Training, checkpoints and going on bit for bit are those of metarl/run/driver.py. At every checkpoint the learner is
+tested on the same episodes of the validation classes, where the data have such; the best of them is best.pt.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from json import dumps as to_json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from metarl.devices import resolve_device
+from metarl.errors import UserError
+from metarl.fewshot import manifest as manifests
+from metarl.fewshot.episodes import Source
+from metarl.fewshot.learners import config_class
+from metarl.fewshot.loading import Trained, load
+from metarl.fewshot.manifest import Manifest
+from metarl.fewshot.measure import measure
+from metarl.fewshot.parts.learner import FewShotLearner
+from metarl.fewshot.run import FewShotRun, classes_of, fitted, make_learner, on_device, open_data
+from metarl.ranks import ALONE, Ranks
+from metarl.run.driver import Step, console_of
+from metarl.run.driver import train as train_in_folder
+from metarl.seeding import Streams
+from metarl.types import Metrics
+
+VALIDATION_SEED = 0
+"""Seed of the validation episodes: the same ones for all runs."""
+
+
+def train(
+    folder: Path | str,
+    run: FewShotRun,
+    source: Source | None = None,
+    config: Any = None,
+    *,
+    iterations: int | None = None,
+    resume: bool = False,
+    checkpoint: str = "last",
+    console: Console | None = None,
+    json: bool = False,
+    ranks: Ranks = ALONE,
+) -> Trained:
+    """Train a learner in a run folder.
+
+    Args:
+        folder: the run folder, new or empty unless `resume`.
+        run: what is trained on what.
+        source: the data; those of the run's address if not given.
+        config: the learner's settings; its default ones if not given.
+        iterations: meta-updates in the end; as many as `config` says if not given.
+        resume: go on with the run in `folder`.
+        checkpoint: which one to go on from.
+        console: where progress is shown; standard output if None.
+        json: show progress as JSON lines.
+        ranks: the processes that train it together (see `metarl.ranks.join`).
+
+    Returns:
+        What was trained, as best.pt has it where there is one.
+
+    Raises:
+        UserError: the data cannot give the episodes; the folder is taken, or does not hold what is to be resumed.
+    """
+    folder = Path(folder)
+    source = open_data(run) if source is None else source
+    run = fitted(run, source)
+    config = config_class(run.learner)() if config is None else config
+    asked: int = config.iterations if iterations is None else iterations
+    console = console_of(ranks, console)
+    _check_shape(run, config, source)
+    ranks.share(getattr(config, "tasks", 0) or config.batch_size)
+    streams = Streams(run.seed)
+    learner = make_learner(run, config, source, streams, ranks)
+    source = on_device(source, resolve_device(run.device))
+    result = train_in_folder(
+        folder,
+        run,
+        learner,
+        _updates(learner, source, run, asked, _validation(run, source, console, json=json), ranks),
+        streams,
+        asked,
+        stride=run.log_every,
+        totals=(),
+        score="validation/loss" if source.outputs else "validation/accuracy",
+        resume=resume,
+        checkpoint=checkpoint,
+        console=console,
+        json=json,
+        ranks=ranks,
+    )
+    return replace(load(folder, source=source, device=run.device), result=result)
+
+
+def _check_shape(run: FewShotRun, config: Any, source: Source) -> None:
+    """Refuse episodes that the training data cannot give, before a run folder is made."""
+    # Learners that are trained with more ways than are tested take no more of them than there are classes.
+    way = getattr(config, "train_way", 0) or run.way
+    way = min(way, classes_of(source) or way)
+    try:
+        source.episodes("train", [0], replace(run.shape, way=max(way, run.way)), run.seed)
+    except UserError as error:
+        hint = f" Training has {way} ways: --train-way." if way > run.way else ""
+        raise UserError(f"{error}{hint}") from error
+
+
+def _validation(run: FewShotRun, source: Source, console: Console, *, json: bool) -> Manifest | None:
+    """Return the validation episodes, or tell why there are none."""
+    if run.validation == 0:
+        return None
+    try:
+        return manifests.make(source, "validation", run.validation, run.shape, VALIDATION_SEED)
+    except UserError as reason:
+        text = f"No validation, the last checkpoint counts: {reason}"
+        console.out(to_json({"message": text}) if json else text, highlight=False)
+        return None
+
+
+def _updates(
+    learner: FewShotLearner,
+    source: Source,
+    run: FewShotRun,
+    iterations: int,
+    validation: Manifest | None,
+    ranks: Ranks,
+) -> Step:
+    """Return the iterations of a learner, as metarl/run/driver.py takes them."""
+
+    def step(number: int) -> Metrics:
+        metrics = learner.update(source, number)
+        done = number + 1
+        if validation is None or (done % run.checkpoint_every and done != iterations):
+            return metrics
+        before = time.perf_counter()
+        episodes = validation
+        mean = ranks.once(lambda: float(measure(learner, source, episodes).values.mean()))
+        scores = {"validation/loss": mean} if source.outputs else {"validation/accuracy": mean}
+        return {**metrics, **scores, "time/validation": time.perf_counter() - before}
+
+    return step
