@@ -124,6 +124,8 @@ def meta_gradients(
 ) -> tuple[Params, Float[Tensor, " M"]]:
     """Compute every task's gradient of `objective` with respect to shared parameters.
 
+    Not `MetaGradient` of metarl/fewshot/parts/executors.py: that sums over the tasks, and TRPO's figures need each.
+
     Args:
         objective: (params, data of one task, or of M tasks with both leading) -> value; usually `adapt`s first.
         params: shared by all tasks, no task axis.

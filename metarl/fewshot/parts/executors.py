@@ -31,7 +31,7 @@ from torch.func import grad_and_value, vmap
 
 from metarl.errors import UserError, nearest
 from metarl.fewshot.parts.backbones import Backbone, Conv4, MlpBackbone, ResNet12
-from metarl.learning.inner import Rates, adapt
+from metarl.learning.inner import Rates, adapt, task_chunks
 from metarl.types import Params
 
 Executor = Literal["auto", "loop", "grouped", "vmap", "compiled"]
@@ -163,6 +163,9 @@ def laid_out(backbone: Backbone, executor: Executor) -> Backbone:
 class MetaGradient:
     """Computes mean meta-gradients of one objective.
 
+    Not `meta_gradients` of metarl/learning/inner.py: that keeps every task's gradient; here they are summed inside the
+    graph, and chunk, recomputation and compiled graph follow from the memory that one task was measured to need.
+
     Args:
         objective: of one task.
         executor: not `auto`.
@@ -199,10 +202,7 @@ class MetaGradient:
         size = 1 if self.executor == "loop" else min(fit, tasks)
         if next(iter(params.values())).is_cpu and data["query_x"].dim() > LARGE_DATA:
             size = min(size, TOGETHER)
-        parts = []
-        for start in range(0, tasks, size):
-            part = {name: value[start : start + size] for name, value in data.items()}
-            parts.append(self._part(params, part, recompute))
+        parts = [self._part(params, part, recompute) for part in task_chunks(dict(data), size)]
         if len(parts) == 1:
             gradient, losses, scores = parts[0]
         else:
