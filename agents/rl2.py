@@ -16,45 +16,46 @@ Where the time limit cut the trial's last episode, V of what would have come tak
 bootstrap: behind the last step of an episode comes the first of the next, whether a terminal state or the time limit
 ended it.
 
-Whole trials go through the core at once (metarl/nets/memory.py), in minibatches of trials; the states are computed anew
-from the first step. Observations, and rewards as inputs, are scaled by running moments; values by those of the returns
-from each step of a trial on, so that the network need not learn how much of the trial is left. All are in the
-checkpoint.
+Whole trials go through the core at once (metarl/nets/memory.py), in minibatches of trials (metarl/learning/ppo.py); the
+states are computed anew from the first step. Observations, and rewards as inputs, are scaled by running moments; values
+by those of the returns from each step of a trial on, so that the network need not learn how much of the trial is left.
+All are in the checkpoint.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from metarl.config import check
-from metarl.errors import NotFiniteError, UserError, nearest
-from metarl.learning.returns import gae
+from metarl.errors import UserError, nearest
+from metarl.learning import figures
+from metarl.learning.ppo import Played, ppo_update
+from metarl.learning.recall import Actor, TrialLearner
+from metarl.learning.returns import gae, standardise
 from metarl.learning.rollout import collect
-from metarl.nets.memory import CoreName, Memory, blank, make_core
+from metarl.learning.trials import Inputs, Trials, input_size, join
+from metarl.nets.memory import CoreName, blank, make_core
 from metarl.nets.moments import Moments
 from metarl.nets.policy import Categorical, Normal
 from metarl.ranks import ALONE, Ranks
 from metarl.seeding import Streams
-from metarl.types import BatchEnv, EnvSpec, Metrics, SampleTasks, Tasks, Trajectories
+from metarl.types import BatchEnv, EnvSpec, Metrics, SampleTasks, Tasks
 
-LARGEST_INPUT = 10.0
-"""Scaled observations and rewards are cut off there, deviations."""
 ACT_GAIN = 0.01
 """Scale of the policy head's initial weights: small, so that training starts near zero actions, or even chances."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rl2Config:
-    """Defaults are for robots; for bandits and MDPs see the README."""
+    """Defaults are for robots; for bandits and MDPs see agents/README.md."""
 
     iterations: int = 400
     """Updates, over which learning rate and entropy weight go from their first values to their final ones."""
@@ -123,11 +124,6 @@ class Rl2Config:
             )
 
 
-def input_size(spec: EnvSpec) -> int:
-    """Return the size I of what the network receives at a step: observation, action, reward and end."""
-    return spec.observation_size + spec.action_size + 2
-
-
 class Network(nn.Module):
     """Core, policy head and value head."""
 
@@ -161,199 +157,6 @@ class Network(nn.Module):
         """Compute the action distribution from the core's features."""
         output = self.policy(features)
         return Categorical(output) if self.log_std is None else Normal(output, self.log_std.expand(1, -1))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trials:
-    """M trials with the steps of their episodes in a row, padded at the end only, to L steps.
-
-    Attributes:
-        observations, actions, rewards: of every step, zero in the padding; actions as the policy gave them.
-        ended: 1 for the last step of an episode.
-        mask: 1 for real steps.
-        final: observation after the last step.
-        cut: whose last episode the time limit ended, not the task.
-    """
-
-    observations: Float[Tensor, "M L O"]
-    actions: Float[Tensor, "M L A"]
-    rewards: Float[Tensor, "M L"]
-    ended: Float[Tensor, "M L"]
-    mask: Float[Tensor, "M L"]
-    final: Float[Tensor, "M O"]
-    cut: Bool[Tensor, " M"]
-
-    @property
-    def lengths(self) -> Int[Tensor, " M"]:
-        """Real steps of every trial."""
-        return self.mask.sum(1).long()
-
-
-def join(episodes: list[Trajectories]) -> Trials:
-    """Put the episodes of each trial in a row; K = 1 in all of them."""
-
-    def in_a_row(parts: list[Tensor]) -> Tensor:
-        return torch.cat([part.squeeze(1) for part in parts], dim=1)
-
-    mask = in_a_row([episode.mask for episode in episodes])
-    observations = in_a_row([episode.observations for episode in episodes])
-    actions = in_a_row([episode.actions for episode in episodes])
-    rewards = in_a_row([episode.rewards for episode in episodes])
-    # The last real step of an episode is one that no real step of the same episode follows.
-    ended = in_a_row([e.mask - pad(e.mask, (0, 1))[..., 1:] for e in episodes])
-    last = episodes[-1]
-    trials = Trials(
-        observations=observations,
-        actions=actions,
-        rewards=rewards,
-        ended=ended,
-        mask=mask,
-        final=last.final_observations.squeeze(1),
-        cut=~last.terminated.squeeze(1),
-    )
-    if bool((mask > 0).all()):
-        return trials
-    # Episodes that ended early leave gaps: real steps move to the front, in their order.
-    order = (mask == 0).long().argsort(dim=1, stable=True)[:, : int(mask.sum(1).max())]
-
-    def closed(rows: Tensor) -> Tensor:
-        return (
-            rows.gather(1, order[..., None].expand(-1, -1, rows.shape[-1]))
-            if rows.dim() == 3
-            else rows.gather(1, order)
-        )
-
-    names = ("observations", "actions", "rewards", "ended", "mask")
-    return replace(trials, **{name: closed(getattr(trials, name)) for name in names})
-
-
-class Inputs:
-    """What the network receives: the observation and the triple of the step before, scaled.
-
-    Args:
-        spec: the family's sizes.
-    """
-
-    def __init__(self, spec: EnvSpec) -> None:
-        self.discrete = spec.discrete
-        self.observation = Moments(spec.observation_size)
-        self.reward = Moments(1)
-
-    def __call__(
-        self,
-        observation: Float[Tensor, "*N O"],
-        action: Float[Tensor, "*N A"],
-        reward: Float[Tensor, "*N"],
-        ended: Float[Tensor, "*N"],
-    ) -> Float[Tensor, "*N I"]:
-        """Put the parts together: an observation, and action, reward and end of the step before it."""
-        mean, deviation, _ = self.observation.on(observation)
-        seen = (observation - mean) / deviation
-        # The environment clips actions: what was done is remembered, not what was asked for.
-        done = action if self.discrete else action.clamp(-1.0, 1.0)
-        scaled = reward / self.reward.on(reward)[2]
-        rest = torch.stack((scaled.clamp(-LARGEST_INPUT, LARGEST_INPUT), ended), dim=-1)
-        return torch.cat((seen.clamp(-LARGEST_INPUT, LARGEST_INPUT), done, rest), dim=-1)
-
-    def of(self, trials: Trials) -> Float[Tensor, "M moments I"]:
-        """Return the inputs of whole trials, and of the moment behind each step: row t + 1 follows step t."""
-
-        def after_nothing(rows: Tensor) -> Tensor:
-            return torch.cat((torch.zeros_like(rows[:, :1]), rows), dim=1)
-
-        observations = torch.cat((trials.observations, torch.zeros_like(trials.observations[:, :1])), dim=1)
-        # Behind the last real step stands the final observation.
-        place = trials.lengths[:, None, None].expand(-1, 1, observations.shape[-1])
-        observations = observations.scatter(1, place, trials.final[:, None])
-        previous = (after_nothing(rows) for rows in (trials.actions, trials.rewards, trials.ended))
-        return self(observations, *previous)
-
-    def update(self, trials: Trials, ranks: Ranks) -> None:
-        """Take in what was met, by all ranks."""
-        real = trials.mask > 0
-        self.observation.update(trials.observations[real], ranks=ranks)
-        self.reward.update(trials.rewards[real][:, None], ranks=ranks)
-
-
-class Actor:
-    """The policy in the worlds of a trial, with what each of them remembers (see `metarl.types.MemoryPolicy`).
-
-    Attributes:
-        memory: of every world; None before the first step of the trial.
-        ranks: which of them have a share of the worlds each, as these B.
-    """
-
-    def __init__(self, network: Network, inputs: Inputs, device: torch.device, ranks: Ranks = ALONE) -> None:
-        self.network = network
-        self.inputs = inputs
-        self.device = device
-        self.ranks = ranks
-        self.memory: Memory | None = None
-        self._waiting: Tensor | None = None
-
-    def begin_episode(self) -> None:
-        """Let all worlds take part again."""
-        self._waiting = None
-
-    @torch.no_grad()
-    def act(self, observation: Float[Tensor, "B O"], generator: torch.Generator) -> Float[Tensor, "B A"]:
-        """Take in a moment and draw an action."""
-        features, self.memory = self.look(observation)
-        action = self.network.act(features).sample(generator, self.ranks).to(observation.device)
-        if self._waiting is None:
-            self._action = action
-        else:
-            self._action = torch.where(self._waiting[:, None], self._action, action)
-        return action
-
-    @torch.no_grad()
-    def look(self, observation: Float[Tensor, "B O"]) -> tuple[Float[Tensor, "B H"], Memory]:
-        """Return the features at a moment and the memory after it, and stay as before it."""
-        memory = self.memory
-        if memory is None:
-            worlds = len(observation)
-            memory = self.network.core.begin(worlds)
-            self._action = observation.new_zeros(worlds, self.network.policy.out_features)
-            self._reward = observation.new_zeros(worlds)
-            self._ended = observation.new_zeros(worlds)
-        inputs = self.inputs(observation, self._action, self._reward, self._ended).to(self.device)
-        waiting = None if self._waiting is None else self._waiting.to(self.device)
-        return self.network.core.step(inputs, memory, waiting)
-
-    def carried(self, order: Int[Tensor, " B"]) -> Actor:
-        """Return the policy with everything that world `order[i]` remembers in world i; this one keeps its own."""
-        other = Actor(self.network, self.inputs, self.device, self.ranks)
-        if self.memory is not None:
-            other.memory = tuple(part[order.to(part.device)] for part in self.memory)
-            other._action, other._reward, other._ended = (x[order] for x in (self._action, self._reward, self._ended))
-        if self._waiting is not None:
-            other._waiting = self._waiting[order]
-        return other
-
-    def see(self, reward: Float[Tensor, " B"], ended: Bool[Tensor, " B"]) -> None:
-        """Keep the rest of the triple for the next moment."""
-        if self._waiting is None:
-            self._reward, self._ended = reward, ended.to(reward)
-            # To look would make the host wait for a GPU.
-            self._waiting = ended if ended.is_cuda or bool(ended.any()) else None
-        else:
-            self._reward = torch.where(self._waiting, self._reward, reward)
-            self._ended = torch.where(self._waiting, self._ended, ended.to(reward))
-            self._waiting = self._waiting | ended
-
-
-@dataclass(frozen=True)
-class TrialLearner:
-    """M new tasks being learned in memory (see `metarl.types.Learner`).
-
-    What was learned is in the memory of the policy that made the experience; there is nothing to compute from it.
-    """
-
-    policy: Actor
-
-    def learn(self, experience: Trajectories) -> TrialLearner:
-        """Return the learner: its memory has the experience already."""
-        return self
 
 
 class Rl2:
@@ -403,104 +206,55 @@ class Rl2:
         update = self._update(trials, streams["update"])
         self.inputs.update(trials, self.ranks)
         self.iteration += 1
-        first, last = episodes[0], episodes[-1]
-        collect_seconds = sum(episode.seconds for episode in episodes)
-        steps = float(trials.mask.sum())
         return {
-            "return/pre": float(first.returns.mean()),
-            "return/post": float(last.returns.mean()),
-            "return/gain": float(last.returns.mean() - first.returns.mean()),
+            **figures.of_returns(episodes[0], episodes[-1]),
             "return/trial": float(trials.rewards.sum(1).mean()),
             **update,
-            "episode/length": float(last.mask.sum(2).mean()),
-            "episode/terminated": float(last.terminated.float().mean()),
-            **last.success_rate,
-            "env/steps": steps,
-            **{f"reward/{name}": value for name, value in last.terms.items()},
-            "speed/env_steps_per_second": steps / collect_seconds,
-            "time/collect": collect_seconds,
-            "time/policy": sum(episode.policy_seconds for episode in episodes),
+            **figures.of_episodes(episodes),
             "time/update": time.perf_counter() - started,
         }
 
     def _update(self, trials: Trials, generator: torch.Generator) -> Metrics:
-        """Take the epochs of one update."""
+        """Improve the policy by PPO."""
         config = self.config
         everything = self.inputs.of(trials)
         old, values = self._measure(everything, trials)
         advantages, targets, explained = self._advantages(trials, values)
-        inputs = everything[:, :-1]
         part = 1.0 - min(self.iteration / max(config.iterations, 1), 1.0)
         rate = config.final_learning_rate + part * (config.learning_rate - config.final_learning_rate)
         entropy_weight = config.final_entropy + part * (config.entropy - config.final_entropy)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-
-        names = ("update/value_error", "update/clipped", "update/gradient_norm", "policy/entropy")
-        # On the device until the end: every look at a figure makes the host wait for a GPU.
-        sums = torch.zeros(len(names), dtype=torch.float64, device=self.device)
-        steps, kl, enough = 0, 0.0, False
-        for rows, mask in self._minibatches(trials, generator):
-            # Of all ranks, so that their losses add up to that of the minibatch.
-            count = self.ranks.sum(mask.sum())
-            distribution, value = self.network(inputs[rows])
-            log_ratio = (distribution.log_prob(trials.actions[rows]) - old[rows]) * mask
-            ratio = log_ratio.exp()
-            # Schulman's estimate of KL(π_old ‖ π): never negative, and exact in the mean over actions of π_old.
-            kl = float(self.ranks.sum(((ratio - 1.0 - log_ratio) * mask).sum().detach()) / count)
-            if kl > config.max_kl:
-                enough = True
-                break
-            advantage = advantages[rows]
-            clipped = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)
-            gain = (torch.minimum(ratio * advantage, clipped * advantage) * mask).sum() / count
-            error = ((value - targets[rows]).square() * mask).sum() / count
-            entropy = (distribution.entropy() * mask).sum() / count
-            loss = -gain + config.value_weight * error - entropy_weight * entropy
-            self.optimiser.zero_grad()
-            loss.backward()
-            self._add_gradients()
-            norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.max_gradient_norm)
-            if not bool(norm.isfinite()):
-                raise NotFiniteError("the policy gradient is not finite: look for NaN in observations or rewards")
-            self.optimiser.step()
-            steps += 1
-            outside = (((ratio - 1.0).abs() > config.clip) * mask).sum() / count
-            # The norm is the same on all ranks, where the others are parts of a sum.
-            sums += torch.stack((error, outside, norm / self.ranks.size, entropy)).detach()
-        totals = self.ranks.sum(dict(zip(names, sums.tolist(), strict=True)) if steps else {})
-        metrics = {name: total / steps for name, total in totals.items()}
+        means, end = ppo_update(
+            self.network,
+            self.optimiser,
+            Played(
+                inputs=everything[:, :-1],
+                actions=trials.actions,
+                log_probs=old,
+                advantages=advantages,
+                targets=targets,
+                mask=trials.mask,
+            ),
+            generator,
+            clip=config.clip,
+            epochs=config.epochs,
+            minibatches=config.minibatches,
+            max_kl=config.max_kl,
+            value_weight=config.value_weight,
+            entropy_weight=entropy_weight,
+            max_gradient_norm=config.max_gradient_norm,
+            ranks=self.ranks,
+        )
         if self.network.log_std is not None:
-            metrics["policy/std"] = float(self.network.log_std.detach().exp().mean())
-        return metrics | {
-            "update/kl": kl,
-            "update/steps": float(steps),
-            "update/early_stop": float(enough),
+            means["policy/std"] = float(self.network.log_std.detach().exp().mean())
+        return {
+            **means,
+            **end,
             "update/learning_rate": rate,
             "update/entropy_weight": entropy_weight,
             "update/explained_variance": explained,
         }
-
-    def _minibatches(
-        self, trials: Trials, generator: torch.Generator
-    ) -> Iterator[tuple[Int[Tensor, " N"], Float[Tensor, "N L"]]]:
-        """Yield this rank's trials in every minibatch of every epoch, with their masks."""
-        first = self.ranks.rows(self.config.tasks).start
-        for _ in range(self.config.epochs):
-            order = torch.randperm(self.config.tasks, generator=generator).to(self.device)
-            for rows in order.tensor_split(self.config.minibatches):
-                own = rows[(rows >= first) & (rows < first + self.tasks)] - first
-                if len(own):
-                    yield own, trials.mask[own]
-                else:
-                    # Some trial, of which nothing counts: all ranks take part in every step.
-                    yield own.new_zeros(1), torch.zeros_like(trials.mask[:1])
-
-    def _add_gradients(self) -> None:
-        """Give every parameter the sum of its gradients over the ranks."""
-        leaves = [value for value in self.network.parameters() if value.grad is not None]
-        for leaf, gradient in zip(leaves, self.ranks.sum([leaf.grad for leaf in leaves]), strict=True):
-            leaf.grad = gradient
 
     @torch.no_grad()
     def _measure(
@@ -538,10 +292,7 @@ class Rl2:
         left, spread = self.ranks.sum((advantages.square().sum(), ((targets - shift) * mask).square().sum()))
         explained = 1.0 - float(left / spread.clamp_min(1e-12))
         over, ranks = ((0, 1), self.ranks) if config.advantages == "batch" else ((1,), ALONE)
-        count, total = ranks.sum((mask.sum(over, keepdim=True), advantages.sum(over, keepdim=True)))
-        centred = (advantages - total / count) * mask
-        deviation = (ranks.sum(centred.square().sum(over, keepdim=True)) / count).sqrt()
-        return centred / (deviation + 1e-8), (targets - shift) / scale, explained
+        return standardise(advantages, mask, over=over, ranks=ranks), (targets - shift) / scale, explained
 
     # -- test and storage -------------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl.ranks import ALONE, Ranks
+
 
 def discounted_returns(
     rewards: Float[Tensor, "*batch T"], discount: float, bootstrap: Float[Tensor, "*batch"] | None = None
@@ -67,11 +69,23 @@ def gae(
 
 
 def standardise(
-    values: Float[Tensor, "M K T"], mask: Float[Tensor, "M K T"], epsilon: float = 1e-8
-) -> Float[Tensor, "M K T"]:
-    """Shift and scale to mean 0 and standard deviation 1 per task, over its real steps only; zero in the padding."""
-    count = mask.sum((-2, -1), keepdim=True)
-    mean = (values * mask).sum((-2, -1), keepdim=True) / count
-    centred = (values - mean) * mask
-    deviation = (centred.square().sum((-2, -1), keepdim=True) / count).sqrt()
+    values: Float[Tensor, "*M T"],
+    mask: Float[Tensor, "*M T"],
+    epsilon: float = 1e-8,
+    *,
+    over: tuple[int, ...] = (-2, -1),
+    ranks: Ranks = ALONE,
+) -> Float[Tensor, "*M T"]:
+    """Shift and scale to mean 0 and standard deviation 1 over real steps only; zero in the padding.
+
+    Args:
+        values: to be standardised.
+        mask: 1 for real steps.
+        epsilon: added to the deviation.
+        over: axes with one mean: all but the first of [M, K, T] by default, so that each task has its own.
+        ranks: which of them have values with the same mean, each its own.
+    """
+    count, total = ranks.sum((mask.sum(over, keepdim=True), (values * mask).sum(over, keepdim=True)))
+    centred = (values - total / count) * mask
+    deviation = (ranks.sum(centred.square().sum(over, keepdim=True)) / count).sqrt()
     return centred / (deviation + epsilon)

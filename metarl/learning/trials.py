@@ -1,0 +1,139 @@
+"""Trials: the episodes with one task in a row, and what a memory receives of them.
+
+While acting, a memory receives one moment after the other; while learning, whole trials at once. Both are made by
+`Inputs`, so that they are the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import pad
+
+from metarl.nets.moments import Moments
+from metarl.ranks import Ranks
+from metarl.types import EnvSpec, Trajectories
+
+LARGEST_INPUT = 10.0
+"""Scaled observations and rewards are cut off there, deviations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trials:
+    """M trials with the steps of their episodes in a row, padded at the end only, to L steps.
+
+    Attributes:
+        observations, actions, rewards: of every step, zero in the padding; actions as the policy gave them.
+        ended: 1 for the last step of an episode.
+        mask: 1 for real steps.
+        final: observation after the last step.
+        cut: whose last episode the time limit ended, not the task.
+    """
+
+    observations: Float[Tensor, "M L O"]
+    actions: Float[Tensor, "M L A"]
+    rewards: Float[Tensor, "M L"]
+    ended: Float[Tensor, "M L"]
+    mask: Float[Tensor, "M L"]
+    final: Float[Tensor, "M O"]
+    cut: Bool[Tensor, " M"]
+
+    @property
+    def lengths(self) -> Int[Tensor, " M"]:
+        """Real steps of every trial."""
+        return self.mask.sum(1).long()
+
+
+def join(episodes: list[Trajectories]) -> Trials:
+    """Put the episodes of each trial in a row; K = 1 in all of them."""
+
+    def in_a_row(parts: list[Tensor]) -> Tensor:
+        return torch.cat([part.squeeze(1) for part in parts], dim=1)
+
+    mask = in_a_row([episode.mask for episode in episodes])
+    observations = in_a_row([episode.observations for episode in episodes])
+    actions = in_a_row([episode.actions for episode in episodes])
+    rewards = in_a_row([episode.rewards for episode in episodes])
+    # The last real step of an episode is one that no real step of the same episode follows.
+    ended = in_a_row([e.mask - pad(e.mask, (0, 1))[..., 1:] for e in episodes])
+    last = episodes[-1]
+    trials = Trials(
+        observations=observations,
+        actions=actions,
+        rewards=rewards,
+        ended=ended,
+        mask=mask,
+        final=last.final_observations.squeeze(1),
+        cut=~last.terminated.squeeze(1),
+    )
+    if bool((mask > 0).all()):
+        return trials
+    # Episodes that ended early leave gaps: real steps move to the front, in their order.
+    order = (mask == 0).long().argsort(dim=1, stable=True)[:, : int(mask.sum(1).max())]
+
+    def closed(rows: Tensor) -> Tensor:
+        return (
+            rows.gather(1, order[..., None].expand(-1, -1, rows.shape[-1]))
+            if rows.dim() == 3
+            else rows.gather(1, order)
+        )
+
+    names = ("observations", "actions", "rewards", "ended", "mask")
+    return replace(trials, **{name: closed(getattr(trials, name)) for name in names})
+
+
+def input_size(spec: EnvSpec) -> int:
+    """Return the size I of what the network receives at a step: observation, action, reward and end."""
+    return spec.observation_size + spec.action_size + 2
+
+
+class Inputs:
+    """What the network receives: the observation and the triple of the step before, scaled.
+
+    Args:
+        spec: the family's sizes.
+    """
+
+    def __init__(self, spec: EnvSpec) -> None:
+        self.action_size = spec.action_size
+        self.discrete = spec.discrete
+        self.observation = Moments(spec.observation_size)
+        self.reward = Moments(1)
+
+    def __call__(
+        self,
+        observation: Float[Tensor, "*N O"],
+        action: Float[Tensor, "*N A"],
+        reward: Float[Tensor, "*N"],
+        ended: Float[Tensor, "*N"],
+    ) -> Float[Tensor, "*N I"]:
+        """Put the parts together: an observation, and action, reward and end of the step before it."""
+        mean, deviation, _ = self.observation.on(observation)
+        seen = (observation - mean) / deviation
+        # The environment clips actions: what was done is remembered, not what was asked for.
+        done = action if self.discrete else action.clamp(-1.0, 1.0)
+        scaled = reward / self.reward.on(reward)[2]
+        rest = torch.stack((scaled.clamp(-LARGEST_INPUT, LARGEST_INPUT), ended), dim=-1)
+        return torch.cat((seen.clamp(-LARGEST_INPUT, LARGEST_INPUT), done, rest), dim=-1)
+
+    def of(self, trials: Trials) -> Float[Tensor, "M moments I"]:
+        """Return the inputs of whole trials, and of the moment behind each step: row t + 1 follows step t."""
+
+        def after_nothing(rows: Tensor) -> Tensor:
+            return torch.cat((torch.zeros_like(rows[:, :1]), rows), dim=1)
+
+        observations = torch.cat((trials.observations, torch.zeros_like(trials.observations[:, :1])), dim=1)
+        # Behind the last real step stands the final observation.
+        place = trials.lengths[:, None, None].expand(-1, 1, observations.shape[-1])
+        observations = observations.scatter(1, place, trials.final[:, None])
+        previous = (after_nothing(rows) for rows in (trials.actions, trials.rewards, trials.ended))
+        return self(observations, *previous)
+
+    def update(self, trials: Trials, ranks: Ranks) -> None:
+        """Take in what was met, by all ranks."""
+        real = trials.mask > 0
+        self.observation.update(trials.observations[real], ranks=ranks)
+        self.reward.update(trials.rewards[real][:, None], ranks=ranks)
