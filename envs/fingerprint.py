@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from metarl.envs.family import Family, random_actions
-from metarl.envs.registry import families, get, make_worlds
+from metarl.envs.making import make_worlds
+from metarl.envs.registry import families, get
 from metarl.errors import UserError
 from metarl.files import write_atomically
 from metarl.seeding import Streams

@@ -8,46 +8,19 @@ imported: `import metarl.envs`, or the id with its module, `gymnasium.make("meta
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
-from typing import Literal
 
 import gymnasium
-import torch
 
-from metarl.envs.engines.cpu import MujocoPhysics
-from metarl.envs.external.adapter import GymnasiumFamily, WorkerPhysics, source_of
+from metarl.envs.external.adapter import source_of
 from metarl.envs.external.child import Unfit, import_source
-from metarl.envs.families import (
-    ant,
-    ant_goal,
-    ant_terrain,
-    bandit,
-    grasp_shape,
-    half_cheetah,
-    half_cheetah_terrain,
-    hopper,
-    humanoid,
-    point_nav,
-    push_shape,
-    reach_over,
-    reacher,
-    swimmer,
-    tabular_mdp,
-    walker2d,
-)
-from metarl.envs.family import Family, MujocoFamily, TorchFamily
+from metarl.envs.families import FILES
+from metarl.envs.family import Family
 from metarl.envs.modifiers.apply import modify
 from metarl.envs.modifiers.names import parse, split_name
-from metarl.envs.worlds import CPU, Physics, TorchPhysics, Worlds
 from metarl.errors import UserError, nearest
-from metarl.ranks import ALONE, Ranks
-
-MOST_THREADS = 1024
-"""More than this is a typing error, and the system would refuse to start them in the middle of it."""
-
-ENGINES = ("auto", "cpu", "gpu")
 
 _FAMILIES: dict[str, dict[str, Family]] = {}
 _SOURCES: dict[str, str] = {}
@@ -81,25 +54,8 @@ def gymnasium_id(name: str) -> str:
     return f"metarl/{''.join(part.capitalize() for part in name.split('-'))}-v0"
 
 
-for _module in (
-    point_nav,
-    half_cheetah,
-    ant,
-    ant_goal,
-    humanoid,
-    walker2d,
-    hopper,
-    swimmer,
-    reacher,
-    push_shape,
-    grasp_shape,
-    reach_over,
-    ant_terrain,
-    half_cheetah_terrain,
-    bandit,
-    tabular_mdp,
-):
-    for _family in _module.FAMILIES:
+for _file in FILES:
+    for _family in importlib.import_module(f"metarl.envs.families.{_file}").FAMILIES:
         register(_family)
 
 
@@ -188,87 +144,3 @@ def resolve(family: Family | str, variant: str | None = None) -> Family:
         return family
     name = family if isinstance(family, str) else family.full_name
     raise UserError(f"got variant='{variant}' for {name}, which names its variant: leave one of them out")
-
-
-def choose_engine(engine: str, family: Family | str, device: torch.device) -> Literal["cpu", "gpu"]:
-    """Return the engine that runs a family for an agent on a device.
-
-    Args:
-        engine: `cpu`; `gpu` (mujoco_warp, or torch on the device for families in torch; on the device `cpu` it is slow,
-            for checks); or `auto`: gpu where the device is a GPU and the engine runs there, else cpu.
-        family: a family, or its name.
-        device: where the agent computes.
-
-    Raises:
-        UserError: there is no such engine, or it cannot run such a family.
-    """
-    family = resolve(family)
-    if engine not in ENGINES:
-        raise UserError(f"unknown engine '{engine}'.{nearest(engine, ENGINES)}")
-    in_torch = isinstance(family, TorchFamily)
-    if engine == "auto":
-        ready = in_torch or (isinstance(family, MujocoFamily) and importlib.util.find_spec("mujoco_warp") is not None)
-        return "gpu" if device.type == "cuda" and ready else "cpu"
-    if engine == "gpu" and not (in_torch or isinstance(family, MujocoFamily)):
-        raise UserError(
-            f"{family.full_name} steps Python environments in processes of the CPU: take engine cpu or auto"
-        )
-    return "gpu" if engine == "gpu" else "cpu"
-
-
-def describe_engine(worlds: Worlds) -> str:
-    """Return in a few words what steps the worlds, and where."""
-    where = torch.cuda.get_device_name(worlds.device) if worlds.device.type == "cuda" else "CPU"
-    kind = {MujocoPhysics: "MuJoCo", TorchPhysics: "torch", WorkerPhysics: "worker processes"}
-    return f"{kind.get(type(worlds.physics), 'mujoco_warp')} on {where}"
-
-
-def _warp_physics(family: MujocoFamily, num_worlds: int, device: torch.device) -> Physics:
-    # Imported only where it is asked for: warp takes a while, and may not be installed.
-    from metarl.envs.engines.gpu import WarpPhysics
-
-    return WarpPhysics(family, num_worlds, device)
-
-
-def make_worlds(
-    family: Family | str,
-    num_worlds: int,
-    *,
-    threads: int = 0,
-    unit_actions: bool = True,
-    dtype: torch.dtype = torch.float32,
-    engine: str = "cpu",
-    device: torch.device = CPU,
-    ranks: Ranks = ALONE,
-) -> Worlds:
-    """Return B parallel worlds of a family.
-
-    Args:
-        family: a family, or its name.
-        num_worlds: B.
-        threads: threads of the CPU engine; 0 takes every core.
-        unit_actions: actions come scaled to -1..1 (what agents use), else in physical units.
-        dtype: of observations and rewards.
-        engine: `cpu`, `gpu` or `auto`, see `choose_engine`.
-        device: where the agent computes: the GPU engine's worlds are there too. The CPU engine's are on the CPU.
-        ranks: which of them have a share of the worlds each, as these B.
-
-    Raises:
-        UserError: no worlds, too many threads, or the engine does not run the family.
-    """
-    family = resolve(family)
-    if num_worlds < 1:
-        raise UserError(f"got {num_worlds} worlds: at least 1 is needed")
-    if not 0 <= threads <= MOST_THREADS:
-        raise UserError(f"got threads={threads}: give 0 for every core, or 1 to {MOST_THREADS}")
-    gpu = choose_engine(engine, family, device) == "gpu"
-    if isinstance(family, MujocoFamily):
-        physics = _warp_physics(family, num_worlds, device) if gpu else MujocoPhysics(family, num_worlds, threads)
-    elif isinstance(family, TorchFamily):
-        physics = TorchPhysics(family, num_worlds, device if gpu else CPU)
-    elif isinstance(family, GymnasiumFamily):
-        physics = WorkerPhysics(family, num_worlds, threads)
-    else:
-        kinds = "a MujocoFamily, a TorchFamily or a GymnasiumFamily"
-        raise UserError(f"{family.full_name} is not {kinds}: no engine runs it")
-    return Worlds(family, num_worlds, physics, unit_actions=unit_actions, dtype=dtype, ranks=ranks)

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.family import LARGEST_VALID, Family, State, TorchFamily
+from metarl.envs.family import Family, State
 from metarl.envs.modifiers.switching import STEP, SwitchSpace
 from metarl.errors import NotFiniteError, UserError
 from metarl.ranks import ALONE, Ranks
@@ -57,39 +57,6 @@ class Physics(Protocol):
     def advance(self, action: Float[Tensor, "B A"], worlds: Tensor | None) -> Bool[Tensor, " B"] | None:
         """Take one control step; return the worlds whose simulation became invalid, or None."""
         ...
-
-
-class TorchPhysics:
-    """Physics of a `TorchFamily`, on any device; in lockstep on any but the CPU."""
-
-    def __init__(self, family: TorchFamily, num_worlds: int, device: torch.device = CPU) -> None:
-        self.family = family
-        self.device = device
-        self.lockstep = device.type != "cpu"
-        # A state of the right shapes, until the first `write`.
-        anything = family.space.sample(num_worlds, "train", torch.Generator())
-        start = family.reset_state(torch.Generator(), anything)
-        self.state: dict[str, Tensor] = {name: value.to(device) for name, value in start.items()}
-
-    def apply(self, tasks: Tasks, worlds: Tensor | None) -> None:
-        """Keep the tasks for `advance`."""
-        self.tasks = tasks.to(self.device)
-
-    def write(self, state: Mapping[str, Tensor], worlds: Tensor | None) -> None:
-        """Start the worlds from `state`."""
-        rows = None if worlds is None else worlds.to(self.device)
-        for name, value in state.items():
-            begun = value.to(self.device)
-            self.state[name] = begun if rows is None else self.state[name].index_copy(0, rows, begun)
-
-    def advance(self, action: Float[Tensor, "B A"], worlds: Tensor | None) -> Bool[Tensor, " B"] | None:
-        """Take one step in the chosen worlds."""
-        after = self.family.advance(self.state, action, self.tasks)
-        if worlds is not None:
-            after = {k: self.state[k].index_copy(0, worlds, v[worlds]) for k, v in after.items()}
-        self.state = after
-        valid = torch.stack([(v.flatten(1).abs() < LARGEST_VALID).all(1) for v in after.values()]).all(0)
-        return None if not self.lockstep and bool(valid.all()) else ~valid
 
 
 class Worlds:

@@ -24,7 +24,8 @@ from jaxtyping import Float
 from metarl.envs.draw import Painter, Picture, make_painter
 from metarl.envs.family import LARGEST_VALID, Family
 from metarl.envs.gym.task_choice import Task, TaskChoice, check_options, generators
-from metarl.envs.registry import make_worlds, resolve
+from metarl.envs.making import make_worlds
+from metarl.envs.registry import resolve
 from metarl.errors import UserError
 from metarl.types import Record
 

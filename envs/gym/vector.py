@@ -26,7 +26,8 @@ from metarl.envs.draw import Painter, Picture, make_painter
 from metarl.envs.family import Family
 from metarl.envs.gym.single import RENDER_MODES, check_render_mode, frames_per_second, make_spaces, to_actions
 from metarl.envs.gym.task_choice import Task, TaskChoice, check_options, generators
-from metarl.envs.registry import make_worlds, resolve
+from metarl.envs.making import make_worlds
+from metarl.envs.registry import resolve
 from metarl.errors import UserError
 from metarl.types import Tasks
 

@@ -14,8 +14,9 @@ from metarl.config import from_plain, to_plain
 from metarl.devices import resolve_device, resolve_threads
 from metarl.envs import get, make_worlds
 from metarl.envs.family import Family
+from metarl.envs.making import describe_engine
 from metarl.envs.modifiers.switching import check_trials
-from metarl.envs.registry import address, describe_engine, resolve
+from metarl.envs.registry import address, resolve
 from metarl.errors import UserError, nearest
 from metarl.ranks import Ranks, join
 from metarl.run.driver import TrainResult, iterations_of

@@ -1,4 +1,7 @@
-"""MAML-TRPO on the point, in float64, against plain autograd loops over tasks and steps."""
+"""MAML-TRPO on the point, in float64, against plain autograd loops over tasks and steps.
+
+It is one file because all of it looks at the same iteration from outside (`iterate`).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from torch.func import jacrev
 from metarl.agents.maml_trpo import RATE, MamlTrpo, MamlTrpoConfig
 from metarl.agents.multitask import Multitask, MultitaskConfig
 from metarl.envs.families.point_nav import PointNav
-from metarl.envs.registry import make_worlds
+from metarl.envs.making import make_worlds
 from metarl.errors import UserError
 from metarl.learning import outer
 from metarl.learning.experience import Batch, first_episodes, inner_loss, mean_kl, surrogate

@@ -7,7 +7,7 @@ import torch
 
 from metarl.agents.multitask import Multitask, MultitaskConfig
 from metarl.envs.families.point_nav import PointNav
-from metarl.envs.registry import make_worlds
+from metarl.envs.making import make_worlds
 from metarl.learning.experience import inner_loss, prepare
 from metarl.learning.finetune import GradientLearner, TaskPolicy, with_features
 from metarl.learning.rollout import collect

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metarl.envs.families.point_nav import PointNav
 from metarl.envs.family import State
-from metarl.envs.registry import make_worlds
+from metarl.envs.making import make_worlds
 from metarl.errors import UserError
 from metarl.learning.rollout import collect
 from metarl.types import MemoryPolicy, Tasks

@@ -17,10 +17,11 @@ from torch import Tensor
 from metarl.agents import config_class, make
 from metarl.envs import get, make_worlds
 from metarl.envs.engines.cpu import MujocoPhysics
+from metarl.envs.engines.in_torch import TorchPhysics
 from metarl.envs.families.half_cheetah import HalfCheetahVel
 from metarl.envs.family import MujocoFamily, random_actions, with_horizon
-from metarl.envs.registry import choose_engine, describe_engine
-from metarl.envs.worlds import CPU, TorchPhysics, Worlds
+from metarl.envs.making import choose_engine, describe_engine
+from metarl.envs.worlds import CPU, Worlds
 from metarl.errors import NotFiniteError, UserError
 from metarl.seeding import Streams
 from metarl.types import Tasks
