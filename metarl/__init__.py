@@ -18,6 +18,8 @@ are first used.
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +28,9 @@ from metarl.version import __version__
 if TYPE_CHECKING:
     from metarl import agents, envs, fewshot
     from metarl.api.evaluating import evaluate
+    from metarl.api.families import families
     from metarl.api.runs import load
     from metarl.api.training import resume, train
-    from metarl.envs import families
     from metarl.envs import make_worlds as worlds
 
 __all__ = [
@@ -50,7 +52,7 @@ _FACE = {
     "resume": ("metarl.api.training", "resume"),
     "load": ("metarl.api.runs", "load"),
     "evaluate": ("metarl.api.evaluating", "evaluate"),
-    "families": ("metarl.envs", "families"),
+    "families": ("metarl.api.families", "families"),
     "worlds": ("metarl.envs", "make_worlds"),
 }
 _ROOMS = ("agents", "envs", "fewshot")
@@ -61,6 +63,9 @@ def __getattr__(name: str) -> Any:
         return import_module(f"metarl.{name}")
     if name not in _FACE:
         raise AttributeError(f"module 'metarl' has no attribute '{name}'; it offers {', '.join(__all__)}")
+    if "torch" not in sys.modules:
+        # As the command does (metarl/cli/main.py says why); OpenMP reads it once, when torch is imported.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     module, attribute = _FACE[name]
     return getattr(import_module(module), attribute)
 

@@ -46,14 +46,14 @@ BOOTSTRAP_BYTES = 60_000
 """Memory that an interval needs for a task and training seed: 2,000 resamples."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Adaptation:
     """Adaptation curves of some agents on the same tasks: what `metarl.evaluate` returns. A notebook shows its picture.
 
     Shapes: X points of a curve, S training seeds, M tasks.
     """
 
-    evaluation: Evaluation = field(repr=False)
+    evaluation: Evaluation
     """All that was measured, return by return."""
     summary: dict[str, Any] = field(repr=False)
     """Means, intervals, gains and the gap closed as plain data: the content of adaptation.json."""
@@ -105,9 +105,10 @@ class Adaptation:
         report.write(self.evaluation, self.summary, Path(folder), films=self.films)
         probe_report.write(self.probes, Path(folder))
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         text = io.StringIO()
-        Console(file=text, width=80).print(self.table())
+        # As plain text also in a notebook, where rich would show it by itself.
+        Console(file=text, width=80, force_jupyter=False, force_terminal=False).print(self.table())
         return text.getvalue().rstrip()
 
     def _repr_png_(self) -> bytes:

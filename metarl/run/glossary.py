@@ -119,6 +119,4 @@ def look_up(tag: str) -> Metric:
     for known, metric in GLOSSARY.items():
         if tag == known or (known.startswith(f"{group}/<") and name and "/" not in name):
             return metric
-    raise ValueError(
-        f"The metric '{tag}' is not in glossary.GLOSSARY; add it there.{nearest(tag, GLOSSARY)}"
-    )
+    raise ValueError(f"The metric '{tag}' is not in glossary.GLOSSARY; add it there.{nearest(tag, GLOSSARY)}")

@@ -1,12 +1,14 @@
-"""How a run shows itself while it trains: a live line on a terminal, log lines elsewhere, or JSON lines."""
+"""How a run shows itself while it trains: a live line on a terminal or in a notebook, log lines elsewhere, or JSON."""
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import TracebackType
 from typing import Any
 
@@ -67,6 +69,43 @@ class LiveDisplay:
     def message(self, text: str) -> None:
         """Show a line above the live one."""
         self._progress.console.out(text, highlight=False)
+
+
+class NotebookDisplay:
+    """One line below a notebook's cell, always current: bar, iterations, time left, the few figures that matter."""
+
+    def __init__(self, title: str, first: int, iterations: int) -> None:
+        # Part of whatever runs a notebook, and of nothing else here.
+        self._show = import_module("IPython.display")
+        self._clock = _Clock(first, iterations)
+        self._title = title
+        self._iterations = iterations
+        self._latest: Metrics = {}
+        self._handle = self._show.display(self._line(first), display_id=True)
+
+    def __enter__(self) -> NotebookDisplay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def update(self, iteration: int, metrics: Metrics) -> None:
+        """Show the new figures."""
+        # Some figures come rarely: the last ones stay.
+        self._latest |= metrics
+        self._handle.update(self._line(iteration))
+
+    def message(self, text: str) -> None:
+        """Show a line below."""
+        self._show.display(self._show.HTML(f"<div>{html.escape(text)}</div>"))
+
+    def _line(self, iteration: int) -> Any:
+        """Return the line as the notebook takes it."""
+        words = "  ".join([f"{iteration}/{self._iterations}", self._clock.left(iteration), figures(self._latest)])
+        bar = f'<progress value="{iteration}" max="{max(self._iterations, 1)}"></progress>'
+        return self._show.HTML(f"<div><b>{html.escape(self._title)}</b> {bar} {html.escape(words.strip())}</div>")
 
 
 class PlainDisplay:
@@ -130,7 +169,7 @@ class JsonDisplay:
         self._console.out(json.dumps(content), highlight=False)
 
 
-Display = LiveDisplay | PlainDisplay | JsonDisplay
+Display = LiveDisplay | NotebookDisplay | PlainDisplay | JsonDisplay
 """What the run driver tells about its progress: `update(iteration, metrics)` and `message(text)`."""
 
 
@@ -146,6 +185,8 @@ def open_display(console: Console, *, json_lines: bool, title: str, first: int, 
     """
     if json_lines:
         return JsonDisplay(console, iterations)
+    if console.is_jupyter:
+        return NotebookDisplay(title, first, iterations)
     if console.is_terminal:
         return LiveDisplay(console, title, first, iterations)
     return PlainDisplay(console, title, first, iterations)
