@@ -1,7 +1,7 @@
-"""Benchmarks of the engines: ratios measured side by side in one run.
+"""Benchmark of the CPU engine: env-steps per second beside its open-loop ceiling and other people's environments.
 
-Machines are noisy, so contenders take turns round by round; a figure is the median over rounds, and a ratio is the
-median of the rounds' ratios. Absolute figures hold for the machine and the moment only.
+The ceiling is the limit of the machine: the same physics in the same worlds, with controls known in advance, and
+neither observation nor reward. A share of it is what closing the loop leaves of the machine's speed.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
+from metarl.bench.timing import explain, in_turn, percent, print_table, ratio
 from metarl.config import check
 from metarl.devices import resolve_threads, torch_threads
 from metarl.envs import families, get, make_worlds
@@ -50,6 +50,15 @@ MOST_PROCESSES = 64
 
 Run = Callable[[], float]
 """Does one round and returns env-steps per second."""
+
+COLUMNS = {
+    "env-steps/s": "control steps a second, with observation and reward",
+    "metarl is": "so many times as fast",
+    "of open loop": "share of the machine's limit: the same physics alone",
+    "new tasks": "drawing and starting new tasks, as a share of a collection",
+}
+"""What the columns mean."""
+CEILING = "open loop"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,37 +103,36 @@ def run_engines(config: EnginesConfig) -> dict[str, Any]:
             report["results"].append(row)
             if not (config.json or everything):
                 _print_engines(row, config.rounds, threads)
-    if everything and not config.json:
-        _print_ceilings(report)
+    if not config.json:
+        if everything:
+            _print_ceilings(report)
+        console = Console()
+        console.print(explain(COLUMNS), highlight=False)
+        if others:
+            console.print(f"left out, without a MuJoCo model: {', '.join(others)}", highlight=False)
     return report
 
 
 def _measure(family: MujocoFamily, worlds: int, config: EnginesConfig, threads: int, *, peers: bool) -> dict[str, Any]:
     """Return the figures of one family at one number of worlds."""
     steps = max(20, config.env_steps // worlds)
-    speeds: dict[str, list[float]] = {}
-    shares = []
     with contenders(family, worlds, steps, threads, peers=peers) as runs:
         ours = runs["metarl"]
         assert isinstance(ours, Ours)
-        for run in runs.values():
-            run()
-        for _ in range(config.rounds):
-            for label, run in runs.items():
-                speeds.setdefault(label, []).append(run())
-            seconds = ours.new_tasks()
-            shares.append(seconds / (seconds + worlds * family.horizon / speeds["metarl"][-1]))
+        speeds = in_turn(config.rounds, {**runs, "new tasks": ours.new_tasks})
+    pauses = speeds.pop("new tasks")
+    collections = [worlds * family.horizon / speed for speed in speeds["metarl"]]
     return {
         "family": family.full_name,
         "worlds": worlds,
         "steps": steps,
         "env_steps_per_second": {label: median(values) for label, values in speeds.items()},
         "metarl_over": {
-            label: median(ours / theirs for ours, theirs in zip(speeds["metarl"], values, strict=True))
-            for label, values in speeds.items()
-            if label != "metarl"
+            label: ratio(speeds["metarl"], values) for label, values in speeds.items() if label != "metarl"
         },
-        "new_tasks_share_of_collection": median(shares),
+        "new_tasks_share_of_collection": median(
+            pause / (pause + collection) for pause, collection in zip(pauses, collections, strict=True)
+        ),
     }
 
 
@@ -146,7 +154,7 @@ def contenders(
     tasks = family.space.sample(worlds, "train", torch.Generator().manual_seed(0))
     runs: dict[str, Run] = {
         "metarl": Ours(family, tasks, torch.from_numpy(actions), threads),
-        "open loop": OpenLoop(family, tasks, physical, threads),
+        CEILING: OpenLoop(family, tasks, physical, threads),
     }
     # Over terrain nobody else has them.
     peers = peers and family.model.nhfield == 0
@@ -299,43 +307,36 @@ def _envpool(name: str, actions: np.ndarray, threads: int) -> Run:
 
 
 def _print_engines(row: dict[str, Any], rounds: int, threads: int) -> None:
-    table = Table(
-        title=f"{row['family']}, {row['worlds']} worlds x {row['steps']} steps, {threads} threads, {rounds} rounds"
-    )
-    for column in ("engine", "env-steps/s (median)", "metarl / engine"):
-        table.add_column(column, justify="left" if column == "engine" else "right")
-    for label, speed in row["env_steps_per_second"].items():
-        ratio = row["metarl_over"].get(label)
-        table.add_row(label, f"{speed:,.0f}", "" if ratio is None else f"{ratio:.2f}")
-    console = Console()
-    console.print(table)
-    console.print(
-        f"new tasks in all worlds: {row['new_tasks_share_of_collection']:.1%} of a collection", highlight=False
+    over = row["metarl_over"]
+    share, pause = percent(over[CEILING]), percent(row["new_tasks_share_of_collection"])
+    print_table(
+        f"{row['family']}, {row['worlds']} worlds x {row['steps']} steps, {threads} threads, {rounds} rounds",
+        ("engine", *COLUMNS),
+        [
+            # The others restart worlds by themselves, and have no parameters of every world's own: their physics is
+            # not that of the ceiling.
+            (label, f"{speed:,.0f}", f"{over[label]:.2f}x" if label not in ("metarl", CEILING) else "", *own)
+            for label, speed in row["env_steps_per_second"].items()
+            for own in [(share, pause) if label == "metarl" else ("", "")]
+        ],
+        words=("engine",),
     )
 
 
 def _print_ceilings(report: dict[str, Any]) -> None:
-    table = Table(
-        title=f"our closed loop against the open-loop ceiling, {report['threads']} threads, {report['rounds']} rounds"
+    print_table(
+        f"our closed loop against the open-loop ceiling, {report['threads']} threads, {report['rounds']} rounds",
+        ("family", "worlds", "env-steps/s", "open loop", "of open loop", "new tasks"),
+        [
+            (
+                row["family"],
+                str(row["worlds"]),
+                f"{row['env_steps_per_second']['metarl']:,.0f}",
+                f"{row['env_steps_per_second'][CEILING]:,.0f}",
+                percent(row["metarl_over"][CEILING]),
+                percent(row["new_tasks_share_of_collection"]),
+            )
+            for row in report["results"]
+        ],
+        words=("family",),
     )
-    for column in ("family", "worlds", "env-steps/s", "ceiling", "ratio", "new tasks"):
-        table.add_column(column, justify="left" if column == "family" else "right")
-    for row in report["results"]:
-        speeds = row["env_steps_per_second"]
-        table.add_row(
-            row["family"],
-            str(row["worlds"]),
-            f"{speeds['metarl']:,.0f}",
-            f"{speeds['open loop']:,.0f}",
-            f"{row['metarl_over']['open loop']:.2f}",
-            f"{row['new_tasks_share_of_collection']:.1%}",
-        )
-    console = Console()
-    console.print(table)
-    console.print(
-        "new tasks: drawing them, writing the worlds' models and starting anew, as a share of a collection of one "
-        "episode in every world",
-        highlight=False,
-    )
-    if report["left_out"]:
-        console.print(f"left out, without a MuJoCo model: {', '.join(report['left_out'])}", highlight=False)

@@ -10,17 +10,20 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from statistics import median
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from metarl.agents import config_class, make
 from metarl.bench.engines import without_end
-from metarl.bench.fewshot import PROBLEMS, ours, task_loop
+from metarl.bench.limits import product
+from metarl.bench.maml import PARTS, Counted
+from metarl.bench.meta_updates import PROBLEMS, ours, task_loop
+from metarl.bench.timing import explain, in_turn, print_table, ratio, seconds_of
 from metarl.config import check
 from metarl.devices import resolve_device, resolve_threads, torch_threads
 from metarl.envs import families, get, make_worlds
@@ -28,10 +31,22 @@ from metarl.envs.family import Family, MujocoFamily, random_actions, with_horizo
 from metarl.errors import UserError
 from metarl.run.settings import Device
 from metarl.seeding import Streams
+from metarl.types import MetaAgent
 
-PARTS = ("time/collect", "time/policy", "time/adapt", "time/update")
-"""Parts of an iteration, as the agents' metrics name them."""
 VERSIONS = ("torch", "mujoco", "mujoco-warp", "warp-lang")
+
+COLUMNS = {
+    "N worlds": "env-steps/s of the GPU engine, with observation and reward",
+    "CPU engine": "env-steps/s of the CPU engine of the same machine",
+    "ratio": "the GPU engine's best over the CPU engine",
+    "MB": "of the device, that the largest number of worlds takes",
+    "copies in/out": "between host and device in a round and its reset",
+    "time/...": "seconds of an iteration and of its parts",
+    "update_share": "the update's share of the iteration",
+    "of_product": "the update's share of the limit, a matrix product",
+    "torch_peak_mb": "most memory that torch took in an iteration",
+}
+"""What the columns and the figures mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +103,14 @@ def run_gpu(config: GpuConfig) -> dict[str, Any]:
             console.print(engine_line(row), highlight=False)
         for agent in ("maml-trpo", "rl2"):
             report["iterations"][agent] = iteration(agent, config, device, threads)
-            console.print(f"{agent}: {report['iterations'][agent]}", highlight=False)
+            console.print(
+                f"{agent}: {report['iterations'][agent]['time/iteration']:.2f} s an iteration", highlight=False
+            )
         report["fewshot"] = fewshot(config, device)
-    console.print(engines_table(report))
-    console.print(iterations_table(report))
+    if not config.json:
+        print_engines(report)
+        print_iterations(report)
+        console.print(explain(COLUMNS), highlight=False)
     return report
 
 
@@ -188,7 +207,7 @@ def used_memory(device: torch.device) -> float:
 def iteration(name: str, config: GpuConfig, device: torch.device, threads: int) -> dict[str, float]:
     """Return the seconds of one iteration of an agent, by part, and the device's peak memory.
 
-    The policy's share on a GPU is the time to launch its kernels, not to run them.
+    The policy's share on a GPU is the time to launch its kernels, not to run them. Every round does the same work.
     """
     family = with_horizon(get("half-cheetah-vel"), config.horizon)
     if name == "maml-trpo":
@@ -198,43 +217,60 @@ def iteration(name: str, config: GpuConfig, device: torch.device, threads: int) 
         settings = config_class(name)(tasks=worlds, episodes=2, minibatches=min(10, worlds))
     agent = make(name, settings, family.spec(), Streams(0), device)
     env = make_worlds(family, settings.worlds, threads=threads, engine="gpu", device=device)
+    start = agent.state_dict()
+
+    def one(agent: MetaAgent) -> dict[str, float]:
+        agent.load_state_dict(start)
+        started = time.perf_counter()
+        metrics = agent.train_iteration(env, family.space.sample, Streams(0))
+        wait(device)
+        return dict(metrics) | {"time/iteration": time.perf_counter() - started}
+
+    result: dict[str, float] = {}
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    rounds: list[dict[str, float]] = []
-    for turn in range(config.rounds + 1):
-        started = time.perf_counter()
-        metrics = agent.train_iteration(env, family.space.sample, Streams(turn))
-        wait(device)
-        rounds.append(dict(metrics) | {"time/iteration": time.perf_counter() - started})
-    result = {part: median(r[part] for r in rounds[1:]) for part in (*PARTS, "time/iteration") if part in rounds[0]}
-    result["update_share"] = median(r["time/update"] / r["time/iteration"] for r in rounds[1:])
-    if device.type == "cuda":
+        one(agent)
         result["torch_peak_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
+    runs: dict[str, Callable[[], dict[str, float]]] = {name: partial(one, agent)}
+    if name == "maml-trpo":
+        counted = Counted(settings, family.spec(), Streams(0), device)
+        one(counted)
+        multiply = product(device)
+        runs["product"] = lambda: {"seconds": multiply()}
+    figures = in_turn(config.rounds, runs)
+    rounds = figures[name]
+    result |= {part: median(r[part] for r in rounds) for part in (*PARTS, "time/iteration") if part in rounds[0]}
+    updates = [r["time/update"] for r in rounds]
+    result["update_share"] = ratio(updates, [r["time/iteration"] for r in rounds])
+    if name == "maml-trpo":
+        limit = [turn["seconds"] for turn in figures["product"]]
+        result["of_product"] = counted.operations * ratio(limit, updates)
+        result["product_gflops"] = 1e-9 / median(limit)
     return result
 
 
 def fewshot(config: GpuConfig, device: torch.device) -> dict[str, Any]:
-    """Return few-shot meta-updates per second, grouped and by a loop over tasks."""
+    """Return few-shot meta-updates per second, grouped and by a loop over tasks.
+
+    Without the share of a matrix product: convolutions on a GPU may round to TF32 where products do not.
+    """
     problem = PROBLEMS[config.case]
     if config.tasks < problem.tasks:
         problem = replace(problem, tasks=config.tasks)
-    speeds = {}
-    for name, update in (("grouped", ours(problem, "grouped", device)), ("task loop", task_loop(problem, device))):
 
-        def timed(update: Callable[[], object] = update) -> float:
-            wait(device)
-            started = time.perf_counter()
-            update()
-            wait(device)
-            return 1.0 / (time.perf_counter() - started)
+    def finished(update: Callable[[], object]) -> None:
+        update()
+        wait(device)
 
-        timed()
-        speeds[name] = median(timed() for _ in range(config.rounds))
+    updates = {"grouped": ours(problem, "grouped", device), "task loop": task_loop(problem, device)}
+    seconds = in_turn(
+        config.rounds, {name: partial(seconds_of, partial(finished, update)) for name, update in updates.items()}
+    )
     return {
         "title": problem.title,
         "tasks": problem.tasks,
-        "updates_per_second": speeds,
-        "speedup": speeds["grouped"] / speeds["task loop"],
+        "updates_per_second": {name: 1.0 / median(times) for name, times in seconds.items()},
+        "speedup": ratio(seconds["task loop"], seconds["grouped"]),
     }
 
 
@@ -247,36 +283,43 @@ def engine_line(row: dict[str, Any]) -> str:
     return f"{row['family']}: {speeds}; CPU engine {row['cpu']:,.0f} env-steps/s"
 
 
-def engines_table(report: dict[str, Any]) -> Table:
-    """Return all families as a table."""
-    table = Table(title=f"env-steps/s on {report['machine']['device']}; CPU engine: {report['threads']} threads")
+def print_engines(report: dict[str, Any]) -> None:
+    """Print all families as a table."""
     counts = list(report["engines"][0]["gpu"])
-    for column in ("family", *(f"{count:,} worlds" for count in counts), "CPU engine", "ratio", "MB", "copies in/out"):
-        table.add_column(column, justify="left" if column == "family" else "right")
+    rows = []
     for row in report["engines"]:
         largest = row["gpu"][counts[-1]]
         moved = largest["copies"]
-        table.add_row(
-            row["family"],
-            *(f"{row['gpu'][count]['env_steps_per_second']:,.0f}" for count in counts),
-            f"{row['cpu']:,.0f}",
-            f"{row['over_cpu']:.2f}",
-            f"{largest['memory_mb']:,.0f}",
-            "-" if moved is None else f"{moved['HtoD']}/{moved['DtoH']}",
+        speeds = [f"{row['gpu'][count]['env_steps_per_second']:,.0f}" for count in counts]
+        copied = "-" if moved is None else f"{moved['HtoD']}/{moved['DtoH']}"
+        rows.append(
+            (
+                row["family"],
+                *speeds,
+                f"{row['cpu']:,.0f}",
+                f"{row['over_cpu']:.2f}",
+                f"{largest['memory_mb']:,.0f}",
+                copied,
+            )
         )
-    return table
+    print_table(
+        f"env-steps/s on {report['machine']['device']}; CPU engine: {report['threads']} threads",
+        ("family", *(f"{count:,} worlds" for count in counts), "CPU engine", "ratio", "MB", "copies in/out"),
+        rows,
+        words=("family",),
+    )
 
 
-def iterations_table(report: dict[str, Any]) -> Table:
-    """Return iterations and updates as a table."""
+def print_iterations(report: dict[str, Any]) -> None:
+    """Print iterations and few-shot updates as a table."""
     shot = report["fewshot"]
-    table = Table(title="iterations, half-cheetah-vel; and few-shot meta-updates", caption=shot["title"])
-    for column in ("what", "figure", "value"):
-        table.add_column(column, justify="right" if column == "value" else "left")
-    for agent, parts in report["iterations"].items():
-        for part, value in parts.items():
-            table.add_row(agent, part, f"{value:.3f}")
-    for name, speed in shot["updates_per_second"].items():
-        table.add_row("few-shot", f"{name}, updates/s", f"{speed:.2f}")
-    table.add_row("few-shot", "grouped / task loop", f"{shot['speedup']:.2f}")
-    return table
+    iterations = [
+        (agent, part, f"{value:.3f}") for agent, parts in report["iterations"].items() for part, value in parts.items()
+    ]
+    updates = [("few-shot", f"{name}, updates/s", f"{speed:.2f}") for name, speed in shot["updates_per_second"].items()]
+    print_table(
+        f"iterations, half-cheetah-vel; few-shot: {shot['title']}",
+        ("what", "figure", "value"),
+        [*iterations, *updates, ("few-shot", "grouped / task loop", f"{shot['speedup']:.2f}")],
+        words=("what", "figure"),
+    )

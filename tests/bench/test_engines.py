@@ -1,6 +1,5 @@
-"""The benchmarks run at tiny sizes, and what they compare is what they say."""
+"""The engines' benchmark at tiny sizes: what it compares is what it says."""
 
-import json
 import os
 from dataclasses import dataclass
 
@@ -10,8 +9,6 @@ import torch
 
 from metarl.bench import engines as bench
 from metarl.bench.engines import EnginesConfig, OpenLoop, Ours, contenders, known_warning_left_out, run_engines
-from metarl.bench.learning import MamlConfig, MemoryConfig, in_turn, run_maml
-from metarl.cli.main import main
 from metarl.envs import get
 from metarl.envs.families.ant import AntDir
 from metarl.envs.family import MujocoFamily, State
@@ -93,63 +90,6 @@ def test_ours_and_the_ceiling_go_through_the_same_states(family: MujocoFamily):
             assert torch.equal(ours.physics.state["qpos"], ceiling.physics.state["qpos"])
             assert ours.physics.state["qpos"].unique(dim=0).shape[0] == 3
             assert ours.new_tasks() > 0.0
-
-
-def test_maml_compares_executors(capsys: pytest.CaptureFixture[str]):
-    report = run_maml(MamlConfig(family="point-nav", tasks=2, episodes=2, steps=5, rounds=1, threads=1))
-    assert list(report["executors"]) == ["grouped", "vmap", "loop"]
-    assert report["executors"]["loop"]["speedup"] == 1.0
-    assert all(row["time/update"] > 0 for row in report["executors"].values())
-    assert "of adapt and update, on loop" in " ".join(capsys.readouterr().out.split())
-
-
-TINY_MEMORY = "bench rl2 --width 3 4 --worlds 3 2 --steps 4 --trials 2 --length 7 --contexts 5 6 --rounds 2 --threads 1"
-
-
-def test_rl2_measures_acting_and_learning(capsys: pytest.CaptureFixture[str]):
-    before = torch.get_num_threads()
-    assert main([*TINY_MEMORY.split(), "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert [(row["family"], row["worlds"], row["core"], row["width"]) for row in report["acting"]] == [
-        (family, worlds, core, width)
-        for family, worlds in (("bandit@bernoulli-5", 3), ("half-cheetah-vel@v5", 2))
-        for core in ("gru", "lstm", "transformer")
-        for width in (3, 4)
-    ]
-    assert all(0.0 < row["policy_s"] < row["collect_s"] for row in report["acting"])
-    assert all(0.0 < row["policy_share"] < 1.0 and row["limit"] == 0.4 for row in report["acting"])
-    assert [(row["width"], row["steps"], row["limit"]) for row in report["update"]] == [(3, 7, 1.2), (4, 7, 1.2)]
-    assert [(row["width"], row["steps"]) for row in report["transformer"]] == [(3, 5), (3, 6), (4, 5), (4, 6)]
-    assert all(row["rl2_s"] > 0.0 and row["gru_s"] > 0.0 and row["ratio"] > 0.0 for row in report["update"])
-    assert all(row["transformer_s"] > 0.0 and row["limit"] == 1.0 for row in report["transformer"])
-    assert torch.get_num_threads() == before
-
-
-def test_rl2_shows_its_limits_in_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    assert main(TINY_MEMORY.split()) == 0
-    shown = capsys.readouterr().out
-    assert "…" not in shown
-    for text in ("2 half-cheetah-vel", "transformer", "rl2 / bare nn.GRU", "transformer / gru", "40%", "1.2", "1.0"):
-        assert text in shown
-
-
-def test_rl2_needs_sizes(capsys: pytest.CaptureFixture[str]):
-    assert main(["bench", "rl2", "--contexts", "50", "0"]) == 2
-    assert "--contexts 50 0. Give at least one number, from 1" in capsys.readouterr().err
-    with pytest.raises(UserError, match="--width"):
-        MemoryConfig(width=())
-
-
-def test_contenders_take_turns_and_the_first_round_is_left_out():
-    done: list[str] = []
-
-    def note(name: str) -> int:
-        done.append(name)
-        return len(done)
-
-    assert in_turn(2, {name: lambda name=name: note(name) for name in "ab"}) == {"a": [3, 5], "b": [4, 6]}
-    assert done == list("ababab")
 
 
 def test_only_the_known_warning_is_left_out(capfd: pytest.CaptureFixture[str]):

@@ -1,0 +1,54 @@
+"""The benchmark of the GPU engine at tiny sizes, on Warp's CPU device."""
+
+from dataclasses import replace
+
+import pytest
+
+from metarl.bench import limits
+from metarl.bench.gpu import GpuConfig, run_gpu
+from metarl.bench.meta_updates import OMNIGLOT, PROBLEMS
+from metarl.errors import UserError
+
+pytest.importorskip("mujoco_warp")
+
+
+def test_gpu_reports_engines_iterations_and_updates(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(limits.SIDES, "cpu", 64)
+    monkeypatch.setitem(PROBLEMS, "omniglot-1", replace(OMNIGLOT, item_shape=(1, 16, 16), width=4))
+    report = run_gpu(
+        GpuConfig(
+            family=("point-nav",),
+            worlds=(2, 3),
+            cpu_worlds=2,
+            steps=3,
+            rounds=1,
+            tasks=2,
+            episodes=2,
+            horizon=3,
+            case="omniglot-1",
+            device="cpu",
+            threads=1,
+        )
+    )
+    (row,) = report["engines"]
+    assert list(row["gpu"]) == [2, 3]
+    assert row["gpu"][3]["copies"] is None
+    maml, rl2 = report["iterations"]["maml-trpo"], report["iterations"]["rl2"]
+    for parts in (maml, rl2):
+        assert 0.0 < parts["time/update"] < parts["time/iteration"]
+        assert 0.0 < parts["update_share"] < 1.0
+    assert maml["of_product"] > 0.0
+    assert "of_product" not in rl2
+    assert set(report["fewshot"]["updates_per_second"]) == {"grouped", "task loop"}
+    shown = capsys.readouterr().out
+    for text in ("point-nav@maml17", "of_product", "grouped / task loop", "2 tasks", "in a round and its reset"):
+        assert text in shown
+
+
+def test_gpu_needs_worlds_and_a_known_problem():
+    with pytest.raises(UserError, match="worlds from 1"):
+        GpuConfig(worlds=())
+    with pytest.raises(UserError, match="one of sinusoid"):
+        GpuConfig(case="omniglot")
