@@ -102,3 +102,13 @@ def test_standardise_by_hand() -> None:
 def test_standardise_of_equal_values_is_zero() -> None:
     values = torch.full((1, 2, 3), 4.0, dtype=DOUBLE)
     assert torch.equal(standardise(values, torch.ones_like(values)), torch.zeros_like(values))
+
+
+def test_standardise_over_the_axes_that_share_a_mean() -> None:
+    values, mask = double([1.0, 3.0, 0.0], [5.0, 5.0, 8.0]), double([1.0, 1.0, 0.0], [1.0, 1.0, 1.0])
+    # Each row by itself: mean 2 and deviation 1; mean 6 and deviation √2.
+    alone = double([-1.0, 1.0, 0.0], [-(0.5**0.5), -(0.5**0.5), 2.0**0.5])
+    torch.testing.assert_close(standardise(values, mask, over=(1,)), alone)
+    # All of them: mean 22 / 5, deviation √(124 / 5 - 4.4²).
+    centred = double([-3.4, -1.4, 0.0], [0.6, 0.6, 3.6])
+    torch.testing.assert_close(standardise(values, mask), centred / (24.8 - 4.4**2) ** 0.5)

@@ -1,0 +1,278 @@
+"""RL2's advantages by hand, and the gradient of its loss by plain loops over trials and steps."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from metarl.agents import rl2
+from metarl.agents.rl2 import Rl2
+from metarl.envs import make_worlds
+from metarl.learning.trials import Inputs, Trials
+from metarl.nets.memory import CoreName
+from metarl.seeding import Streams
+from metarl.types import Trajectories
+from tests.helpers.toys import DOUBLE, normal
+from tests.helpers.trials import SCRIPT, SMALL, Ragged, collected, make
+
+# --- advantages --------------------------------------------------------------------------------------------------
+
+# With γ = λ = 1/2. First trial: two steps, and one more of a second episode; the values are .5, 1, 2, and 8 behind.
+# Second trial: one step and one step; the values are 3, 1, and 6 behind.
+REWARDS = torch.tensor([[1.0, 2.0, 4.0], [5.0, 1.0, 0.0]], dtype=DOUBLE)
+VALUES = torch.tensor([[0.5, 1.0, 2.0, 8.0], [3.0, 1.0, 6.0, 7.0]], dtype=DOUBLE)
+MASK = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]], dtype=DOUBLE)
+# δ = 1, 2, 4 - 2 + 8 / 2 and 5 - 3 + 1 / 2, 1 - 1 + 6 / 2 where the time limit cut the trial; A = δ + A' / 4.
+CUT = ((1.875, 3.5, 6.0), (3.25, 3.0))
+# δ = 1, 2, 2 and 2.5, 0 where nothing follows.
+ENDED = ((1.625, 2.5, 2.0), (2.5, 0.0))
+
+
+def trials_by_hand(cut: list[bool]) -> Trials:
+    return Trials(
+        observations=torch.zeros(2, 3, 1, dtype=DOUBLE),
+        actions=torch.zeros(2, 3, 1, dtype=DOUBLE),
+        rewards=REWARDS,
+        ended=torch.tensor([[0.0, 1.0, 1.0], [1.0, 1.0, 0.0]], dtype=DOUBLE),
+        mask=MASK,
+        final=torch.zeros(2, 1, dtype=DOUBLE),
+        cut=torch.tensor(cut),
+    )
+
+
+@pytest.mark.parametrize(
+    ("cut", "finite_horizon", "expected"),
+    [
+        ([True, True], False, CUT),
+        ([False, False], False, ENDED),
+        ([True, False], False, (CUT[0], ENDED[1])),
+        ([True, True], True, ENDED),
+    ],
+    ids=["cut", "terminated", "one of each", "finite horizon"],
+)
+@pytest.mark.parametrize("over", ["batch", "task"])
+def test_advantages_run_over_the_episodes_of_a_trial(
+    cut: list[bool], finite_horizon: bool, expected: tuple[tuple[float, ...], ...], over: Any
+) -> None:
+    config = replace(SMALL, tasks=2, discount=0.5, trace=0.5, finite_horizon=finite_horizon, advantages=over)
+    agent = make(config, SCRIPT)
+    # So far the returns from the first three steps have had mean 3 and deviation 2: values are stored accordingly.
+    known = torch.arange(9).expand(2, -1) < 3
+    agent.returns.update(torch.tensor([[1.0], [5.0]], dtype=DOUBLE) * known, known.double())
+    standardised, targets, explained = agent._advantages(trials_by_hand(cut), (VALUES - 3.0) / 2.0)
+
+    should = torch.tensor([[*expected[0]], [*expected[1], 0.0]], dtype=DOUBLE)
+    real = MASK > 0
+    wanted = should + VALUES[:, :-1]
+    seen = [[1.0, 5.0, *wanted[real[:, t], t].tolist()] for t in range(3)]
+    mean, deviation = torch.tensor([mean_and_deviation(of_step) for of_step in seen], dtype=DOUBLE).unbind(1)
+    assert agent.returns.count.tolist() == [4.0, 4.0, 3.0, *[0.0] * 6]
+    torch.testing.assert_close(agent.returns.mean[:3], mean)
+    torch.testing.assert_close(agent.returns.deviation[:3], deviation)
+    torch.testing.assert_close(((wanted - mean) / deviation)[real], targets[real])
+
+    about_mean = (wanted - mean)[real].square().sum()
+    assert explained == pytest.approx(1.0 - (should[real].square().sum() / about_mean).item())
+
+    rows = [list(row) for row in expected]
+    groups = rows if over == "task" else [rows[0] + rows[1]]
+    by_hand = []
+    for group in groups:
+        average, spread = mean_and_deviation(group)
+        by_hand += [(a - average) / spread for a in group]
+    torch.testing.assert_close(standardised[real], torch.tensor(by_hand, dtype=DOUBLE), rtol=1e-6, atol=1e-9)
+    assert not bool(standardised[~real].any())
+
+
+# --- the gradient ------------------------------------------------------------------------------------------------
+
+
+def plain_gru(network: rl2.Network, rows: Tensor) -> list[Tensor]:
+    weights = dict(network.core.named_parameters())
+    hidden = rows.new_zeros(network.core.width)
+    states = []
+    for row in rows:
+        ours = weights["cells.weight_ih_l0"] @ row + weights["cells.bias_ih_l0"]
+        theirs = weights["cells.weight_hh_l0"] @ hidden + weights["cells.bias_hh_l0"]
+        (r, z, n), (hr, hz, hn) = ours.chunk(3), theirs.chunk(3)
+        reset, update = torch.sigmoid(r + hr), torch.sigmoid(z + hz)
+        hidden = (1.0 - update) * torch.tanh(n + reset * hn) + update * hidden
+        states.append(plain_norm(weights, "norm", hidden))
+    return states
+
+
+def plain_lstm(network: rl2.Network, rows: Tensor) -> list[Tensor]:
+    weights = dict(network.core.named_parameters())
+    hidden, cell = rows.new_zeros(2, network.core.width)
+    states = []
+    for row in rows:
+        gates = weights["cells.weight_ih_l0"] @ row + weights["cells.bias_ih_l0"]
+        gates = gates + weights["cells.weight_hh_l0"] @ hidden + weights["cells.bias_hh_l0"]
+        enter, forget, new, leave = gates.chunk(4)
+        cell = torch.sigmoid(forget) * cell + torch.sigmoid(enter) * torch.tanh(new)
+        hidden = torch.sigmoid(leave) * torch.tanh(cell)
+        states.append(plain_norm(weights, "norm", hidden))
+    return states
+
+
+def plain_transformer(network: rl2.Network, rows: Tensor) -> list[Tensor]:
+    """Every moment anew from all that came before it, so that nothing can come from behind it."""
+    return [network.core(rows[None, : t + 1])[0, -1] for t in range(len(rows))]
+
+
+def plain_norm(weights: dict[str, Any], name: str, x: Tensor) -> Tensor:
+    centred = x - x.mean()
+    scaled = centred / (centred.square().mean() + 1e-5).sqrt()
+    return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+PLAIN: dict[str, Callable[[rl2.Network, Tensor], list[Tensor]]] = {
+    "gru": plain_gru,
+    "lstm": plain_lstm,
+    "transformer": plain_transformer,
+}
+
+
+@dataclass
+class PlainStep:
+    """One step of a trial, as one would write it down."""
+
+    reward: float
+    chance: Tensor
+    """Log-probability under the present policy."""
+    entropy: Tensor
+    value: Tensor
+    advantage: float = 0.0
+    target: float = 0.0
+    weight: float = 0.0
+    """The advantage, standardised."""
+
+
+def plain_trial(agent: Rl2, inputs: Inputs, episodes: list[Trajectories], world: int) -> tuple[list[PlainStep], float]:
+    """Return the steps of one trial, and the value behind the last of them."""
+    network, rows, taken = agent.network, [], []
+    mean, deviation, size = inputs.observation.mean, inputs.observation.deviation, inputs.reward.size
+    action, reward, ended = torch.zeros(2, dtype=DOUBLE), 0.0, 0.0
+
+    def row(observation: Tensor) -> Tensor:
+        done = action if inputs.discrete else action.clamp(-1.0, 1.0)
+        seen = ((observation - mean) / deviation).clamp(-10.0, 10.0)
+        scaled = (torch.tensor([reward], dtype=DOUBLE) / size).clamp(-10.0, 10.0)
+        return torch.cat((seen, done, scaled, torch.tensor([ended], dtype=DOUBLE)))
+
+    for episode in episodes:
+        steps = int(episode.mask[world].sum())
+        for t in range(steps):
+            rows.append(row(episode.observations[world, 0, t]))
+            action, reward = episode.actions[world, 0, t], float(episode.rewards[world, 0, t])
+            ended = float(t == steps - 1)
+            taken.append((action, reward))
+    rows.append(row(episodes[-1].final_observations[world, 0]))
+    trial = []
+    features = PLAIN[agent.config.core](network, torch.stack(rows))
+    for feature, (action, reward) in zip(features, taken, strict=False):
+        output = network.policy.weight @ feature + network.policy.bias
+        value = (network.value.weight @ feature + network.value.bias).squeeze(0)
+        if network.log_std is None:
+            logs = output - output.exp().sum().log()
+            chance, entropy = (logs * action).sum(), -(logs.exp() * logs).sum()
+        else:
+            std = network.log_std.exp()
+            density = (-0.5 * ((action - output) / std) ** 2).exp() / (std * math.sqrt(2.0 * math.pi))
+            chance, entropy = density.log().sum(), (0.5 * (2.0 * math.pi * math.e * std**2).log()).sum()
+        trial.append(PlainStep(reward, chance, entropy, value))
+    behind = float((network.value.weight @ features[-1] + network.value.bias).detach())
+    return trial, 0.0 if bool(episodes[-1].terminated[world]) or agent.config.finite_horizon else behind
+
+
+def mean_and_deviation(numbers: list[float]) -> tuple[float, float]:
+    mean = sum(numbers) / len(numbers)
+    return mean, math.sqrt(sum((number - mean) ** 2 for number in numbers) / len(numbers))
+
+
+def plain_loss(agent: Rl2, trials: list[tuple[list[PlainStep], float]], chosen: list[int], shift: Tensor) -> Tensor:
+    """Return PPO's loss on some of the trials, in loops; the old log-probabilities are the present ones + `shift`."""
+    config = agent.config
+    for trial, behind in trials:
+        following, advantage = behind, 0.0
+        for step in reversed(trial):
+            value = float(step.value.detach())
+            advantage = step.reward + config.discount * following - value + config.discount * config.trace * advantage
+            step.advantage, step.target, following = advantage, advantage + value, value
+    steps = [step for trial, _ in trials for step in trial]
+    longest = max(len(trial) for trial, _ in trials)
+    by_step = [mean_and_deviation([trial[t].target for trial, _ in trials if t < len(trial)]) for t in range(longest)]
+    for trial, _ in trials:
+        group = trial if config.advantages == "task" else steps
+        mean, deviation = mean_and_deviation([step.advantage for step in group])
+        for step, (middle, spread) in zip(trial, by_step, strict=False):
+            # Of one return alone, the spread is not known.
+            step.target = (step.target - middle) / (spread or 1.0)
+            step.weight = (step.advantage - mean) / (deviation + 1e-8)
+    parts = []
+    for number in chosen:
+        for t, step in enumerate(trials[number][0]):
+            old = step.chance.detach() + shift[number, t]
+            ratio = (step.chance - old).exp()
+            clipped = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)
+            gain = torch.minimum(ratio * step.weight, clipped * step.weight)
+            error = (step.value - step.target) ** 2
+            parts.append(-gain + config.value_weight * error - config.entropy * step.entropy)
+    return torch.stack(parts).mean()
+
+
+@pytest.mark.parametrize(
+    ("core", "discrete", "options"),
+    [
+        ("gru", False, {}),
+        ("gru", True, {"advantages": "task"}),
+        ("lstm", True, {"finite_horizon": True}),
+        ("transformer", False, {"advantages": "task"}),
+    ],
+)
+def test_the_gradient_is_a_plain_loops(
+    core: CoreName, discrete: bool, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = Ragged(discrete=discrete)
+    config = replace(SMALL, core=core, width=8, discount=0.9, trace=0.8, max_kl=100.0, max_gradient_norm=1e9, **options)
+    agent = make(config, family.spec(), double=True)
+    agent.inputs.observation.update(torch.tensor([[1.0, 0.5], [-0.4, 2.0]]))
+    agent.inputs.reward.update(torch.tensor([[2.0], [1.0]]))
+    inputs, before = copy.deepcopy(agent.inputs), copy.deepcopy(agent)
+    episodes = collected(agent, monkeypatch)
+    # As if the policy had been another one: some of the ratios are clipped, on either side.
+    shift = 0.4 * normal(config.tasks, config.episodes * family.horizon, seed=9)
+    original = agent._measure
+
+    def measure(rows: Tensor, trials: Trials) -> tuple[Tensor, Tensor]:
+        log_probs, values = original(rows, trials)
+        return log_probs + shift[:, : log_probs.shape[1]], values
+
+    gradients: list[dict[str, Tensor]] = []
+    step = agent.optimiser.step
+
+    def watched_step() -> None:
+        gradients.append({n: p.grad.clone() for n, p in agent.network.named_parameters() if p.grad is not None})
+        step()
+
+    monkeypatch.setattr(agent, "_measure", measure)
+    monkeypatch.setattr(agent.optimiser, "step", watched_step)
+    env = make_worlds(family, config.tasks, threads=1, dtype=DOUBLE)
+    agent.train_iteration(env, family.space.sample, Streams(7))
+
+    trials = [plain_trial(before, inputs, episodes, world) for world in range(config.tasks)]
+    assert len({len(trial) for trial, _ in trials}) > 1
+    first = torch.randperm(config.tasks, generator=Streams(7)["update"])[:3].tolist()
+    plain_loss(before, trials, first, shift).backward()
+    for name, parameter in before.network.named_parameters():
+        assert parameter.grad is not None
+        assert bool(parameter.grad.any()) or name == "core.cells.bias_hh_l0", name
+        torch.testing.assert_close(gradients[0][name], parameter.grad, rtol=1e-9, atol=1e-11, msg=name)
+    assert len(gradients) == config.epochs * config.minibatches
