@@ -72,7 +72,14 @@ def compute_contact_forces(spec: mujoco.MjSpec, body: str) -> None:
 
 def direction() -> Parameter:
     """Return the task parameter of running forward or backward along x."""
-    return Parameter(name="direction", unit="", description="forward or backward", scale="choice", choices=(-1.0, 1.0))
+    return Parameter(
+        name="direction",
+        unit="",
+        description="forward or backward",
+        scale="choice",
+        choices=(-1.0, 1.0),
+        choice_names=("backward", "forward"),
+    )
 
 
 def heading() -> Parameter:

@@ -274,7 +274,15 @@ def shape_parameters(
     numbers, others = ([float(KINDS.index(name)) for name in names] for names in (kinds, unseen))
     names = ", ".join(f"{i} {name}" for i, name in enumerate(KINDS))
     return (
-        Parameter(name="kind", unit="", description=names, scale="choice", choices=tuple(numbers), ood=tuple(others)),
+        Parameter(
+            name="kind",
+            unit="",
+            description=names,
+            scale="choice",
+            choices=tuple(numbers),
+            choice_names=(*kinds, *unseen),
+            ood=tuple(others),
+        ),
         Parameter(
             name="length",
             unit="m",

@@ -91,6 +91,7 @@ KIND = Parameter(
     description=f"of ground: {', '.join(f'{number} {kind.name}' for number, kind in enumerate(KINDS))}",
     scale="choice",
     choices=tuple(float(number) for number in range(len(KINDS) - HELD_OUT)),
+    choice_names=tuple(kind.name for kind in KINDS),
     ood=tuple(float(number) for number in range(len(KINDS) - HELD_OUT, len(KINDS))),
 )
 

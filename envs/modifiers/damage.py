@@ -63,6 +63,7 @@ class Damage:
             description=f"what has failed: 0 nothing, {', '.join(f'{i} {n}' for i, n in enumerate(names, start=1))}",
             scale="choice",
             choices=tuple(float(index) for index in range(len(failing))),
+            choice_names=("nothing", *names),
             ood=(float(len(failing)),),
         )
         every = Factor(quantity="gain", per="each").scaling(model)

@@ -33,8 +33,6 @@ examples:
 
 MOST_CELLS = 400
 """Pictures in a grid."""
-LONGEST_VECTOR = 4
-"""Parameters of more numbers are not written out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +145,7 @@ def _grid(family: Family, agent: Any, options: RenderOptions, out: Path) -> None
         Streams(options.seed)["render"],
         painter,
         stride=stride_of(family.step_seconds) if options.video else 0,
-        captions=[_in_words(family, tasks.select([number])) for number in range(len(tasks))],
+        captions=family.space.in_words(tasks),
     )
     painter.close()
     who = "untrained policy" if agent.name == "random" else agent.name
@@ -165,7 +163,7 @@ def _before_and_after(family: Family, agent: Any, options: RenderOptions, out: P
     task = _one_task(family, options)
     size = (options.width, options.height)
     clips = before_and_after(agent, family, task, steps=steps, episodes=episodes, seed=options.seed, size=size)
-    save_gif(out, clips, f"{agent.name}, {family.full_name}, {_in_words(family, task)}", len(clips))
+    save_gif(out, clips, f"{agent.name}, {family.full_name}, {family.space.in_words(task)[0]}", len(clips))
     for clip in clips:
         print(f"{clip.caption}: return {rounded(clip.returns[-1])[0]}")
 
@@ -201,17 +199,3 @@ def _one_task(family: Family, options: RenderOptions) -> Tasks:
         f"Got --task {options.task}. Give a number from 0 to {options.tasks - 1}, or a task as JSON such as "
         f"'{json.dumps(draw_tasks(family, 1, 'train', 0).records()[0])}'."
     )
-
-
-def _in_words(family: Family, task: Tasks) -> str:
-    """Return one task as text: names, values, units; of long vectors only how many numbers they have."""
-    parts = []
-    for parameter in family.space.parameters:
-        values = task[parameter.name].reshape(-1).tolist()
-        text = ", ".join(f"{value:.3g}" for value in values)
-        if len(values) > LONGEST_VECTOR:
-            text = f"({len(values)} numbers)"
-        elif len(values) > 1:
-            text = f"({text})"
-        parts.append(f"{parameter.name} {text} {parameter.unit}".rstrip())
-    return ", ".join(parts)

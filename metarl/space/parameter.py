@@ -12,11 +12,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.errors import UserError, nearest
+from metarl.space.quantiles import MARGIN, fractions, interpolate, polar, position, stick_breaking, warp
 
 Scale = Literal["uniform", "log-uniform", "choice", "disc", "sphere", "normal", "simplex"]
 
-MARGIN = 1e-9
-"""Kept free at both ends of every range and strip, so that rounding never moves a task into another split."""
+LONGEST_VECTOR = 4
+"""Values of more numbers are not written out for people."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,8 @@ class Parameter:
     """Upper end of the training range (uniform, log-uniform)."""
     choices: tuple[float, ...] = ()
     """The values of a choice."""
+    choice_names: tuple[str, ...] = ()
+    """What people are shown for them, and then for those of `ood`; tasks are numbers all the same."""
     radius: float | None = None
     """Outer radius of a disc."""
     mean: float | None = None
@@ -59,6 +62,9 @@ class Parameter:
             values = self.choices + self.ood_choices
             if len(set(values)) != len(values):
                 raise UserError(f"Parameter {self.name}: a choice appears twice in {values}. Name each once.")
+            names = self.choice_names
+            if names and (len(set(names)) != len(values) or len(names) != len(values)):
+                raise UserError(f"Parameter {self.name}: got the names {names} for {values}. Give each its own.")
             return
         if self.scale == "sphere":
             if self.size < 2 or self.ood:
@@ -92,7 +98,7 @@ class Parameter:
         needed, optional = {
             "uniform": box,
             "log-uniform": box,
-            "choice": ({"choices"}, {"ood"}),
+            "choice": ({"choices"}, {"choice_names", "ood"}),
             "disc": ({"radius"}, {"low", "ood"}),
             "sphere": ({"size"}, set()),
             "normal": ({"mean", "std"}, {"size"}),
@@ -169,7 +175,7 @@ class Parameter:
         if coordinate is not None:
             u[:, 0] = coordinate
         if self.scale == "simplex":
-            return self._stick_breaking(u)
+            return stick_breaking(u.unflatten(1, (self.rows, self.size))).flatten(1)
         if self.scale == "normal":
             assert self.mean is not None
             assert self.std is not None
@@ -177,25 +183,25 @@ class Parameter:
         if self.scale == "sphere":
             # The angle in one plane of a Gaussian vector is uniform and independent of all the rest.
             normal = torch.randn(count, self.width, generator=generator, dtype=torch.float64)
-            normal[:, :2] = _polar(normal[:, :2].norm(dim=1), u[:, 0])
+            normal[:, :2] = polar(normal[:, :2].norm(dim=1), u[:, 0])
             return normal / normal.norm(dim=1, keepdim=True)
         if self.scale == "disc":
-            return _polar(self._interpolate(*self.bounds, u[:, 1]), u[:, 0])
-        return self._shaped(self._interpolate(*self.bounds, u))
+            return polar(interpolate(self.scale, *self.bounds, u[:, 1]), u[:, 0])
+        return self._shaped(interpolate(self.scale, *self.bounds, u))
 
     def sample_ood(self, count: int, generator: torch.Generator) -> Float[Tensor, "M ..."]:
         """Draw `count` values of the out-of-distribution part, every component of a vector from it."""
         if self.is_choice:
             return _pick(self.ood_choices, count, generator)
         ends = torch.tensor(self.ood_intervals, dtype=torch.float64)
-        warped = self._warp(ends)
+        warped = warp(self.scale, ends)
         shape = (count, 1 if self.scale == "disc" else self.width)
         weights = (warped[:, 1] - warped[:, 0]).expand(math.prod(shape), -1)
         interval = torch.multinomial(weights, 1, generator=generator).reshape(shape)
         u = fractions(shape, generator)
-        drawn = self._interpolate(ends[interval, 0], ends[interval, 1], u)
+        drawn = interpolate(self.scale, ends[interval, 0], ends[interval, 1], u)
         if self.scale == "disc":
-            return _polar(drawn[:, 0], fractions((count,), generator))
+            return polar(drawn[:, 0], fractions((count,), generator))
         return self._shaped(drawn)
 
     def coordinate(self, values: Float[Tensor, "M ..."]) -> Float[Tensor, " M"]:
@@ -208,7 +214,7 @@ class Parameter:
         elif self.scale == "normal":
             u = torch.special.ndtr(self.features(values)[:, 0])
         else:
-            u = self._position(values.reshape(len(values), -1)[:, 0])
+            u = position(self.scale, self.bounds, values.reshape(len(values), -1)[:, 0])
         return u.clamp(0.0, 1.0 - MARGIN)
 
     def in_range(self, values: Float[Tensor, "M ..."]) -> Bool[Tensor, "M W"]:
@@ -259,19 +265,23 @@ class Parameter:
             assert self.std is not None
             return (columns - self.mean) / self.std
         if not self.is_choice:
-            return 2.0 * self._position(columns) - 1.0
+            return 2.0 * position(self.scale, self.bounds, columns) - 1.0
         if len(self.choices) > 2:
             return (columns == torch.tensor(self.choices + self.ood_choices, dtype=torch.float64)).double()
         low, high = min(self.choices), max(self.choices)
         return 2.0 * (columns - low) / (high - low) - 1.0 if high > low else torch.zeros_like(columns)
 
     def allowed(self) -> str:
-        """Return the allowed values with their unit, for people to read."""
-        training, ood = self.ranges()
+        """Return the allowed values, as they stand in tasks, with their unit."""
+        training, ood = self.ranges(named=False)
         return f"{training} (out of distribution: {ood})" if ood else training
 
-    def ranges(self) -> tuple[str, str]:
-        """Return the values of training and those out of distribution ("": none) with their unit, to be read."""
+    def ranges(self, *, named: bool = True) -> tuple[str, str]:
+        """Return the values of training and those out of distribution ("": none) with their unit, to be read.
+
+        Args:
+            named: with the names of choices.
+        """
         unit = f" {self.unit}" if self.unit else ""
         if self.scale == "sphere":
             return f"unit vector of {self.size} numbers", ""
@@ -280,13 +290,26 @@ class Parameter:
         if self.scale == "normal":
             return f"any number{unit}, mean {self.mean:g} and standard deviation {self.std:g}", ""
         if self.is_choice:
-            training = f"one of {', '.join(f'{c:g}' for c in self.choices)}{unit}"
-            ood = ", ".join(f"{c:g}" for c in self.ood_choices)
-        else:
-            low, high = self.bounds
-            training = f"{low:g} to {high:g}{unit}" + (" from the origin" if self.scale == "disc" else "")
-            ood = ", ".join(f"{a:g} to {b:g}" for a, b in self.ood_intervals)
+            known = len(self.choices)
+            names = self.choice_names if named else ()
+            training = f"one of {_listed(self.choices, unit, names[:known])}"
+            return training, _listed(self.ood_choices, unit, names[known:]) if self.ood else ""
+        low, high = self.bounds
+        training = f"{low:g} to {high:g}{unit}" + (" from the origin" if self.scale == "disc" else "")
+        ood = ", ".join(f"{a:g} to {b:g}" for a, b in self.ood_intervals)
         return training, ood and f"{ood}{unit}"
+
+    def in_words(self, value: Float[Tensor, " *W"]) -> str:
+        """Return one value to be read: `kind T`, `velocity 1.5 m/s`; of a long vector only how many numbers it has."""
+        numbers = value.reshape(-1).tolist()
+        text = ", ".join(f"{number:.3g}" for number in numbers)
+        if self.choice_names:
+            text = self.choice_names[(self.choices + self.ood_choices).index(numbers[0])]
+        elif len(numbers) > LONGEST_VECTOR:
+            text = f"({len(numbers)} numbers)"
+        elif len(numbers) > 1:
+            text = f"({text})"
+        return f"{self.name} {text} {self.unit}".rstrip()
 
     def tidy(self, row: Float[Tensor, " *W"]) -> Float[Tensor, " *W"]:
         """Return a value as typed with a few decimals made exact: a unit vector, probabilities that sum to 1.
@@ -300,49 +323,15 @@ class Parameter:
         off = (total - 1.0).abs()
         return torch.where((off > MARGIN) & (off < 1e-3), parts / total, parts).reshape(row.shape)
 
-    def _stick_breaking(self, u: Float[Tensor, "M W"]) -> Float[Tensor, "M W"]:
-        """Return the flat Dirichlet's quantiles: each probability is a share of what the earlier ones left."""
-        rest = torch.arange(self.size - 1, 0, -1, dtype=torch.float64)
-        rows = u.reshape(len(u), self.rows, self.size)[..., :-1]
-        shares = 1.0 - (1.0 - rows) ** (1.0 / rest)
-        left = torch.cat([torch.ones_like(rows[..., :1]), (1.0 - shares).cumprod(2)], dim=2)
-        probabilities = torch.cat([shares, torch.ones_like(rows[..., :1])], dim=2) * left
-        return probabilities.reshape(len(u), self.width)
-
     def _measured(self, values: Float[Tensor, "M ..."]) -> Float[Tensor, "M W"]:
         """Return what the ranges are about: components, or the length of a disc's or a sphere's vector."""
         if self.scale in ("disc", "sphere"):
             return values.norm(dim=1, keepdim=True)
         return values.reshape(len(values), -1)
 
-    def _warp(self, values: Tensor) -> Tensor:
-        """Map values (radii for a disc) to where their distribution is uniform."""
-        if self.scale == "log-uniform":
-            return values.log()
-        return values.square() if self.scale == "disc" else values
-
-    def _interpolate(self, low: float | Tensor, high: float | Tensor, u: Tensor) -> Tensor:
-        """Return the quantile `u` of the distribution between `low` and `high`."""
-        start = self._warp(torch.as_tensor(low, dtype=torch.float64))
-        end = self._warp(torch.as_tensor(high, dtype=torch.float64))
-        warped = start + (end - start) * u
-        if self.scale == "log-uniform":
-            return warped.exp()
-        return warped.sqrt() if self.scale == "disc" else warped
-
-    def _position(self, values: Tensor) -> Tensor:
-        """Return the quantile of values in the training range: the inverse of `_interpolate`."""
-        low, high = self._warp(torch.tensor(self.bounds, dtype=torch.float64))
-        return (self._warp(values) - low) / (high - low)
-
     def _shaped(self, columns: Float[Tensor, "M D"]) -> Float[Tensor, "M ..."]:
         """Return [M, 1] as [M] for a scalar."""
         return columns[:, 0] if self.width == 1 else columns
-
-
-def fractions(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Draw numbers strictly inside of (0, 1), clear of both ends."""
-    return MARGIN + (1.0 - 2.0 * MARGIN) * torch.rand(shape, generator=generator, dtype=torch.float64)
 
 
 def _pick(choices: tuple[float, ...], count: int, generator: torch.Generator) -> Float[Tensor, " M"]:
@@ -351,12 +340,11 @@ def _pick(choices: tuple[float, ...], count: int, generator: torch.Generator) ->
     return torch.tensor(choices, dtype=torch.float64)[index]
 
 
-def _polar(radius: Float[Tensor, " M"], turn: Float[Tensor, " M"]) -> Float[Tensor, "M 2"]:
-    """Return the points at the given radii and turns (1 is the full circle)."""
-    angle = 2.0 * math.pi * turn
-    return radius[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
-
-
 def _among(columns: Float[Tensor, "M W"], choices: tuple[float, ...]) -> Bool[Tensor, "M W"]:
     """Tell for every number if it is one of the choices."""
     return torch.isin(columns, torch.tensor(choices, dtype=torch.float64))
+
+
+def _listed(choices: tuple[float, ...], unit: str, names: tuple[str, ...]) -> str:
+    """Return choices with their unit, and their names where there are any."""
+    return ", ".join(f"{choice:g}" for choice in choices) + unit + (f" ({', '.join(names)})" if names else "")

@@ -27,7 +27,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from metarl.errors import UserError, nearest
-from metarl.space.parameter import MARGIN, Parameter, fractions
+from metarl.space.parameter import Parameter
+from metarl.space.quantiles import MARGIN, fractions
 from metarl.types import Record, Tasks
 
 SPLITS = ("train", "test", "ood")
@@ -224,6 +225,11 @@ class ParameterSpace:
         if self.coincide:
             lines.append("train and test tasks coincide (the space is a few choices)")
         return lines
+
+    def in_words(self, tasks: Tasks) -> list[str]:
+        """Return every task to be read: names, values and units, choices by their names."""
+        self._check_tasks(tasks)
+        return [", ".join(p.in_words(tasks[p.name][m]) for p in self.parameters) for m in range(len(tasks))]
 
     def _example(self) -> Record:
         """Return a valid record, for error texts."""

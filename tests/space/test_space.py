@@ -341,3 +341,29 @@ def test_describe_names_range_unit_and_meaning() -> None:
         "sign: one of -1, 1 m, choice; test",
         "3 train and 2 test tasks, fixed by seed 0",
     ]
+
+
+def test_choices_are_read_by_their_names_and_stay_numbers() -> None:
+    shape = parameter("shape", "choice", choices=(2.0, 0.0), ood=(5.0,), choice_names=("T", "bar", "cross"))
+    assert [shape.in_words(torch.tensor(value)) for value in (0.0, 2.0, 5.0)] == [
+        "shape bar m",
+        "shape T m",
+        "shape cross m",
+    ]
+    assert shape.ranges() == ("one of 2, 0 m (T, bar)", "5 m (cross)")
+    assert shape.allowed() == "one of 2, 0 m (out of distribution: 5 m)"
+    space = ParameterSpace("test", (shape, POSITION, REWARDS, CHANCES))
+    tasks = space.sample(1, "train", generator())
+    assert tasks.records()[0]["shape"] in (0.0, 2.0)
+    tasks["shape"][:], tasks["position"][:], tasks["rewards"][:] = 2.0, torch.tensor([1.0, -2.5]), 0.25
+    assert space.in_words(tasks) == [
+        "shape T m, position (1, -2.5) m, rewards (0.25, 0.25, 0.25) m, chances (12 numbers) m"
+    ]
+    signs = ParameterSpace("test", (SIGN,))
+    assert signs.in_words(signs.from_records([{"sign": -1.0}])) == ["sign -1 m"]
+
+
+@pytest.mark.parametrize("names", [("one",), ("one", "two", "three"), ("one", "one")])
+def test_every_choice_has_one_name_of_its_own(names: tuple[str, ...]) -> None:
+    with pytest.raises(UserError, match="Give each its own"):
+        parameter("sign", "choice", choices=(-1.0, 1.0), choice_names=names)
