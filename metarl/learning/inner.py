@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.func import grad, grad_and_value, vmap
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -46,9 +47,32 @@ def adapt(loss: Loss, params: Params, data: Data, rates: Rates, *, first_order: 
     Returns:
         The adapted parameters, a differentiable function of `params` and `rates`.
     """
+    inside = any(is_functorch_wrapped_tensor(value) for value in params.values())
+    gradient = (functional_gradient_of if inside else gradient_of)(loss, params, data, keep=not first_order)
+    return moved(params, rates, gradient)
+
+
+def functional_gradient_of(loss: Loss, params: Params, data: Data, *, keep: bool) -> Params:
+    """Return the same as `gradient_of` inside torch.func's vmap or grad, where only its own grad may be taken.
+
+    It imports torch's compiler, which takes two seconds, so that it is not the way for all.
+    """
     gradient = grad(lambda p: loss(p, data).sum())(params)
-    if first_order:
-        gradient = {name: value.detach() for name, value in gradient.items()}
+    return gradient if keep else {name: value.detach() for name, value in gradient.items()}
+
+
+def gradient_of(loss: Loss, params: Params, data: Data, *, keep: bool) -> Params:
+    """Return ∇ loss(params, data) with respect to `params`, with its graph if `keep`; of every task, if it is [M]."""
+    with torch.enable_grad():
+        # Leaves have no history; what has one keeps it.
+        at = {name: value if value.requires_grad else value.detach().requires_grad_() for name, value in params.items()}
+        value = loss(at, data).sum()
+        gradient = torch.autograd.grad(value, list(at.values()), create_graph=keep, materialize_grads=True)
+    return dict(zip(params, gradient, strict=True))
+
+
+def moved(params: Params, rates: Rates, gradient: Params) -> Params:
+    """Return params - α ⊙ gradient."""
     return {name: value - rates[name] * gradient[name] for name, value in params.items()}
 
 

@@ -23,13 +23,13 @@ from torch import Tensor
 from metarl.config import check
 from metarl.fewshot.episodes import Episodes, Source, Support
 from metarl.fewshot.parts.adapted import AdaptedPredictor, Model
-from metarl.fewshot.parts.executors import gradient_of
 from metarl.fewshot.parts.features import RunningMoments, averages_for
 from metarl.fewshot.parts.learner import Predictor, Setting, last, meta_batch
 from metarl.fewshot.parts.norms import BatchNorm, Norm
 from metarl.fewshot.parts.optimiser import Optimiser, OptimiserConfig
 from metarl.fewshot.parts.scores import scores_metrics, task_loss
 from metarl.fewshot.parts.solved import conjugate_gradients
+from metarl.learning.inner import gradient_of
 from metarl.seeding import Streams
 from metarl.types import Metrics, Params
 

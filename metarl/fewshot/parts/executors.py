@@ -31,7 +31,7 @@ from torch.func import grad_and_value, vmap
 
 from metarl.errors import UserError, nearest
 from metarl.fewshot.parts.backbones import Backbone, Conv4, MlpBackbone, ResNet12
-from metarl.learning.inner import Rates, adapt, task_chunks
+from metarl.learning.inner import Rates, functional_gradient_of, gradient_of, moved, task_chunks
 from metarl.types import Params
 
 Executor = Literal["auto", "loop", "grouped", "vmap", "compiled"]
@@ -79,9 +79,9 @@ class Pass:
             second_order: else the gradient is a constant.
         """
         if self.functional:
-            return adapt(loss, params, fixed, rates, first_order=not second_order)
+            return moved(params, rates, functional_gradient_of(loss, params, fixed, keep=second_order))
         if not (self.recompute and second_order and torch.is_grad_enabled()):
-            return _moved(params, rates, gradient_of(loss, params, fixed, keep=second_order))
+            return moved(params, rates, gradient_of(loss, params, fixed, keep=second_order))
         names, others = list(params), list(fixed)
         learned = [name for name, rate in rates.items() if isinstance(rate, Tensor)]
 
@@ -89,24 +89,10 @@ class Pass:
             p = dict(zip(names, tensors, strict=False))
             f = dict(zip(others, tensors[len(names) :], strict=False))
             r = {**rates, **dict(zip(learned, tensors[len(names) + len(others) :], strict=True))}
-            return tuple(_moved(p, r, gradient_of(loss, p, f, keep=torch.is_grad_enabled())).values())
+            return tuple(moved(p, r, gradient_of(loss, p, f, keep=torch.is_grad_enabled())).values())
 
         tensors = (*params.values(), *fixed.values(), *(rates[name] for name in learned))
         return dict(zip(names, _Recomputed.apply(anew, *tensors), strict=True))
-
-
-def gradient_of(loss: Callable[[Params, Params], Tensor], params: Params, fixed: Params, *, keep: bool) -> Params:
-    """Return ∇ loss(params, fixed) with respect to `params`, with its graph if `keep`; of every task, if it is [M]."""
-    with torch.enable_grad():
-        # Leaves have no history; what has one keeps it.
-        at = {name: value if value.requires_grad else value.detach().requires_grad_() for name, value in params.items()}
-        value = loss(at, fixed).sum()
-        gradient = torch.autograd.grad(value, list(at.values()), create_graph=keep, materialize_grads=True)
-    return dict(zip(params, gradient, strict=True))
-
-
-def _moved(params: Params, rates: Rates, gradient: Params) -> Params:
-    return {name: value - rates[name] * gradient[name] for name, value in params.items()}
 
 
 class _Recomputed(torch.autograd.Function):
@@ -206,8 +192,9 @@ class MetaGradient:
         if len(parts) == 1:
             gradient, losses, scores = parts[0]
         else:
-            gradient = {name: torch.stack([part[0][name] for part in parts]).sum(0) for name in params}
-            losses, scores = (torch.cat([part[i] for part in parts]) for i in (1, 2))
+            gradients, several_losses, several_scores = zip(*parts, strict=True)
+            gradient = {name: torch.stack([part[name] for part in gradients]).sum(0) for name in params}
+            losses, scores = torch.cat(several_losses), torch.cat(several_scores)
         return {name: value / tasks for name, value in gradient.items()}, losses, scores
 
     def _part(self, params: Params, data: Data, recompute: bool) -> tuple[Params, Tensor, Tensor]:
