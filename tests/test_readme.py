@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import gymnasium
-import numpy as np
 import pytest
 import torch
 
@@ -76,16 +75,3 @@ def test_own_gymnasium_environment_trains_and_improves(tmp_path: Path):
     assert len(rows) == 4
     assert sum(row["return/post"] - row["return/pre"] for row in rows) > 0.0
     assert all(0.0 <= row["episode/success"] <= 1.0 for row in rows)
-
-
-def test_few_shot_quick_start_with_own_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.chdir(tmp_path)
-    generator = np.random.default_rng(0)
-    originals = generator.integers(0, 128, (60, 8, 8))
-    images = (originals.repeat(12, 0) + generator.integers(0, 128, (720, 8, 8))).astype(np.uint8)
-    names: dict = {"images": images, "labels": np.arange(60).repeat(12)}
-    names |= {"few_images": images[:36:12], "few_labels": ["oak", "elm", "ash"], "other_images": images[1:36:12]}
-    exec(compile(block("fewshot.from_arrays").replace("iterations=300", "iterations=60"), "README.md", "exec"), names)
-    assert names["answers"] == ["oak", "elm", "ash"]
-    assert names["probabilities"].shape == (3, 3)
-    assert (tmp_path / "runs" / "mine" / "checkpoints" / "best.pt").is_file()

@@ -114,12 +114,12 @@ def made_up() -> tuple[Test, Source]:
 SHORT = ["--query", "3", "--hidden", "8", "--threads", "1", "--validation", "5", "--test-episodes", "20"]
 
 
-def pictures(folder: Path) -> Path:
-    """Write pictures of noise, 20 classes of 10."""
+def pictures(folder: Path, classes: int = 20, side: int = 16) -> Path:
+    """Write pictures of noise, 10 of each class."""
     folder.mkdir()
     generator = np.random.default_rng(0)
-    np.save(folder / "items.npy", generator.integers(0, 255, (200, 1, 16, 16), dtype=np.uint8))
-    np.save(folder / "classes.npy", np.repeat(np.arange(20), 10))
+    np.save(folder / "items.npy", generator.integers(0, 255, (10 * classes, 1, side, side), dtype=np.uint8))
+    np.save(folder / "classes.npy", np.repeat(np.arange(classes), 10))
     return folder
 
 

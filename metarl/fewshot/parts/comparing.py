@@ -76,11 +76,19 @@ class EpisodicConfig(Protocol):
     """What the settings of every such learner have."""
 
     @property
-    def tasks(self) -> int: ...  # noqa: D102
+    def tasks(self) -> int:
+        """Return the episodes of a meta-update, M."""
+        ...
+
     @property
-    def train_way(self) -> int: ...  # noqa: D102
+    def train_way(self) -> int:
+        """Return the ways of the training episodes; 0: as many as at test."""
+        ...
+
     @property
-    def optimiser(self) -> OptimiserConfig: ...  # noqa: D102
+    def optimiser(self) -> OptimiserConfig:
+        """Return the settings of the outer optimiser."""
+        ...
 
 
 class EpisodicLearner:
