@@ -5,42 +5,36 @@ them. Physics is computed in float32; the state that families see is a float64 c
 that `MujocoFamily` says. Nothing comes to the host in a step: on CUDA the physics steps of a control step are one graph
 of kernels, and worlds that have become invalid are told by a mask.
 
-What differs from the CPU engine, beside rounding:
+What differs from the CPU engine, beside rounding and what warp_model.py says of the model:
 
 * All worlds step together. Those whose episodes have ended move on unseen, until they are reset.
-* Models that ask for the solver PGS (Gymnasium's humanoid) get Newton's: it solves the same convex problem, which PGS
-  with a humanoid's 50 iterations only comes close to.
 * A geom that touches several triangles of a height field at a fold has contacts that all but repeat one another. Both
   engines drop such repetitions, and where the line is drawn rounding decides.
-* The margins of contacts with a height field are part of the bodies (see `without_margins`).
 * The tangents of a contact's friction pyramid may point elsewhere where a capsule stands steeply on a plane, as an
   ant's legs do. A pyramid is not round, so such contacts slide a little differently.
 """
 
 from __future__ import annotations
 
-import copy
 import importlib
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
-import mujoco
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.envs.engines.cpu import MujocoPhysics
+from metarl.envs.engines.warp_model import gpu_model, without_margins
 from metarl.envs.family import LARGEST_VALID, MujocoFamily, random_actions
 from metarl.envs.worlds import CPU
 from metarl.errors import UserError
 from metarl.types import Tasks
 
-WITHOUT_MEANING = mujoco.mjtDisableBit.mjDSBL_AUTORESET | mujoco.mjtDisableBit.mjDSBL_MIDPHASE
-"""Switches of what mujoco_warp does not have."""
 DERIVED = (
     "body_subtreemass",
     "body_invweight0",
@@ -75,50 +69,6 @@ def load() -> tuple[ModuleType, ModuleType]:
             f"the GPU engine needs mujoco_warp, {error}. Install the extra: pip install 'metarl-suite[gpu]', or take "
             "the CPU engine"
         ) from error
-
-
-def gpu_model(family: MujocoFamily) -> mujoco.MjModel:
-    """Return the family's model as this engine runs it."""
-    model = copy.copy(family.model)
-    model.opt.disableflags &= ~int(WITHOUT_MEANING)
-    if model.opt.solver == mujoco.mjtSolver.mjSOL_PGS:
-        model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
-    return model
-
-
-def without_margins(model: mujoco.MjModel, varied: Iterable[str] = ()) -> mujoco.MjModel:
-    """Return a model on height fields with bodies that are thicker by the margins of their contacts, without these.
-
-    A margin makes contacts push at that distance, as if the bodies were so much thicker. mujoco_warp 4.0.0 counts the
-    margins of a contact with a height field three times: its prisms are raised and swollen by them, and the distance
-    that it finds is not corrected for either.
-
-    Args:
-        model: any model; without height fields or margins it is returned as it is.
-        varied: the fields of which every world has its own values.
-
-    Raises:
-        UserError: geoms have several margins, or a gap, or are neither spheres nor capsules, or vary in size or margin.
-    """
-    ground = model.geom_type == mujoco.mjtGeom.mjGEOM_HFIELD
-    if not ground.any() or not model.geom_margin.any():
-        return model
-    round_ones = np.isin(model.geom_type, (mujoco.mjtGeom.mjGEOM_SPHERE, mujoco.mjtGeom.mjGEOM_CAPSULE))
-    margins, own = sorted({*model.geom_margin.tolist()}), sorted({"geom_size", "geom_margin"}.intersection(varied))
-    if len(margins) > 1 or model.geom_gap.any() or own or not (ground | round_ones).all():
-        kinds = sorted({mujoco.mjtGeom(kind).name.removeprefix("mjGEOM_").lower() for kind in model.geom_type})
-        raise UserError(
-            "on height fields with contact margins the GPU engine takes spheres and capsules that all have the same "
-            f"margin and no gap: got margins {margins}, gaps up to {model.geom_gap.max()}, {', '.join(kinds)}; of "
-            f"every world's own: {', '.join(own) or 'neither sizes nor margins'}. Take the margins away, or engine cpu"
-        )
-    thicker = 2.0 * margins[0]
-    model = copy.copy(model)
-    model.geom_size[round_ones, 0] += thicker
-    model.geom_rbound[round_ones] += thicker
-    model.geom_aabb[round_ones, 3:] += thicker
-    model.geom_margin[:] = 0.0
-    return model
 
 
 def measure_buffers(family: MujocoFamily, worlds: int = 16, steps: int = 100, every: int = 4) -> tuple[int, int]:

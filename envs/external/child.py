@@ -2,7 +2,9 @@
 
 It is run by path, `python child.py SOCKET MEMORY` (two inherited file descriptors), by any Python from 3.8 on that
 has numpy and gymnasium. Neither metarl nor torch is needed there, so an environment that needs other versions of
-anything runs in a virtual environment of its own. `metarl.envs.external.pool` is the other end, and shares `Channel`.
+anything runs in a virtual environment of its own. That is why all of it is one file: beside it there is nothing that
+such a Python could import, not even its neighbours, whose names would hide the user's modules.
+`metarl.envs.external.pool` is the other end, and shares `Channel`.
 
 Message format, version 1. Words go over the Unix stream socket SOCKET, numbers stand in the memory MEMORY that both
 processes map. A message is one byte, and after a `J` also the length of what follows (4 bytes, little endian) and so

@@ -18,6 +18,7 @@ from metarl.agents import config_class, make
 from metarl.envs import get, make_worlds
 from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.engines.in_torch import TorchPhysics
+from metarl.envs.engines.warp_model import gpu_model, without_margins
 from metarl.envs.families.half_cheetah import HalfCheetahVel
 from metarl.envs.family import MujocoFamily, random_actions, with_horizon
 from metarl.envs.making import choose_engine, describe_engine
@@ -29,7 +30,7 @@ from metarl.types import Tasks
 if importlib.util.find_spec("mujoco_warp") is None:
     pytest.skip("mujoco_warp is not installed (the extra `gpu`)", allow_module_level=True)
 
-from metarl.envs.engines.gpu import WarpPhysics, gpu_model, load, measure_buffers, without_margins
+from metarl.envs.engines.gpu import WarpPhysics, load, measure_buffers
 
 DEVICE = torch.device("cuda") if torch.cuda.is_available() else CPU
 WORLDS = 4

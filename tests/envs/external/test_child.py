@@ -1,0 +1,161 @@
+"""What a worker process makes of an environment: spaces, vector environments, and what does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from metarl.envs import GymnasiumFamily, make_worlds
+from metarl.envs.external import child
+from metarl.errors import UserError
+from tests.helpers.adapted import (
+    ENDS,
+    GOAL,
+    begin,
+    clock,
+    named,
+    own_envs,
+    processes,
+    reach,
+    same,
+    trouble,
+)
+from tests.helpers.toys import seeded as generator
+
+pytestmark = pytest.mark.usefixtures("own_registry")
+
+
+def test_spaces_are_flattened_and_actions_scaled() -> None:
+    family = GymnasiumFamily(name="shapes", make=own_envs.Shapes, parameters=(GOAL,), horizon=5)
+    assert not family.discrete
+    assert [row.meaning for row in family.observables] == [
+        *(f"observation.last[{i}]" for i in range(4)),
+        *(f"observation.pair.0[{i}]" for i in range(3)),
+        "observation.pair.1",
+    ]
+    worlds, start = begin(family, 2, 1)
+    assert start.tolist() == [[0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.5]] * 2
+    step = worlds.step(torch.tensor([[0.0, 0.0, 0.0, 0.0], [-1.0, 1.0, 7.0, -7.0]]))
+    assert step.observation[:, :4].tolist() == [[0.0, 0.5, 1.0, 2.0], [-3.0, 1.0, 2.0, 0.0]]
+
+
+@pytest.mark.parametrize("mode", ["Disabled", "NextStep"])
+def test_a_vector_environment(mode: str) -> None:
+    fields = {"make": own_envs.clocks, "kwargs": {"mode": mode}, "vector": True, "set_task": own_envs.set_ends}
+    (vector, start), (singles, _) = begin(clock(**fields), 4, 0), begin(clock(), 4, 2)
+    assert len(processes(vector)) == 1
+    assert start.tolist() == [[0.0]] * 4
+    middle = torch.tensor([[0.0, 1.0, 0.0]]).repeat(4, 1)
+    for _ in range(5):
+        left, right = vector.step(middle), singles.step(middle)
+        assert torch.equal(left.observation, right.observation)
+        assert torch.equal(left.reward, right.reward)
+        assert torch.equal(left.terminated, right.terminated)
+        assert torch.equal(left.truncated, right.truncated)
+    vector.reset(generator(6), torch.tensor([3, 1]))
+    assert vector.step(middle).observation[[1, 3]].tolist() == [[1.0]] * 2
+
+
+def test_a_vector_environment_is_seeded_and_told_its_tasks() -> None:
+    family = reach(
+        make=own_envs.worlds, kwargs={"noise": 0.0}, vector=True, set_task=own_envs.set_goals, success_key="success"
+    )
+    (worlds, start), (again, same_start) = begin(family, 4, 2), begin(family, 4, 2)
+    assert len(processes(worlds)) == 2
+    assert torch.equal(start, same_start)
+    assert len(start.unique(dim=0)) == 4
+    step, tasks = worlds.step(torch.zeros(4, 2)), worlds.tasks
+    assert tasks is not None
+    torch.testing.assert_close(step.reward, -(step.observation - tasks["goal"]).norm(dim=1))
+    same(step, again.step(torch.zeros(4, 2)))
+    assert step.success is not None
+    assert torch.equal(step.success, step.reward > -1.0)
+
+
+def test_a_vector_environment_that_hides_its_ends_is_refused() -> None:
+    with pytest.raises(UserError, match=r"autoreset_mode SameStep.*'Disabled' or 'NextStep'"):
+        make_worlds(reach(make=own_envs.worlds, kwargs={"mode": "SameStep"}, vector=True), 2)
+
+
+def test_spaces_that_are_not_supported(tmp_path: Path) -> None:
+    source = tmp_path / "odd_spaces.py"
+    space = "gymnasium.spaces.Tuple((gymnasium.spaces.Text(4), gymnasium.spaces.Discrete(3)))"
+    source.write_text(
+        f"import gymnasium, own_envs\n\ndef make():\n    return own_envs.Reach(observation_space={space})\n"
+    )
+    with pytest.raises(UserError) as error:
+        make_worlds(reach(make=f"{source}:make"), 1)
+    for text in ("reach@v1 with ", "odd_spaces.py:make", "observation.0 space Text", "allowed are Box, Dis", "Wrap"):
+        assert text in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        gymnasium.spaces.MultiDiscrete([2, 3]),
+        gymnasium.spaces.Box(-np.inf, 1.0, (2,)),
+        gymnasium.spaces.Box(0, 9, (2,), np.int64),
+        gymnasium.spaces.Tuple((own_envs.UNIT, own_envs.UNIT)),
+    ],
+    ids=named,
+)
+def test_action_spaces_that_are_not_supported(space: gymnasium.Space) -> None:
+    with pytest.raises(child.Unfit) as error:
+        child.describe_actions(space)
+    for text in (f"got the action space {space}", "a Box of floats with finite bounds, and Discrete", "RescaleAction"):
+        assert text in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"make": "own_envs:Raech"}, ["world 0, make: own_envs has no 'Raech'"]),
+        ({"make": "no_such_module:Reach"}, ["ModuleNotFoundError: No module named 'no_such_module'"]),
+        ({"make": "Raech-v0"}, ["world 0, make: ", "Raech"]),
+        ({"make": "builtins:dict"}, ["returned {}", "a gymnasium.Env is needed"]),
+        ({"make": "builtins:dict", "vector": True}, ["{'num_envs': 1}", "a VectorEnv of 1 worlds is needed"]),
+        ({"kwargs": {"wind": 1.0}}, ["unexpected keyword argument 'wind'"]),
+    ],
+    ids=named,
+)
+def test_an_environment_that_cannot_be_made(fields: dict[str, Any], says: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        make_worlds(reach(**fields), 1)
+    for text in ("reach@v1", *says):
+        assert text in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"set_task": "set_gaol"}, ["no method 'set_gaol'"]),
+        ({"set_task": "attributes", "parameters": (ENDS,)}, ["Reach has no attribute 'ends'"]),
+        ({"parameters": (ENDS,)}, ["world 0, reset, with the task {'ends':", "KeyError: 'goal'", "own_envs.py, line"]),
+    ],
+    ids=named,
+)
+def test_a_task_that_cannot_be_set(fields: dict[str, Any], says: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        begin(reach(**fields), 1)
+    for text in says:
+        assert text in str(error.value)
+
+
+def test_what_goes_wrong_before_the_first_step() -> None:
+    with pytest.raises(UserError, match="world 0, make: RuntimeError: no such robot here"):
+        make_worlds(trouble("make"), 1)
+    with pytest.raises(UserError, match=r"world 0, reset, .*KeyError: 'goal in the wall'"):
+        begin(trouble("reset"), 2, 1)
+    with pytest.raises(UserError, match=r"world 0 began with the observation \[nan, nan\].*mend its reset"):
+        begin(trouble("nan at reset"), 2, 1)
+
+
+def test_a_reward_that_is_no_number_is_refused() -> None:
+    worlds, _ = begin(reach(make=own_envs.Trouble, kwargs={"what": "no reward", "right": 0.0}))
+    with pytest.raises(UserError, match="step returned the reward None: return one number"):
+        worlds.step(torch.zeros(5, 2))
