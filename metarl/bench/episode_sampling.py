@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metarl.fewshot.classes import ClassData, ClassSplit
-from metarl.fewshot.episodes import EpisodeShape
+from metarl.fewshot.episodes import Episodes, EpisodeShape
 
 CLASSES = 964
 ITEMS = 20
@@ -36,7 +36,7 @@ class Pictures(torch.utils.data.Dataset[tuple[Tensor, int]]):
         return [row // ITEMS for row in range(len(self))]
 
 
-def by_item(dataset: Pictures, tasks: int) -> Callable[[], object]:
+def by_item(dataset: Pictures, tasks: int) -> Callable[[], list[tuple[Tensor, Tensor]]]:
     """Return the sampling of a meta-batch by torch's own loader, a list of rows for every episode."""
     generator = torch.Generator().manual_seed(0)
 
@@ -61,14 +61,14 @@ def with_easyfsl(package: Any, dataset: Pictures, tasks: int) -> Callable[[], ob
     return lambda: list(loader)
 
 
-def ours(dataset: Pictures, tasks: int) -> Callable[[], object]:
+def ours(dataset: Pictures, tasks: int) -> Callable[[], Episodes]:
     """Return the sampling of a meta-batch by our few-shot module."""
     names = tuple(str(number) for number in range(CLASSES))
     split = ClassSplit(items=dataset.pictures, sizes=torch.full((CLASSES,), ITEMS), names=names)
     data = ClassData(name="made", splits={"train": split})
     numbers = count()
 
-    def batch() -> object:
+    def batch() -> Episodes:
         first = next(numbers) * tasks
         return data.episodes("train", range(first, first + tasks), SHAPE, 0)
 

@@ -150,7 +150,10 @@ def _reptile(rounds: int) -> dict[str, Any]:
 def _sampling(rounds: int, absent: dict[str, str]) -> dict[str, Any]:
     """Return the figures of sampling 5-way 1-shot episodes with 1 query a class of 28x28 images."""
     dataset = sampling.made_pictures()
-    updates = {PLAIN: sampling.by_item(dataset, SAMPLED), "ours": sampling.ours(dataset, SAMPLED)}
+    updates: dict[str, Callable[[], object]] = {
+        PLAIN: sampling.by_item(dataset, SAMPLED),
+        "ours": sampling.ours(dataset, SAMPLED),
+    }
     try:
         updates["easyfsl"] = usable(
             "easyfsl.samplers", lambda package: sampling.with_easyfsl(package, dataset, SAMPLED)

@@ -44,6 +44,7 @@ COLUMNS = {
     "time/...": "seconds of an iteration and of its parts",
     "update_share": "the update's share of the iteration",
     "of_product": "the update's share of the limit, a matrix product",
+    "product_gflops": "GFLOP/s of that product, in the same rounds",
     "torch_peak_mb": "most memory that torch took in an iteration",
 }
 """What the columns and the figures mean."""
@@ -231,6 +232,7 @@ def iteration(name: str, config: GpuConfig, device: torch.device, threads: int) 
         torch.cuda.reset_peak_memory_stats(device)
         one(agent)
         result["torch_peak_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
+    counted = None
     runs: dict[str, Callable[[], dict[str, float]]] = {name: partial(one, agent)}
     if name == "maml-trpo":
         counted = Counted(settings, family.spec(), Streams(0), device)
@@ -242,7 +244,7 @@ def iteration(name: str, config: GpuConfig, device: torch.device, threads: int) 
     result |= {part: median(r[part] for r in rounds) for part in (*PARTS, "time/iteration") if part in rounds[0]}
     updates = [r["time/update"] for r in rounds]
     result["update_share"] = ratio(updates, [r["time/iteration"] for r in rounds])
-    if name == "maml-trpo":
+    if counted is not None:
         limit = [turn["seconds"] for turn in figures["product"]]
         result["of_product"] = counted.operations * ratio(limit, updates)
         result["product_gflops"] = 1e-9 / median(limit)

@@ -6,6 +6,7 @@ import json
 from importlib import import_module
 from typing import Any
 
+from metarl.bench.timing import explain
 from metarl.cli.codes import BAD_INPUT
 from metarl.cli.options import parse
 from metarl.errors import UserError, nearest
@@ -48,7 +49,8 @@ def bench_command(arguments: list[str]) -> int:
         raise UserError(f"Unknown benchmark '{kind}'.{nearest(kind, BENCHMARKS)}")
     config_class, run = BENCHMARKS[kind]
     module = import_module(f"metarl.bench.{kind}")
-    config: Any = parse(getattr(module, config_class), arguments[1:], f"metarl bench {kind}", BENCH)
+    about = f"{BENCH}\n\ncolumns of {kind}:\n{explain(module.COLUMNS)}"
+    config: Any = parse(getattr(module, config_class), arguments[1:], f"metarl bench {kind}", about)
     report = getattr(module, run)(config)
     if config.json:
         print(json.dumps(report))
