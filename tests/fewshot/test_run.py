@@ -19,8 +19,8 @@ from metarl.run.checkpoint import read_header
 from metarl.run.folder import RunFolder
 from metarl.run.settings import RunConfig
 from metarl.run.tracking import read_progress
+from tests.helpers.run_folders import assert_same, saved
 from tests.helpers.tiny_fewshot import RUN, Lines, vectors
-from tests.run.test_driver import assert_same, saved
 
 EVERY = replace(RUN, checkpoint_every=4, log_every=3)
 

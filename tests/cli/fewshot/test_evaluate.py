@@ -8,7 +8,7 @@ import pytest
 
 from metarl.cli.main import main
 from metarl.fewshot import LEARNERS
-from tests.cli.test_cli import contents, refused
+from tests.helpers.commands import contents, refused
 from tests.helpers.tiny_fewshot import SHORT, evaluate_by_command, pictures, store, train_by_command
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from metarl.cli.main import main
 from metarl.fewshot import LEARNERS
-from tests.cli.test_cli import refused
+from tests.helpers.commands import refused
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from metarl.cli.main import main
-from tests.cli.test_cli import refused
+from tests.helpers.commands import refused
 from tests.helpers.tiny_fewshot import pictures
 
 

@@ -16,10 +16,10 @@ from metarl.cli.fewshot.train import TrainOptions
 from metarl.cli.main import main
 from metarl.fewshot import FewShotRun
 from metarl.run.tracking import read_progress
-from tests.cli.test_cli import refused
 from tests.fewshot.test_run import logged
+from tests.helpers.commands import refused
+from tests.helpers.run_folders import assert_same, saved
 from tests.helpers.tiny_fewshot import SHORT, store, train_by_command
-from tests.run.test_driver import assert_same, saved
 
 
 def test_train_ends_with_a_test_and_what_to_do_next(

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from metarl.agents import AGENTS
+from metarl.cli.main import main
+from metarl.version import __version__
+from tests.helpers.commands import refused
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("trian", ["'trian'", "Did you mean 'train'?", "evaluate", "bench"]),
+        ("train maml", ["'maml'", "Did you mean 'maml-trpo'?", "multitask"]),
+        ("train random", ["never trained", "maml-trpo"]),
+        ("train --family point-nav", ["agent is needed first", "maml-trpo"]),
+        ("train maml-trpo --family point-nva", ["Did you mean 'point-nav'?", "half-cheetah-vel"]),
+        ("train maml-trpo --family point-nav@maml18", ["Did you mean 'maml17'?"]),
+        ("train maml-trpo --inner-rat 1", ["'--inner-rat'", "Did you mean '--inner-rate'?", "--family", "--hidden"]),
+        ("train maml-trpo --inner-rate fast", ["--inner-rate", "'fast'"]),
+        ("train maml-trpo --inner-rate", ["--inner-rate", "Missing value"]),
+        ("train maml-trpo --inner-rate inf", ["Got --inner-rate inf. It must be at least 0.0 and finite."]),
+        ("train maml-trpo --threads 100000", ["threads=100000", "1 to 1024"]),
+        ("train maml-trpo --tasks 0", ["Got --tasks 0. It must be at least 1."]),
+        ("train maml-trpo --estimator dicee", ["'dicee'", "'dice'", "'lvc'"]),
+        ("train maml-trpo --device tpu", ["'tpu'", "'cpu'", "'cuda'"]),
+        ("train maml-trpo --seed -1", ["seed -1", "from 0"]),
+        ("train maml-trpo 5", ["does not take '5'"]),
+        ("train --resume nowhere", ["no run in nowhere"]),
+        ("train --resume nowhere --seed 3", ["'--seed'", "--iterations", "--checkpoint"]),
+        ("evaluate", ["no run"]),
+        ("evaluate nowhere", ["no run in nowhere", "metarl train"]),
+        ("evaluate nowhere --split tset", ["'tset'", "'test'", "'ood'"]),
+        ("evaluate nowhere --tasks 2.5", ["--tasks", "'2.5'"]),
+        ("list point", ["Did you mean 'point-nav'?", "maml-trpo"]),
+        ("list point-nav@v9", ["no variant 'v9'", "maml17"]),
+        ("list point-nav --metrics", ["one of them"]),
+        ("list --families --metrics", ["one of them"]),
+        ("render nowhere", ["neither a run folder nor a family", "half-cheetah-dir"]),
+        ("render point-nav --task 40 --out x.gif", ["--task 40", "0 to 39", '"goal"']),
+        ('render point-nav --task {"gaol":[0,0]} --out x.gif', ["'gaol'", "Did you mean 'goal'?"]),
+        ('render point-nav --task {"goal":[0,9]} --out x.gif', ["goal got [0.0, 9.0]", "-0.5 to 0.5 m"]),
+        ("render point-nav --steps 0 --out x.gif", ["--steps 0", "at least 1"]),
+        ("render point-nav --tasks 0 --out x.gif", ["--tasks 0", "at least 1"]),
+        ("render point-nav --width 0 --out x.gif", ["0 x 300 pixels", "16 to 4096"]),
+        ("render point-nav --out x.mp4", ["x.mp4", ".gif"]),
+        ("render point-nav --out x.png", ["x.png", "ends in .gif"]),
+        ("render point-nav --grid --out x.jpg", ["x.jpg", "ends in .png"]),
+        ("render point-nav --grid --video --out x.png", ["x.png", "ends in .gif"]),
+        ("render point-nav --grid --out x.gif", ["x.gif", "ends in .png"]),
+        ("render point-nav --rows 1 --out x.gif", ["--rows 1", "without --grid"]),
+        ("render point-nav --grid --task 3 --out x.png", ["--task 3", "Leave one of them out"]),
+        (
+            "train maml-trpo --family bandit+switch",
+            ["bandit@bernoulli-5+switch", "agent is 1 steps long"],
+        ),
+        ("train maml-trpo --family point-nav+switch=50..100", ["step 100", "below 100"]),
+        ("render point-nav --video", ["without --grid"]),
+        ("render point-nav --grid --rows 0", ["--rows 0 --columns 3", "at least 1"]),
+        ("render point-nav --grid --rows 30 --columns 30", ["at most 400"]),
+        ("render half-cheetah-dir --grid --split ood", ["no out-of-distribution part"]),
+        ("fingerprint point-nva", ["Did you mean 'point-nav'?"]),
+        ("bench maml --rounds 0", ["error: Got --rounds 0. It must be at least 1."]),
+        ("bench engine", ["Did you mean 'engines'?"]),
+        ("bench maml --famly x", ["Did you mean '--family'?"]),
+    ],
+)
+def test_bad_input_is_one_line(
+    line: str, says: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message = refused(line.split(), capsys)
+    for text in says:
+        assert text in message
+    # Nothing of tyro's box, which it draws with these where the terminal is not known to have better ones.
+    assert "----" not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("--help", ["train", "evaluate", "list", "render", "bench", "examples:"]),
+        ("train --help", [name for name in AGENTS if name != "random"]),
+        ("train maml-trpo --help", ["--family", "--inner-rate", "Adaptation steps in training", "--out"]),
+        ("train --resume x --help", ["--iterations", "--checkpoint"]),
+        ("evaluate --help", ["--oracle", "gap closed", "examples:"]),
+        ("list --help", ["--metrics", "--json"]),
+        ("render --help", ["libegl1", "--task"]),
+        ("bench --help", ["engines", "maml"]),
+        ("bench engines --help", ["--worlds"]),
+    ],
+)
+def test_help_explains(line: str, says: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    # tyro ends the process after its help, as argparse does.
+    with contextlib.suppress(SystemExit):
+        assert main(line.split()) == 0
+    shown = capsys.readouterr().out
+    for text in says:
+        assert text in shown
+
+
+def test_help_needs_neither_torch_nor_mujoco() -> None:
+    program = (
+        "import sys; from metarl.cli.main import main\n"
+        "try: main(['evaluate', '--help'])\n"
+        "except SystemExit: print(sorted({'torch', 'mujoco'} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("[]\n")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"metarl {__version__}\n"
+
+
+def test_module_runs_as_the_command() -> None:
+    result = subprocess.run([sys.executable, "-m", "metarl", "evaluat"], capture_output=True, text=True)
+    assert result.returncode == 2
+    assert "Did you mean 'evaluate'?" in result.stderr
