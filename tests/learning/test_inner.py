@@ -247,7 +247,7 @@ def linearise(steps: int, first_order: bool) -> Linearised:
             return flatten(plain_adapt(loss, start, data, alpha, first_order=first_order))
 
         joined = torch.cat((flatten(theta), flatten(rates)))
-        explicit.append(torch.autograd.functional.jacobian(end, joined))
+        explicit.append(torch.autograd.functional.jacobian(end, joined, vectorize=True))
     return Linearised(jacobian, torch.stack(explicit), theta, rates)
 
 
