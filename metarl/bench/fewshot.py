@@ -232,7 +232,7 @@ def _peak_here(case: str, name: str, threads: int) -> float:
 def _columns(result: dict[str, Any]) -> dict[str, Callable[[dict[str, Any]], str]]:
     """Return the columns of a case: name -> what a row shows there."""
     shown: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
-        "ms": ("ms", lambda row: f"{row['ms']:.3g}"),
+        "ms": ("ms", lambda row: f"{row['ms']:,.0f}" if row["ms"] >= 100.0 else f"{row['ms']:.3g}"),
         "speed-up": ("speedup", lambda row: f"{row['speedup']:.2f}x"),
         "of product": ("share_of_product", lambda row: percent(row["share_of_product"])),
         "of copy": ("share_of_copy", lambda row: percent(row["share_of_copy"])),
