@@ -41,6 +41,12 @@ Terms = dict[str, Float[Tensor, " B"]]
 """Reward by name."""
 
 
+def all_valid(values: Tensor) -> bool:
+    """Tell whether no value is NaN or too large, in one pass (a NaN makes both ends NaN)."""
+    low, high = values.aminmax()
+    return low.item() > -LARGEST_VALID and high.item() < LARGEST_VALID
+
+
 _COPIES: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 """Of a constant (by its `id`) on a device: the constant, which must live as long as its id is known, and the copy."""
 
@@ -252,15 +258,7 @@ class MujocoFamily(Family):
     @cached_property
     def model(self) -> mujoco.MjModel:
         """The compiled model. A failing simulation is not restarted by MuJoCo but reported by the engine."""
-        spec = self.model_spec()
-        spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-        # MuJoCo 4 warns of `settotalmass`, which half_cheetah.xml has; scaling afterwards gives the same bits.
-        total_mass, spec.compiler.settotalmass = spec.compiler.settotalmass, -1.0
-        model = spec.compile()
-        if total_mass > 0.0:
-            mujoco.mj_setTotalmass(model, total_mass)
-            mujoco.mj_setConst(model, mujoco.MjData(model))
-        return model
+        return compiled(self.model_spec())
 
     def apply(self, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
         """Return the model fields that differ between worlds: `mjModel` name (`opt.<name>` for an option) -> [B, ...].
@@ -275,6 +273,18 @@ class MujocoFamily(Family):
 
     def crop(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         """Take out of a world, given as a picture's own copy, what is too much to draw. Default: nothing."""
+
+
+def compiled(spec: mujoco.MjSpec) -> mujoco.MjModel:
+    """Return a family's model, as engines run it: a simulation that fails goes on failing, it is not restarted."""
+    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+    # MuJoCo 4 warns of `settotalmass`, which half_cheetah.xml has; scaling afterwards gives the same bits.
+    total_mass, spec.compiler.settotalmass = spec.compiler.settotalmass, -1.0
+    model = spec.compile()
+    if total_mass > 0.0:
+        mujoco.mj_setTotalmass(model, total_mass)
+        mujoco.mj_setConst(model, mujoco.MjData(model))
+    return model
 
 
 def gymnasium_model(file: str) -> mujoco.MjSpec:

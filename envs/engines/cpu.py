@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
-from metarl.envs.family import LARGEST_VALID, MujocoFamily
+from metarl.envs.family import LARGEST_VALID, MujocoFamily, all_valid
 from metarl.types import Tasks
 
 
@@ -74,7 +74,7 @@ class MujocoPhysics:
         except SimulationError as error:
             broken = error.ids
         qpos, qvel = self.state["qpos"], self.state["qvel"]
-        if broken is None and _valid(qpos) and _valid(qvel):
+        if broken is None and all_valid(qpos) and all_valid(qvel):
             return None
         failed = ~((qpos.abs() < LARGEST_VALID).all(1) & (qvel.abs() < LARGEST_VALID).all(1))
         if broken is not None:
@@ -94,9 +94,3 @@ class MujocoPhysics:
         model, data = self.batch.get_model(world, model), self.batch.get_data(world, data)
         mujoco.mj_forward(model, data)
         return model, data
-
-
-def _valid(values: Tensor) -> bool:
-    """Tell whether no value is NaN or too large, in one pass (a NaN makes both ends NaN)."""
-    low, high = values.aminmax()
-    return low.item() > -LARGEST_VALID and high.item() < LARGEST_VALID

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from metarl.envs.external import child
 from metarl.envs.external.pool import Job, Pool
-from metarl.envs.family import LARGEST_VALID, Family, Observable, State, Terms
+from metarl.envs.family import LARGEST_VALID, Family, Observable, State, Terms, all_valid
 from metarl.errors import UserError
 from metarl.space.parameter import Parameter
 from metarl.space.parameter_space import FixedTasks, ParameterSpace
@@ -212,7 +212,7 @@ class WorkerPhysics:
         rows = chosen[order].tolist()
         self.pool.reset(rows, seeds[order].tolist(), [self._records[row] for row in rows])
         begun = self.state["observation"][chosen]
-        if not _valid(begun):
+        if not all_valid(begun):
             world = int(chosen[(begun.abs() < LARGEST_VALID).logical_not().any(1)][0])
             raise UserError(
                 f"{self.family.full_name}: world {world} began with the observation "
@@ -228,7 +228,7 @@ class WorkerPhysics:
             arrays["active"][:] = np.isin(np.arange(len(action)), worlds.numpy())
         self.pool.step()
         observation, reward = self.state["observation"], self.state["reward"]
-        if _valid(observation) and _valid(reward):
+        if all_valid(observation) and all_valid(reward):
             return None
         return ~((observation.abs() < LARGEST_VALID).all(1) & (reward.abs() < LARGEST_VALID))
 
@@ -238,12 +238,6 @@ def _cores() -> int:
     from metarl.devices import resolve_threads
 
     return resolve_threads(0)
-
-
-def _valid(values: Tensor) -> bool:
-    """Tell whether no value is NaN or too large, in one pass (a NaN makes both ends NaN)."""
-    low, high = values.aminmax()
-    return low.item() > -LARGEST_VALID and high.item() < LARGEST_VALID
 
 
 def reference(given: str | Callable[..., Any], field_name: str) -> str:

@@ -62,9 +62,8 @@ class Parameter:
             values = self.choices + self.ood_choices
             if len(set(values)) != len(values):
                 raise UserError(f"Parameter {self.name}: a choice appears twice in {values}. Name each once.")
-            names = self.choice_names
-            if names and (len(set(names)) != len(values) or len(names) != len(values)):
-                raise UserError(f"Parameter {self.name}: got the names {names} for {values}. Give each its own.")
+            if self.choice_names and len(self.choice_names) != len(values):
+                raise UserError(f"Parameter {self.name}: got the names {self.choice_names} for {values}. Name each.")
             return
         if self.scale == "sphere":
             if self.size < 2 or self.ood:

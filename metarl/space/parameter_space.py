@@ -194,25 +194,34 @@ class ParameterSpace:
                         f"{self.family}: the task {record} lacks the field '{parameter.name}'. "
                         f"Give {parameter.allowed()}."
                     )
-        columns = {p.name: [self._parse(p, record[p.name]) for record in records] for p in self.parameters}
-        return Tasks(self.family, {name: torch.stack(column) for name, column in columns.items()})
+        return Tasks(
+            self.family, {p.name: self._parse(p, [record[p.name] for record in records]) for p in self.parameters}
+        )
 
-    def _parse(self, parameter: Parameter, value: Any) -> Tensor:
-        """Return one field of a record as a tensor, or say what is wrong with it."""
-        hint = f"Allowed: {parameter.allowed()}."
+    def _parse(self, parameter: Parameter, values: Sequence[Any]) -> Tensor:
+        """Return one field of all records as a tensor, or say what is wrong with the first value that is wrong."""
+        rows = torch.stack([parameter.tidy(self._numbers(parameter, value)) for value in values])
+        wrong = ~(parameter.in_range(rows) | parameter.in_ood(rows)).all(1)
+        if bool(wrong.any()):
+            raise self._unfit(parameter, f"got {values[int(wrong.nonzero()[0, 0])]!r}, out of range")
+        return rows
+
+    def _numbers(self, parameter: Parameter, value: Any) -> Tensor:
+        """Return one field of a record, which must have as many numbers as the parameter."""
         try:
             array = np.asarray(value)
         except ValueError as ragged:
-            raise UserError(f"{self.family}: {parameter.name} got {value!r}, no plain list. {hint}") from ragged
+            raise self._unfit(parameter, f"got {value!r}, no plain list") from ragged
         if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
-            raise UserError(f"{self.family}: {parameter.name} got {value!r}, not finite numbers. {hint}")
+            raise self._unfit(parameter, f"got {value!r}, not finite numbers")
         if array.shape != (() if parameter.width == 1 else (parameter.width,)):
             form = "one number" if parameter.width == 1 else f"a list of {parameter.width} numbers"
-            raise UserError(f"{self.family}: {parameter.name} got {value!r} where it needs {form}. {hint}")
-        row = parameter.tidy(torch.tensor(array, dtype=torch.float64))
-        if not (parameter.in_range(row[None]) | parameter.in_ood(row[None])).all():
-            raise UserError(f"{self.family}: {parameter.name} got {value!r}, out of range. {hint}")
-        return row
+            raise self._unfit(parameter, f"got {value!r} where it needs {form}")
+        return torch.tensor(array, dtype=torch.float64)
+
+    def _unfit(self, parameter: Parameter, problem: str) -> UserError:
+        """Return the error of a value that is none of the parameter's."""
+        return UserError(f"{self.family}: {parameter.name} {problem}. Allowed: {parameter.allowed()}.")
 
     def describe(self) -> list[str]:
         """Return one line per parameter: name, range, scale, meaning; and one more for fixed sets."""

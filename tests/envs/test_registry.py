@@ -11,7 +11,7 @@ import gymnasium
 import pytest
 
 from metarl.cli.main import main
-from metarl.envs import get, registry
+from metarl.envs import get, register, registry
 from metarl.envs.external import child
 from metarl.envs.families import FILES
 from metarl.errors import UserError
@@ -129,6 +129,30 @@ def test_a_file_that_breaks_is_not_half_imported(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(UserError, match=r"importing .*broken_family.py failed, ZeroDivisionError"):
             get(f"{broken}:own-reach")
+
+
+def test_first_variant_is_the_default() -> None:
+    assert get("half-cheetah-vel").full_name == "half-cheetah-vel@v5"
+    assert get("half-cheetah-dir").full_name == "half-cheetah-dir@v5"
+    assert get("ant-dir").full_name == "ant-dir@v5"
+    assert get("point-nav").full_name == "point-nav@maml17"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("half-cheeta-vel", r"unknown family 'half-cheeta-vel'.*Did you mean 'half-cheetah-vel'\?.*point-nav"),
+        ("ant-dir@maml18", r"ant-dir has no variant 'maml18'.*Did you mean 'maml17'\? Choose from: v5, maml17"),
+    ],
+)
+def test_names_the_nearest(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        get(name)
+
+
+def test_refuses_a_second_family_of_a_name() -> None:
+    with pytest.raises(UserError, match="got a second family ant-dir@v5"):
+        register(get("ant-dir"))
 
 
 def test_every_file_of_a_family_stands_in_the_table() -> None:

@@ -15,7 +15,7 @@ from metarl.envs import get, make_worlds
 from metarl.envs.bodies.terrain import DIFFICULTY, KINDS, LEVELS, TILES, TRAIN_LEVELS, Ground, scan_observables
 from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.families import ant_terrain, half_cheetah_terrain
-from metarl.envs.family import Family, MujocoFamily
+from metarl.envs.family import Family, MujocoFamily, compiled
 from metarl.envs.worlds import Worlds
 from metarl.errors import UserError
 from metarl.space.parameter_space import CELLS
@@ -296,12 +296,7 @@ def test_worlds_stand_on_their_own_tile(name: str, ground: Ground) -> None:
     for world in (2, 4):
         spec = family.model_spec()
         spec.geom("floor").pos = ground.offset(ground.tile(tasks))[world].tolist()
-        spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-        total_mass, spec.compiler.settotalmass = spec.compiler.settotalmass, -1.0
-        model = spec.compile()
-        if total_mass > 0.0:
-            mujoco.mj_setTotalmass(model, total_mass)
-            mujoco.mj_setConst(model, mujoco.MjData(model))
+        model = compiled(spec)
         data = mujoco.MjData(model)
         data.qpos[:], data.qvel[:] = start["qpos"][world].numpy(), start["qvel"][world].numpy()
         mujoco.mj_forward(model, data)

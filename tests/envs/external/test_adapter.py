@@ -18,16 +18,7 @@ from metarl.envs.gym.vector import FamilyVectorEnv
 from metarl.errors import UserError
 from metarl.learning.rollout import collect
 from metarl.space.parameter_space import Parameter
-from tests.helpers.adapted import (
-    FILE,
-    actions,
-    begin,
-    clock,
-    named,
-    own_envs,
-    processes,
-    reach,
-)
+from tests.helpers.adapted import FILE, actions, begin, clock, named, own_envs, processes, reach
 from tests.helpers.toys import seeded as generator
 
 pytestmark = pytest.mark.usefixtures("own_registry")

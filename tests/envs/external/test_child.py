@@ -13,18 +13,7 @@ import torch
 from metarl.envs import GymnasiumFamily, make_worlds
 from metarl.envs.external import child
 from metarl.errors import UserError
-from tests.helpers.adapted import (
-    ENDS,
-    GOAL,
-    begin,
-    clock,
-    named,
-    own_envs,
-    processes,
-    reach,
-    same,
-    trouble,
-)
+from tests.helpers.adapted import ENDS, GOAL, begin, clock, named, own_envs, processes, reach, same, trouble
 from tests.helpers.toys import seeded as generator
 
 pytestmark = pytest.mark.usefixtures("own_registry")

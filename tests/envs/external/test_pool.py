@@ -18,17 +18,7 @@ from metarl.envs.external import pool as pool_module
 from metarl.envs.external.adapter import WorkerPhysics
 from metarl.errors import UserError
 from metarl.types import Tasks
-from tests.helpers.adapted import (
-    FILE,
-    actions,
-    begin,
-    gone,
-    own_envs,
-    processes,
-    reach,
-    same,
-    trouble,
-)
+from tests.helpers.adapted import FILE, actions, begin, gone, own_envs, processes, reach, same, trouble
 from tests.helpers.toys import seeded as generator
 
 pytestmark = pytest.mark.usefixtures("own_registry")

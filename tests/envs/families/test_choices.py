@@ -5,6 +5,7 @@ import torch
 
 from metarl.envs import families, get
 from metarl.space.parameter import Parameter
+from metarl.types import Record
 
 OBJECTS = ("bar", "L", "T", "plate", "block", "cylinder", "cross", "ellipsoid")
 GROUNDS = ("slopes", "waves", "steps", "rough", "blocks")
@@ -55,7 +56,15 @@ def test_no_family_has_a_choice_without_names() -> None:
 
 def test_a_task_is_read_with_names_and_recorded_in_numbers() -> None:
     family = get("grasp-shape")
-    record = {"kind": 2.0, "length": 0.1, "width": 0.25, "branch": 0.15, "height": 0.04, "mass": 0.2, "friction": 0.7}
+    record: Record = {
+        "kind": 2.0,
+        "length": 0.1,
+        "width": 0.25,
+        "branch": 0.15,
+        "height": 0.04,
+        "mass": 0.2,
+        "friction": 0.7,
+    }
     tasks = family.space.from_records([record])
     assert family.space.in_words(tasks) == [
         "kind T, length 0.1 m, width 0.25, branch 0.15, height 0.04 m, mass 0.2 kg, friction 0.7"
@@ -65,7 +74,13 @@ def test_a_task_is_read_with_names_and_recorded_in_numbers() -> None:
 
 def test_both_parts_of_a_task_that_switches_are_read_with_names() -> None:
     space = get("ant-dir+damage+switch=50..150").space
-    record = {"direction": 1.0, "damaged": 0.0, "later_direction": -1.0, "later_damaged": 4.0, "switch_step": 70.0}
+    record: Record = {
+        "direction": 1.0,
+        "damaged": 0.0,
+        "later_direction": -1.0,
+        "later_damaged": 4.0,
+        "switch_step": 70.0,
+    }
     assert space.in_words(space.from_records([record])) == [
         "direction forward, damaged nothing, later_direction backward, later_damaged hip_3+ankle_3, "
         "switch_step 70 steps"
