@@ -42,7 +42,9 @@ def smaller(command: str) -> list[str]:
     words = command.split()[1:]
     if words[0] == "train" and words[1] != "rl2" and "--tasks" not in words:
         words += ["--tasks", "4", "--episodes", "3", "--hidden", "8"]
-    if words[0] in ("evaluate", "play") and "--tasks" not in words:
+    if words[0] == "evaluate":
+        words += ["--tasks", "4", "--steps", "1", "--no-film"]
+    if words[0] == "play" and "--tasks" not in words:
         words += ["--tasks", "4"]
     return words if "--threads" in words or words[0] == "play" else [*words, "--threads", "1"]
 
