@@ -184,14 +184,19 @@ def score(learner: FewShotLearner, data: ClassData, shape: EpisodeShape) -> floa
     return float(accuracy(learner.fit(test.support).predict(test.query_x), test.query_y).mean())
 
 
+UPDATES = {"logistic": 100} | dict.fromkeys(
+    ("matching", "matching full_context", "siamese", "siamese l1", "relation", "r2d2"), 150
+)
+"""Those that learn in fewer updates than the others."""
+
+
 def test_each_learns_what_tells_classes_apart(kind: str) -> None:
     data = hidden_signal()
     setting = Setting(shape=SHAPE, backbone=MlpBackbone(item_shape=(12,), hidden=(32, 32)), classes=80)
     learner = made(kind, setting)
     shape = EpisodeShape(way=5, shot=1, query=5)
     before = score(learner, data, shape)
-    # The logistic head takes its time.
-    metrics = [learner.update(data, number) for number in range(100 if kind == "logistic" else 300)]
+    metrics = [learner.update(data, number) for number in range(UPDATES.get(kind, 300))]
     after = score(learner, data, shape)
     assert before < 0.45
     assert after > 0.7
