@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import nn
 
 from metarl.agents import make
-from metarl.agents.rl2 import Rl2, Rl2Config, input_size
+from metarl.agents.rl2 import Rl2, Rl2Config
 from metarl.bench.limits import SIDES, operations, product
 from metarl.bench.timing import explain, in_turn, percent, print_table, ratio, seconds_of
 from metarl.config import check
@@ -26,6 +26,7 @@ from metarl.envs import get, make_worlds
 from metarl.envs.family import Family, with_horizon
 from metarl.errors import UserError
 from metarl.learning.rollout import collect
+from metarl.learning.trials import input_size
 from metarl.nets.memory import CoreName, make_core
 from metarl.seeding import Streams
 from metarl.types import EnvSpec
@@ -157,7 +158,7 @@ def _update(spec: EnvSpec, width: int, config: MemoryConfig) -> dict[str, Any]:
         old = network(inputs)[0].log_prob(actions)
 
     def ours() -> None:
-        # The objective of agents/rl2.py, where every step is real.
+        # The objective of metarl/learning/ppo.py, where every step is real.
         distribution, value = network(inputs)
         ratio = (distribution.log_prob(actions) - old).exp()
         gain = torch.minimum(ratio * advantages, ratio.clamp(0.8, 1.2) * advantages).mean()

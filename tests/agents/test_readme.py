@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,14 +24,6 @@ README = "agents/README.md"
 PLAYERS = "agents/players/README.md"
 ROOMS = ("agents", "agents/players", "metarl/learning", "metarl/nets")
 SMALLER = {"tasks": "10", "iterations": "1", "minibatches": "2", "width": "8", "episodes": "3"}
-
-
-@pytest.fixture(autouse=True)
-def table_as_before() -> Iterator[None]:
-    before = dict(AGENTS)
-    yield
-    AGENTS.clear()
-    AGENTS.update(before)
 
 
 def smaller(command: str) -> list[str]:
@@ -81,6 +72,7 @@ def test_commands_with_smaller_numbers(
     capsys.readouterr()
 
     # The players are compared with one of these runs, whose trials are 3 pulls here.
+    names: list[str] = []
     for line in commands(PLAYERS):
         assert main([*smaller(line), "--json"]) == 0, line
         names = [row["player"] for row in json.loads(capsys.readouterr().out)["players"]]

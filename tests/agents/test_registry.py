@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -61,21 +60,13 @@ class Still:
         pass
 
 
-@pytest.fixture(autouse=True)
-def table_as_before() -> Iterator[None]:
-    before = dict(AGENTS)
-    yield
-    AGENTS.clear()
-    AGENTS.update(before)
-
-
 # --- those in this repository ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", list(AGENTS))
 def test_every_agent_is_made_from_its_default_settings(name: str) -> None:
     config = config_class(name)()
-    assert is_dataclass(config)
+    assert is_dataclass(config_class(name))
     agent = make(name, config, POINT.spec(), Streams(0), CPU)
     assert isinstance(agent, MetaAgent)
     assert (agent.name, agent.config) == (name, config)

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metarl.agents.rl2 import Actor
 from metarl.envs import get, make_worlds
 from metarl.errors import UserError
 from metarl.evaluation.probe import memories
 from metarl.evaluation.remembering import Remembering
 from metarl.evaluation.swap import last_episodes, partners
+from metarl.learning.recall import Actor
 from tests.helpers.memories import DOORS, POINT, MadeUp, mixed, probed, rl2, shown
 from tests.helpers.toys import normal, seeded
 

@@ -9,6 +9,7 @@ from torch.func import jacrev
 
 from metarl.learning.experience import StochasticPolicy, mean_kl
 from metarl.learning.trust_region import (
+    Outcome,
     PolicyFisher,
     conjugate_gradient,
     flatten,
@@ -124,6 +125,18 @@ class Quadratic:
         gain = flatten(self.gradient) @ moved - 0.5 * self.bend * moved @ moved
         return 5.0 + float(gain), 0.5 * self.steepness * float(moved @ self.fisher @ moved)
 
+    def step(self, damping: float) -> Outcome:
+        return trust_region_step(
+            self.start,
+            self.gradient,
+            self.product,
+            self.evaluate,
+            5.0,
+            max_kl=0.02,
+            iterations=20,
+            damping=damping,
+        )
+
 
 def full_step(problem: Quadratic, max_kl: float, damping: float) -> Tensor:
     """The solution on paper: F^-1 g, scaled to the edge of the trust region."""
@@ -134,16 +147,7 @@ def full_step(problem: Quadratic, max_kl: float, damping: float) -> Tensor:
 
 def test_the_step_is_the_solution_on_paper() -> None:
     problem = Quadratic()
-    outcome = trust_region_step(
-        problem.start,
-        problem.gradient,
-        problem.product,
-        problem.evaluate,
-        5.0,
-        max_kl=0.02,
-        iterations=20,
-        damping=0.3,
-    )
+    outcome = problem.step(damping=0.3)
     moved = flatten(outcome.params) - flatten(problem.start)
     expected = full_step(problem, 0.02, damping=0.3)
     torch.testing.assert_close(moved, expected, rtol=1e-5, atol=1e-7)
@@ -158,16 +162,7 @@ def test_the_step_is_the_solution_on_paper() -> None:
 def test_a_step_outside_of_the_region_is_shortened() -> None:
     # The true divergence is three times its model: 3 * .64^k <= 1 for the first time at k = 3.
     problem = Quadratic(steepness=3.0)
-    outcome = trust_region_step(
-        problem.start,
-        problem.gradient,
-        problem.product,
-        problem.evaluate,
-        5.0,
-        max_kl=0.02,
-        iterations=20,
-        damping=0.0,
-    )
+    outcome = problem.step(damping=0.0)
     assert (outcome.accepted, outcome.tried) == (True, 4)
     assert outcome.kl == pytest.approx(3.0 * 0.02 * 0.8**6, rel=1e-5)
     expected = 0.8**3 * full_step(problem, 0.02, damping=0.0)
@@ -179,16 +174,7 @@ def test_a_step_that_does_not_improve_is_shortened() -> None:
     slope = float(flatten(Quadratic().gradient) @ full)
     # Along the step s the objective is slope s - bend s^2 / 2: at s = 1 and .8 too bent, at .64 just better.
     problem = Quadratic(bend=2.0 * slope / float(full @ full) / 0.7)
-    outcome = trust_region_step(
-        problem.start,
-        problem.gradient,
-        problem.product,
-        problem.evaluate,
-        5.0,
-        max_kl=0.02,
-        iterations=20,
-        damping=0.0,
-    )
+    outcome = problem.step(damping=0.0)
     assert (outcome.accepted, outcome.tried) == (True, 3)
     assert outcome.after == pytest.approx(5.0 + slope * (0.64 - 0.64**2 / 0.7), rel=1e-5)
 
