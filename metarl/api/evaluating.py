@@ -16,8 +16,7 @@ from rich.table import Table
 
 from metarl.api.film import FILM_SIZE, before_and_after
 from metarl.api.memory import check_memory
-from metarl.api.runs import Checkpoint, Group, Run, check_family, draw_tasks, grouped, untrained
-from metarl.devices import resolve_device
+from metarl.api.runs import Checkpoint, Group, Run, check_family, device_of, draw_tasks, grouped, untrained
 from metarl.envs import make_worlds
 from metarl.envs.family import Family
 from metarl.envs.worlds import Worlds
@@ -71,7 +70,7 @@ class Adaptation:
         """Return the curve of an agent as arrays, float64.
 
         Args:
-            agent: one of `agents`; the first one if None.
+            agent: one of `agents`, or `oracle` or `random` where these were evaluated too; the first agent if None.
 
         Returns:
             `episodes` [X] of experience before each point; `mean`, `lower`, `upper` [X] with the 95% interval; `iqm`
@@ -81,16 +80,24 @@ class Adaptation:
         Raises:
             UserError: there is no such agent.
         """
-        names = self.agents
-        if agent is not None and agent not in names:
-            raise UserError(f"Unknown agent '{agent}'. Choose from: {', '.join(names)}.")
-        number = 0 if agent is None else names.index(agent)
-        points = self.summary["agents"][number]["points"]
+        found = self._everyone()
+        name = self.agents[0] if agent is None else agent
+        if name not in found:
+            raise UserError(f"Unknown agent '{name}'. Choose from: {', '.join(found)}.")
+        entry, points = found[name]
         keys = ["episodes", "mean", "lower", "upper", "iqm"]
         if points[0]["success"] is not None:
             keys.append("success")
         columns = {key: np.array([point[key] for point in points], dtype=np.float64) for key in keys}
-        return {**columns, "returns": self.evaluation.entries[number].returns.numpy()}
+        return {**columns, "returns": entry.returns.numpy()}
+
+    def _everyone(self) -> dict[str, tuple[Entry, list[dict[str, Any]]]]:
+        """Return agents and references by name, with the points of their curves."""
+        everyone = list(zip(self.evaluation.entries, self.summary["agents"], strict=True))
+        for name, entry in (("oracle", self.evaluation.oracle), ("random", self.evaluation.random)):
+            if entry is not None and name not in self.agents:
+                everyone.append((entry, self.summary[name]))
+        return {entry.agent: (entry, described["points"]) for entry, described in everyone}
 
     def table(self) -> Table:
         """Return the curves as a table for `rich`; `print(curve)` shows it too."""
@@ -168,13 +175,15 @@ def evaluate(
     groups = grouped(_several(runs), checkpoint, device=device)
     if not groups:
         raise UserError("Got no run to evaluate. Give a folder of `metarl train`: metarl evaluate runs/...")
-    meeting = _Meeting(groups, split, tasks, steps, episodes, seed, resolve_device(device), engine, threads)
+    meeting = _Meeting(groups, split, tasks, steps, episodes, seed, device_of(device), engine, threads)
     told = meeting.oracle(grouped(_several(oracle), checkpoint, device=device))
     meeting.make()
+    if probe:
+        meeting.prepare_probe(probe_tasks)
     if out is not None:
         # Better refused now than when everything has been computed.
         Path(out).mkdir(parents=True, exist_ok=True)
-    probes = meeting.probe(probe_tasks) if probe else []
+    probes = meeting.probe() if probe else []
     entries = tuple(meeting.entry(group) for group in groups)
     evaluation = Evaluation(
         family=meeting.family.full_name,
@@ -201,6 +210,10 @@ class _Meeting:
 
     env: Worlds
     tasks: Tasks
+    probed: list[Group]
+    """Agents whose memories are probed."""
+    probe_fit: Tasks
+    probe_tasks: Tasks
 
     def __init__(
         self,
@@ -272,17 +285,20 @@ class _Meeting:
         agents = [untrained(self.family, seed, self.device) for seed in seeds]
         return Entry(agent="random", curves=tuple(self._curve(agent, 0) for agent in agents), runs=(), seeds=seeds)
 
-    def probe(self, count: int) -> list[dict[str, Any]]:
-        """Probe every agent that has a memory."""
-        space = self.family.space
-        groups = [group for group in self.groups if not group.agent.pools]
-        if not groups:
+    def prepare_probe(self, count: int) -> None:
+        """Find the agents that have a memory, and draw the tasks for the probe, if that is possible."""
+        self.probed = [group for group in self.groups if not group.agent.pools]
+        if not self.probed:
             names = ", ".join(f"'{group.agent.name}'" for group in self.groups)
             raise UserError(f"Got --probe for {names}, which has no memory. Give a run of an agent that has one: rl2.")
-        fit, tasks = probing.probe_tasks(space, self.split, count, Streams(self.seed))
+        self.probe_fit, self.probe_tasks = probing.probe_tasks(self.family.space, self.split, count, Streams(self.seed))
+
+    def probe(self) -> list[dict[str, Any]]:
+        """Probe every agent that has a memory."""
+        space, fit, tasks = self.family.space, self.probe_fit, self.probe_tasks
         worlds = make_worlds(self.family, min(len(tasks), probing.MOST_WORLDS), threads=self.threads)
         results = []
-        for group in groups:
+        for group in self.probed:
             agents = [run.agent for run in group.runs]
             result = probing.probe(agents, worlds, space, fit, tasks, self.seed, discrete=self.family.discrete)
             result["agent"] = group.label

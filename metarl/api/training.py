@@ -46,7 +46,7 @@ def train(
 
     Args:
         agent: its name: maml-trpo, rl2, ... (`metarl list`).
-        family: a family, or its name: NAME or NAME@VARIANT, with +MODIFIER for more to vary.
+        family: its name, NAME or NAME@VARIANT, with +MODIFIER for more to vary; or a registered family itself.
         out: the run folder, which must not exist yet; runs/FAMILY-AGENT-seedSEED if not given.
         seed: where all randomness comes from.
         device: where the networks live: `cpu`, `cuda` or `auto`.
@@ -65,7 +65,7 @@ def train(
     Example:
         >>> run = metarl.train("maml-trpo", "point-nav", iterations=100, inner_rate=0.5)
     """
-    family = resolve(family)
+    family = _named(family)
     config = agent_config(agent, settings)
     # By the reader of config.yaml, which says what is wrong with a value of another type.
     run = from_plain(
@@ -119,6 +119,28 @@ def agent_config(agent: str, settings: dict[str, Any]) -> Any:
         if name not in known:
             raise UserError(f"{agent} has no setting '{name}'.{nearest(name, known)}")
     return from_plain(kind, {**to_plain(kind()), **settings})
+
+
+def _named(family: Family | str) -> Family:
+    """Return a family that is found by its name, since a run folder holds that only.
+
+    Raises:
+        UserError: it is unknown, not registered, or its name is that of another one.
+    """
+    family = resolve(family)
+    try:
+        found = get(address(family))
+    except UserError as error:
+        raise UserError(
+            f"Got {family.full_name}, which is not registered, and a run folder holds its name only. Call "
+            "metarl.envs.register(family) first."
+        ) from error
+    if found is not family:
+        raise UserError(
+            f"Got a {family.full_name} that is not the registered family of this name, and a run folder holds its "
+            "name only. Give it a variant of its own, and call metarl.envs.register(family) first."
+        )
+    return family
 
 
 def default_folder(family: Family, agent: str, seed: int) -> Path:

@@ -9,6 +9,7 @@ If you give no folder, one with 40 kinds of figures is drawn first.
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -61,13 +62,14 @@ def main() -> None:
     accuracy = fewshot.score(trained.learner, trained.source, episodes=200)
     print(f"Held-out classes, 5 at a time: {accuracy.estimate:.1%} [{accuracy.lower:.1%}, {accuracy.upper:.1%}]")
 
+    data: Any = trained.source
     # Three new figures, drawn four times each: the first one is the example, the others are to be named.
     corners = generator.uniform(4.0, 24.0, (3, 5, 2))
     drawn = [[draw_figure(figure, generator).resize((options.size,) * 2) for _ in range(4)] for figure in corners]
     pictures = np.stack([[np.asarray(image) for image in images] for images in drawn])
     answers, _ = fewshot.predict(
         trained.learner,
-        trained.source,
+        data,
         pictures[:, 0],
         ["a", "b", "c"],
         pictures[:, 1:].reshape(9, *pictures.shape[2:]),

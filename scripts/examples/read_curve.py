@@ -1,7 +1,9 @@
 """What a run has logged, and its adaptation curve, as numpy arrays.
 
-python scripts/examples/read_curve.py runs/point-nav@maml17-maml-trpo-seed0     # a run that is there
-python scripts/examples/read_curve.py                                           # trains a small one first
+With no run given, a small one is trained first.
+
+    python scripts/examples/read_curve.py
+    python scripts/examples/read_curve.py runs/point-nav@maml17-maml-trpo-seed0
 """
 
 import argparse

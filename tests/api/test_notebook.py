@@ -37,7 +37,9 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[list[Any]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PATH", str(folder / "share" / "jupyter"))
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))))
-        NotebookClient(notebook, timeout=240, kernel_name="here", resources={"metadata": {"path": str(folder)}}).execute()
+        NotebookClient(
+            notebook, timeout=240, kernel_name="here", resources={"metadata": {"path": str(folder)}}
+        ).execute()
     return [cell.outputs for cell in notebook.cells]
 
 
