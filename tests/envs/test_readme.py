@@ -27,7 +27,7 @@ README = "envs/README.md"
 SMALL = {
     "train maml-trpo": " --tasks 2 --episodes 2 --hidden 8 --iterations 1 --threads 1",
     "train rl2": " --tasks 2 --episodes 2 --width 8 --minibatches 1 --iterations 1 --threads 1",
-    "evaluate": " --tasks 2 --episodes 2 --steps 1 --threads 1",
+    "evaluate": " --tasks 2 --episodes 2 --steps 1 --threads 1 --no-film",
     "render": " --rows 1 --columns 1 --width 64 --height 64",
     "bench engines": " --rounds 1 --env-steps 40 --threads 1",
     "fingerprint": " point-nav",
