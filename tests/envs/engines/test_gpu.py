@@ -1,6 +1,7 @@
 """The GPU engine beside the CPU engine, on Warp's CPU device where there is no GPU.
 
 The first run compiles the kernels, half a minute for a robot; later ones find them in Warp's cache.
+It is one file because all of it compares the same few worlds on both engines.
 """
 
 import copy
@@ -17,11 +18,9 @@ from torch import Tensor
 from metarl.agents import config_class, make
 from metarl.envs import get, make_worlds
 from metarl.envs.engines.cpu import MujocoPhysics
-from metarl.envs.engines.in_torch import TorchPhysics
-from metarl.envs.engines.warp_model import gpu_model, without_margins
+from metarl.envs.engines.warp_model import gpu_model
 from metarl.envs.families.half_cheetah import HalfCheetahVel
 from metarl.envs.family import MujocoFamily, random_actions, with_horizon
-from metarl.envs.making import choose_engine, describe_engine
 from metarl.envs.worlds import CPU, Worlds
 from metarl.errors import NotFiniteError, UserError
 from metarl.seeding import Streams
@@ -281,21 +280,6 @@ def test_equal_states_touch_height_fields_alike(name: str) -> None:
     assert equal >= 0.5 * touching
 
 
-def test_margins_on_height_fields_are_part_of_the_bodies() -> None:
-    family = get("ant-terrain")
-    assert isinstance(family, MujocoFamily)
-    before, after = family.model, without_margins(family.model)
-    assert not after.geom_margin.any()
-    assert (after.geom_size[1:, 0] == before.geom_size[1:, 0] + 0.02).all()
-    assert (after.geom_size[1:, 1] == before.geom_size[1:, 1]).all()
-    several = copy.copy(family.model)
-    several.geom_margin[2] = 0.5
-    with pytest.raises(UserError, match=r"the same margin and no gap: got margins \[0.01, 0.5\]"):
-        without_margins(several)
-    with pytest.raises(UserError, match=r"of every world's own: geom_size\. Take the margins away"):
-        without_margins(family.model, ("geom_pos", "geom_size"))
-
-
 def test_a_task_of_some_worlds_leaves_the_models_of_the_others() -> None:
     family = get(VARIED)
     assert isinstance(family, MujocoFamily)
@@ -401,17 +385,6 @@ def test_a_wrong_action_is_told_at_the_next_reset() -> None:
     with pytest.raises(NotFiniteError, match="world 2 of 1 such worlds: give half-cheetah-vel@v5 finite numbers"):
         worlds.reset(torch.Generator().manual_seed(0))
     worlds.reset(torch.Generator().manual_seed(0))
-
-
-def test_engines_are_chosen() -> None:
-    assert choose_engine("auto", CHEETAH, CPU) == "cpu"
-    assert choose_engine("auto", CHEETAH, torch.device("cuda")) == "gpu"
-    assert choose_engine("auto", "point-nav", torch.device("cuda")) == "gpu"
-    assert choose_engine("gpu", CHEETAH, CPU) == "gpu"
-    assert isinstance(make_worlds("point-nav", 2, engine="gpu").physics, TorchPhysics)
-    assert describe_engine(make_worlds(CHEETAH, 2, engine="gpu")) == "mujoco_warp on CPU"
-    with pytest.raises(UserError, match="unknown engine 'gpus'"):
-        choose_engine("gpus", CHEETAH, CPU)
 
 
 class Reads(HalfCheetahVel):

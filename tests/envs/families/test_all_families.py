@@ -1,4 +1,4 @@
-"""One sweep over every family and variant: each check of it holds for all of them.
+"""One sweep over every family and variant, and so one file: each check of it holds for all of them.
 
 What a family is rewarded for is checked by hand-computed cases elsewhere, and pinned by tests/fingerprints.json.
 """

@@ -1,4 +1,7 @@
-"""Tasks that change in the middle of a trial: exactly at their step, in the right worlds, and in the right split."""
+"""Tasks that change in the middle of a trial: exactly at their step, in the right worlds, and in the right split.
+
+It is one file because a switch is one promise, held in spaces, worlds, Gymnasium and runs with the same few trials.
+"""
 
 from __future__ import annotations
 
