@@ -8,15 +8,20 @@ from contextlib import contextmanager
 
 import torch
 
-from metarl.errors import UserError
+from metarl.errors import UserError, nearest
+
+DEVICES = ("auto", "cpu", "cuda")
+"""Names that a device may be asked for by."""
 
 
 def resolve_device(name: str) -> torch.device:
     """Return the device called `auto`, `cpu` or `cuda`.
 
     Raises:
-        UserError: if it is not there.
+        UserError: there is no such name, or no such device here.
     """
+    if name not in DEVICES:
+        raise UserError(f"Unknown device '{name}'.{nearest(name, DEVICES)}")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():

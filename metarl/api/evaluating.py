@@ -16,7 +16,8 @@ from rich.table import Table
 
 from metarl.api.film import FILM_SIZE, before_and_after
 from metarl.api.memory import check_memory
-from metarl.api.runs import Checkpoint, Group, Run, check_family, device_of, draw_tasks, grouped, untrained
+from metarl.api.runs import Checkpoint, Group, Run, check_family, draw_tasks, grouped, untrained
+from metarl.devices import resolve_device
 from metarl.envs import make_worlds
 from metarl.envs.family import Family
 from metarl.envs.worlds import Worlds
@@ -175,7 +176,7 @@ def evaluate(
     groups = grouped(_several(runs), checkpoint, device=device)
     if not groups:
         raise UserError("Got no run to evaluate. Give a folder of `metarl train`: metarl evaluate runs/...")
-    meeting = _Meeting(groups, split, tasks, steps, episodes, seed, device_of(device), engine, threads)
+    meeting = _Meeting(groups, split, tasks, steps, episodes, seed, resolve_device(device), engine, threads)
     told = meeting.oracle(grouped(_several(oracle), checkpoint, device=device))
     meeting.make()
     if probe:

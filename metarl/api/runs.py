@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from metarl.config import from_plain, to_plain
 from metarl.devices import resolve_device
 from metarl.envs import get
 from metarl.envs.family import Family
-from metarl.errors import UserError, nearest
+from metarl.errors import UserError
 from metarl.run.folder import RunFolder
 from metarl.run.settings import Device, RunConfig, by_settings
 from metarl.seeding import Streams
@@ -82,20 +82,9 @@ def load(folder: Path | str, checkpoint: Checkpoint = "last", *, device: Device 
     settings, plain = RunFolder(folder).settings(RunConfig)
     family = get(settings.family)
     config = from_plain(config_class(settings.agent), plain)
-    agent = make(settings.agent, config, family.spec(), Streams(settings.seed), device_of(device))
+    agent = make(settings.agent, config, family.spec(), Streams(settings.seed), resolve_device(device))
     iteration = RunFolder(folder).restore(settings, checkpoint, agent)
     return Run(folder=folder, settings=settings, family=family, agent=agent, checkpoint=checkpoint, iteration=iteration)
-
-
-def device_of(name: Device) -> torch.device:
-    """Return a device by its name.
-
-    Raises:
-        UserError: there is no such name, or no such device here.
-    """
-    if name not in get_args(Device):
-        raise UserError(f"Unknown device '{name}'.{nearest(name, get_args(Device))}")
-    return resolve_device(name)
 
 
 @dataclass(frozen=True, kw_only=True)
