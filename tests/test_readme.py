@@ -31,7 +31,8 @@ def shortened(line: str) -> list[str]:
             words += ["--iterations", count]
         words += more
     if words[0] == "evaluate":
-        words += ["--tasks", "2", *(["--probe-tasks", "10"] if "--probe" in words else [])]
+        words += ["--tasks", "2", "--no-film", *(["--probe-tasks", "10"] if "--probe" in words else [])]
+        words += [] if "--steps" in words else ["--steps", "1"]
     return words
 
 

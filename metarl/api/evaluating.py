@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from metarl.api.film import FILM_SIZE, before_and_after
+from metarl.api.film import FILM_PICTURES, FILM_SIZE, before_and_after
 from metarl.api.memory import check_memory
 from metarl.api.runs import Checkpoint, Group, Run, check_family, draw_tasks, grouped, untrained
 from metarl.devices import resolve_device
@@ -316,7 +316,14 @@ class _Meeting:
             task = self.tasks.select([0])
             try:
                 clips = before_and_after(
-                    group.agent, self.family, task, steps=steps, episodes=self.episodes, seed=self.seed, size=FILM_SIZE
+                    group.agent,
+                    self.family,
+                    task,
+                    steps=steps,
+                    episodes=self.episodes,
+                    seed=self.seed,
+                    size=FILM_SIZE,
+                    most=FILM_PICTURES,
                 )
             except UserError:
                 # No off-screen OpenGL, or a family that has no drawing: `metarl render` says which.

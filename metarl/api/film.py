@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from metarl.envs import make_worlds
 from metarl.envs.draw import make_painter
 from metarl.envs.family import Family
@@ -12,10 +14,20 @@ from metarl.types import MetaAgent, Tasks
 
 FILM_SIZE = (240, 180)
 """Width and height of the films that an evaluation adds to TensorBoard, pixels."""
+FILM_PICTURES = 25
+"""Pictures of an episode there: without a graphics card one of a robot takes 40 ms."""
 
 
 def before_and_after(
-    agent: MetaAgent, family: Family, task: Tasks, *, steps: int, episodes: int, seed: int, size: tuple[int, int]
+    agent: MetaAgent,
+    family: Family,
+    task: Tasks,
+    *,
+    steps: int,
+    episodes: int,
+    seed: int,
+    size: tuple[int, int],
+    most: int = 0,
 ) -> list[Clip]:
     """Play one task before and after adaptation; only once with a policy that was never trained, or without steps.
 
@@ -27,6 +39,7 @@ def before_and_after(
         episodes: that each step learns from, where the agent pools; else a step is one episode.
         seed: of the start, the policy's noise and the episodes between.
         size: width and height of a picture, pixels.
+        most: pictures of an episode, about; 0: as many as the film needs in real time.
 
     Returns:
         One clip, or two: before and after; of an agent that adapts in its memory the first and the last episode of a
@@ -35,6 +48,7 @@ def before_and_after(
     Raises:
         UserError: there is no off-screen OpenGL here, or the family has no drawing.
     """
+    stride = max(stride_of(family.step_seconds), math.ceil(family.horizon / most) if most else 1)
     worlds = make_worlds(family, 1)
     painter = make_painter(worlds, *size)
     learner, clips = agent.start(task), []
@@ -67,7 +81,7 @@ def before_and_after(
             # The same start and noise for every clip.
             Streams(seed)["render"],
             painter,
-            stride=stride_of(family.step_seconds),
+            stride=stride,
             captions=[caption],
             new_trial=agent.pools or not clips,
         )

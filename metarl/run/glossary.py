@@ -74,7 +74,9 @@ GLOSSARY: dict[str, Metric] = {
     "adaptation/iqm": Metric("Interquartile mean return over the tasks after n episodes", "reward", "higher"),
     "adaptation/success": Metric("Part of the episodes that met the goal after n of experience", "", "higher"),
     "adaptation/picture": Metric("Picture of the adaptation curves: the content of adaptation.png", "", "-"),
-    "adaptation/film": Metric("Film of the first task before and after adaptation, from the same start", "", "-"),
+    "adaptation/film": Metric(
+        "Film of the first task before and after adaptation, from the same start; long episodes play fast", "", "-"
+    ),
     "train/loss": Metric("Mean training loss of the meta-batch, of the kind that the learner has", "", "lower"),
     "train/accuracy": Metric("Part of the queries of the meta-batch that were answered right", "", "higher"),
     "validation/accuracy": Metric("Accuracy on fixed episodes of the validation classes", "", "higher"),

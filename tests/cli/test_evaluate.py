@@ -41,7 +41,17 @@ def test_settings_tell_curves_of_one_agent_apart(
     other = remember(tmp_path / "lstm", "--core", "lstm", "--iterations", "0")
     names = (runs["rl2"], other, runs["rl2-other-seed"], runs["maml-trpo"])
     capsys.readouterr()
-    arguments = ["evaluate", *map(str, names), *SMALL, "--steps", "1", "--out", str(tmp_path / "both"), "--json"]
+    arguments = [
+        "evaluate",
+        *map(str, names),
+        *SMALL,
+        "--steps",
+        "1",
+        "--out",
+        str(tmp_path / "both"),
+        "--json",
+        "--no-film",
+    ]
     assert main(arguments) == 0
     agents = json.loads(capsys.readouterr().out)["agents"]
     assert [agent["agent"] for agent in agents] == ["rl2 core=gru", "rl2 core=lstm", "maml-trpo"]
@@ -90,7 +100,7 @@ def test_evaluate_writes_everything(runs: dict[str, Path], capsys: pytest.Captur
 
 def test_all_agents_share_one_axis(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ("rl2", "maml-trpo", "rl2-other-seed")
-    arguments = ["evaluate", *(str(runs[name]) for name in names), "--tasks", "3", "--threads", "1"]
+    arguments = ["evaluate", *(str(runs[name]) for name in names), "--tasks", "3", "--threads", "1", "--no-film"]
     capsys.readouterr()
     assert main([*arguments, "--out", str(tmp_path / "both"), "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
@@ -120,7 +130,7 @@ def test_agents_with_a_memory_play_some_trials_of_each_task(
 ) -> None:
     run = remember(tmp_path / "run", "--family", "bandit", "--episodes", "3")
     capsys.readouterr()
-    assert main(["evaluate", str(run), "--tasks", str(tasks), "--json"]) == 0
+    assert main(["evaluate", str(run), "--tasks", str(tasks), "--json", "--no-film"]) == 0
     (agent,) = json.loads(capsys.readouterr().out)["agents"]
     assert agent["parallel"] == trials
     assert [point["episodes"] for point in agent["points"]] == [0, 1, 2]
@@ -130,7 +140,7 @@ def test_evaluate_gives_the_same_numbers_again(runs: dict[str, Path], tmp_path: 
     written: list[dict[str, Any]] = []
     for name in ("a", "b"):
         out = tmp_path / name
-        assert main(["evaluate", str(runs["multitask"]), *SMALL, "--split", "ood", "--out", str(out)]) == 0
+        assert main(["evaluate", str(runs["multitask"]), *SMALL, "--split", "ood", "--out", str(out), "--no-film"]) == 0
         written.append(json.loads((out / "adaptation.json").read_text()))
     assert written[0] == written[1]
     assert all(max(map(abs, record["goal"])) > 0.5 for record in written[0]["task_records"])
@@ -138,7 +148,7 @@ def test_evaluate_gives_the_same_numbers_again(runs: dict[str, Path], tmp_path: 
 
 def test_evaluate_prints_the_table(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    assert main(["evaluate", str(runs["maml-trpo"]), *SMALL, "--random", "--out", str(tmp_path)]) == 0
+    assert main(["evaluate", str(runs["maml-trpo"]), *SMALL, "--random", "--out", str(tmp_path), "--no-film"]) == 0
     shown = capsys.readouterr().out
     for text in (
         "maml-trpo",
