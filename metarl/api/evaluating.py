@@ -16,7 +16,7 @@ from rich.table import Table
 
 from metarl.api.film import FILM_PICTURES, FILM_SIZE, before_and_after
 from metarl.api.memory import check_memory
-from metarl.api.runs import Checkpoint, Group, Run, check_family, draw_tasks, grouped, untrained
+from metarl.api.runs import Group, Run, check_family, draw_tasks, grouped, untrained
 from metarl.devices import resolve_device
 from metarl.envs import make_worlds
 from metarl.envs.family import Family
@@ -28,7 +28,7 @@ from metarl.evaluation.curve import Curve, Entry, Evaluation, adaptation_curve
 from metarl.evaluation.film import to_gif
 from metarl.evaluation.plot import draw, to_png
 from metarl.evaluation.summary import summarise
-from metarl.run.settings import Device, Engine
+from metarl.run.settings import Checkpoint, Device, Engine
 from metarl.seeding import Streams
 from metarl.types import MetaAgent, Tasks
 

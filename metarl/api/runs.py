@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,11 +17,9 @@ from metarl.envs import get
 from metarl.envs.family import Family
 from metarl.errors import UserError
 from metarl.run.folder import RunFolder
-from metarl.run.settings import Device, RunConfig, by_settings
+from metarl.run.settings import Checkpoint, Device, RunConfig, by_settings
 from metarl.seeding import Streams
 from metarl.types import MetaAgent, Tasks
-
-Checkpoint = Literal["last", "best", "previous"]
 
 
 @dataclass(frozen=True, kw_only=True)

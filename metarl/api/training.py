@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from metarl.agents import config_class, make
-from metarl.api.runs import Checkpoint, Run
+from metarl.api.runs import Run
 from metarl.config import from_plain, to_plain
 from metarl.devices import resolve_device, resolve_threads
 from metarl.envs import get, make_worlds
@@ -22,7 +22,7 @@ from metarl.ranks import Ranks, join
 from metarl.run.driver import TrainResult, iterations_of
 from metarl.run.driver import train as train_in_folder
 from metarl.run.folder import RunFolder
-from metarl.run.settings import DEFAULT_FAMILY, Device, Engine, RunConfig
+from metarl.run.settings import DEFAULT_FAMILY, Checkpoint, Device, Engine, RunConfig
 from metarl.seeding import Streams
 
 
@@ -67,18 +67,14 @@ def train(
     """
     family = _named(family)
     config = agent_config(agent, settings)
-    # By the reader of config.yaml, which says what is wrong with a value of another type.
-    run = from_plain(
-        RunConfig,
-        {
-            "family": address(family),
-            "agent": agent,
-            "seed": seed,
-            "device": device,
-            "engine": engine,
-            "threads": threads,
-            "checkpoint_every": checkpoint_every,
-        },
+    run = new_run(
+        agent,
+        family,
+        seed=seed,
+        device=device,
+        engine=engine,
+        threads=threads,
+        checkpoint_every=checkpoint_every,
     )
     folder = default_folder(family, agent, seed) if out is None else Path(out)
     return carry_out(folder, run, config, config.iterations, console=console).run
@@ -141,6 +137,21 @@ def _named(family: Family | str) -> Family:
             "name only. Give it a variant of its own, and call metarl.envs.register(family) first."
         )
     return family
+
+
+def new_run(agent: str, family: Family, **options: Any) -> RunConfig:
+    """Return the settings of a new run.
+
+    Args:
+        agent: its name.
+        family: a registered family.
+        **options: the other fields of `RunConfig`, all of them.
+
+    Raises:
+        UserError: a value is wrong, or of another type.
+    """
+    # By the reader of config.yaml, which says what is wrong with a value of another type.
+    return from_plain(RunConfig, {"family": address(family), "agent": agent, **options})
 
 
 def default_folder(family: Family, agent: str, seed: int) -> Path:

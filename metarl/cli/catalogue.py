@@ -8,9 +8,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
-from rich.table import Table
 
 from metarl.agents import AGENTS, config_class
+from metarl.cli.tables import plain_table
 from metarl.config import to_plain
 from metarl.envs import families, get, gymnasium_id
 from metarl.envs.family import Family
@@ -86,12 +86,12 @@ def find(name: str) -> dict[str, Any]:
 
 def print_everything(console: Console) -> None:
     """Print the names of all families, their variants, and all agents."""
-    table = _table("task family", "variants, the default first", "task")
+    table = plain_table("task family", "variants, the default first", "task")
     for name, variants in families().items():
         table.add_row(f"[bold]{name}[/]", ", ".join(family.variant for family in variants), escape(variants[0].summary))
     console.print(table, highlight=False)
     console.print()
-    table = _table("agent", "what it is")
+    table = plain_table("agent", "what it is")
     for name, agent in AGENTS.items():
         table.add_row(f"[bold]{name}[/]", escape(agent.summary))
     console.print(table, highlight=False)
@@ -115,7 +115,7 @@ def _print_family(variants: list[dict[str, Any]], console: Console) -> None:
     """Print some variants of one family: a line for each, then a line for each parameter that they do not share."""
     first = variants[0]
     console.print(f"[bold]{escape(first['name'].split('@')[0])}[/]  {escape(first['summary'])}", highlight=False)
-    table = _table("variant", "obs", "act", "steps", "splits", "source")
+    table = plain_table("variant", "obs", "act", "steps", "splits", "source")
     parameters: dict[tuple[str, ...], list[str]] = {}
     for found in variants:
         sizes = (str(found[size]) for size in ("observation_size", "action_size", "horizon"))
@@ -125,7 +125,7 @@ def _print_family(variants: list[dict[str, Any]], console: Console) -> None:
             row = (name, *(parameter[key] for key in ("training_text", "ood_text", "scale", "description")))
             parameters.setdefault(row, []).append(found["variant"])
     console.print(Padding(table, (0, 0, 0, 2)), highlight=False)
-    table = _table("parameter", "training", "ood", "scale", "meaning")
+    table = plain_table("parameter", "training", "ood", "scale", "meaning")
     for row, of in parameters.items():
         which = f" [dim]({', '.join(of)})[/]" if len(of) < len(variants) else ""
         table.add_row(*map(escape, row[:-1]), escape(row[-1]) + which)
@@ -153,7 +153,7 @@ def print_one(name: str, console: Console) -> None:
     if "options" in found:
         console.print(f"[bold]{found['name']}[/]: {escape(found['summary'])}", highlight=False)
         console.print(f"Options, explained by `metarl train {found['name']} --help`:", highlight=False)
-        table = _table("option", "default")
+        table = plain_table("option", "default")
         for option, value in found["options"].items():
             table.add_row(f"--{option.replace('_', '-')}", escape(str(value)))
         console.print(table)
@@ -171,7 +171,7 @@ def print_one(name: str, console: Console) -> None:
         ),
         highlight=False,
     )
-    table = _table("observation", "meaning", "name in the model", "unit")
+    table = plain_table("observation", "meaning", "name in the model", "unit")
     for index, row in enumerate(found["observation"]):
         table.add_row(str(index), escape(row["meaning"]), escape(row["name"]), escape(row["unit"]))
     console.print(table, highlight=False)
@@ -180,15 +180,7 @@ def print_one(name: str, console: Console) -> None:
 def print_metrics(console: Console) -> None:
     """Print the glossary."""
     console.print("Logged figures: TensorBoard tags and columns of progress.csv", style="bold")
-    table = _table("tag", "meaning", "unit", "better")
+    table = plain_table("tag", "meaning", "unit", "better")
     for row in metrics():
         table.add_row(escape(row["tag"]), escape(row["meaning"]), escape(row["unit"]), row["good"])
     console.print(table, highlight=False)
-
-
-def _table(*headers: str) -> Table:
-    """Return an empty table without lines."""
-    table = Table(box=None, header_style="dim", padding=(0, 2, 0, 0), pad_edge=False)
-    for header in headers:
-        table.add_column(header, overflow="fold")
-    return table

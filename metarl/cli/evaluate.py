@@ -10,9 +10,9 @@ from typing import Any
 import tyro
 from rich.console import Console
 
-from metarl.cli.options import Split, Which, parse
+from metarl.cli.options import Split, parse
 from metarl.errors import UserError
-from metarl.run.settings import Device, Engine
+from metarl.run.settings import Checkpoint, Device, Engine
 
 EVALUATE = """\
 Adapt trained agents to tasks they were not trained on, and draw the adaptation curve.
@@ -55,7 +55,7 @@ class EvaluateOptions:
     episodes: int | None = None
     """Parallel episodes of each task; if not given as in the training of the first agent that takes gradient steps. If
     there is only rl2: 10, fewer above 40 tasks (400 in all), at least 1."""
-    checkpoint: Which = "last"
+    checkpoint: Checkpoint = "last"
     """Which checkpoint of the runs."""
     oracle: tuple[Path, ...] = ()
     """Runs of the oracle, for the gap closed; brings --random with it."""

@@ -16,7 +16,6 @@ from metarl.errors import UserError, nearest
 
 T = TypeVar("T")
 Split = Literal["test", "ood", "train"]
-Which = Literal["last", "best", "previous"]
 
 
 def parse(options: type[T], arguments: Sequence[str], prog: str, description: str) -> T:

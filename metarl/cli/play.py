@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metarl.cli.options import Which, parse
+from metarl.cli.options import parse
 from metarl.errors import UserError
+from metarl.run.settings import Checkpoint
 
 if TYPE_CHECKING:
     from metarl.agents.players.roster import Model
@@ -80,7 +81,7 @@ class PlayOptions:
     """How many tasks, one trial each."""
     players: tuple[str, ...] = ()
     """Who plays; all that can if none is given."""
-    checkpoint: Which = "last"
+    checkpoint: Checkpoint = "last"
     """Which checkpoint of the runs."""
     seed: int = 0
     """Seed of tasks, chance and players."""

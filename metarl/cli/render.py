@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from metarl.cli.options import Split, Which, parse
+from metarl.cli.options import Split, parse
 from metarl.errors import UserError, nearest
+from metarl.run.settings import Checkpoint
 
 if TYPE_CHECKING:
     from metarl.envs.family import Family
@@ -60,7 +61,7 @@ class RenderOptions:
     """Columns of the grid."""
     video: bool = False
     """Let the agent act in all tasks of the grid, as a GIF."""
-    checkpoint: Which = "last"
+    checkpoint: Checkpoint = "last"
     """Which checkpoint of the run."""
     seed: int = 0
     """Seed of tasks, starts and policy noise."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metarl.cli.codes import BAD_INPUT, INTERRUPTED
-from metarl.cli.options import Which, joined, parse
+from metarl.cli.options import joined, parse
 from metarl.errors import UserError, nearest
-from metarl.run.settings import DEFAULT_FAMILY, Device, Engine
+from metarl.run.settings import DEFAULT_FAMILY, Checkpoint, Device, Engine
 
 if TYPE_CHECKING:
     from metarl.api.training import Training
@@ -61,7 +61,7 @@ class ResumeOptions:
     """Run folder."""
     iterations: int | None = None
     """Iterations in the end; as many as it was last asked for if not given."""
-    checkpoint: Which = "last"
+    checkpoint: Checkpoint = "last"
     """Which checkpoint to go on from."""
     json: bool = False
     """Show progress as JSON lines, for scripts."""
@@ -97,21 +97,12 @@ def _trainable() -> list[str]:
 
 
 def _train(name: str, options: TrainOptions, config: Any) -> int:
-    from metarl.api.training import carry_out, default_folder
+    from metarl.api.training import carry_out, default_folder, new_run
     from metarl.envs import get
-    from metarl.envs.registry import address
-    from metarl.run.settings import RunConfig
 
     family = get(options.family)
-    run = RunConfig(
-        family=address(family),
-        agent=name,
-        seed=options.seed,
-        device=options.device,
-        engine=options.engine,
-        threads=options.threads,
-        checkpoint_every=options.checkpoint_every,
-    )
+    given = {key: value for key, value in vars(options).items() if key not in ("family", "out", "json")}
+    run = new_run(name, family, **given)
     folder = options.out or default_folder(family, name, options.seed)
     return _report(carry_out(folder, run, config, config.iterations, json=options.json), options.json)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -71,7 +71,22 @@ class LiveDisplay:
         self._progress.console.out(text, highlight=False)
 
 
-class NotebookDisplay:
+Shown = TypeVar("Shown")
+
+
+class _NothingToClose:
+    """A display that needs no end."""
+
+    def __enter__(self: Shown) -> Shown:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+
+class NotebookDisplay(_NothingToClose):
     """One line below a notebook's cell, always current: bar, iterations, time left, the few figures that matter."""
 
     def __init__(self, title: str, first: int, iterations: int) -> None:
@@ -82,14 +97,6 @@ class NotebookDisplay:
         self._iterations = iterations
         self._latest: Metrics = {}
         self._handle = self._show.display(self._line(first), display_id=True)
-
-    def __enter__(self) -> NotebookDisplay:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def update(self, iteration: int, metrics: Metrics) -> None:
         """Show the new figures."""
@@ -108,7 +115,7 @@ class NotebookDisplay:
         return self._show.HTML(f"<div><b>{html.escape(self._title)}</b> {bar} {html.escape(words.strip())}</div>")
 
 
-class PlainDisplay:
+class PlainDisplay(_NothingToClose):
     """Log lines, the first and the last iteration and at most one in a few seconds between them."""
 
     def __init__(self, console: Console, title: str, first: int, iterations: int) -> None:
@@ -118,14 +125,6 @@ class PlainDisplay:
         self._clock = _Clock(first, iterations)
         self._last_line = -math.inf
         self._latest: Metrics = {}
-
-    def __enter__(self) -> PlainDisplay:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def update(self, iteration: int, metrics: Metrics) -> None:
         """Print a line, if it is time for one."""
@@ -141,20 +140,12 @@ class PlainDisplay:
         self._console.out(text, highlight=False)
 
 
-class JsonDisplay:
+class JsonDisplay(_NothingToClose):
     """One JSON object a line."""
 
     def __init__(self, console: Console, iterations: int) -> None:
         self._console = console
         self._iterations = iterations
-
-    def __enter__(self) -> JsonDisplay:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
 
     def update(self, iteration: int, metrics: Metrics) -> None:
         """Print the figures; those that JSON cannot hold (NaN, infinity) as null."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from metarl.config import to_plain
 from metarl.errors import UserError, nearest
@@ -19,6 +19,7 @@ KINDS = {"agent": ("RL", "metarl"), "learner": ("few-shot", "metarl fewshot")}
 
 Device = Literal["auto", "cpu", "cuda"]
 Engine = Literal["auto", "cpu", "gpu"]
+Checkpoint = Literal["last", "best", "previous"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +36,8 @@ class RunSettings(ABC):
     """Iterations from one checkpoint to the next."""
 
     def __post_init__(self) -> None:
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise UserError(f"Unknown device '{self.device}'.{nearest(self.device, ['auto', 'cpu', 'cuda'])}")
+        if self.device not in get_args(Device):
+            raise UserError(f"Unknown device '{self.device}'.{nearest(self.device, get_args(Device))}")
         if self.seed < 0 or self.threads < 0 or self.checkpoint_every < 1:
             raise UserError(
                 f"Got seed {self.seed}, threads {self.threads}, checkpoint_every {self.checkpoint_every}; "
@@ -72,8 +73,8 @@ class RunConfig(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.engine not in ("auto", "cpu", "gpu"):
-            raise UserError(f"Unknown engine '{self.engine}'.{nearest(self.engine, ['auto', 'cpu', 'gpu'])}")
+        if self.engine not in get_args(Engine):
+            raise UserError(f"Unknown engine '{self.engine}'.{nearest(self.engine, get_args(Engine))}")
 
     @property
     def title(self) -> str:

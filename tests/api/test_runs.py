@@ -17,7 +17,7 @@ from metarl.errors import UserError
 from metarl.fewshot import FewShotRun
 from metarl.fewshot import train as train_learner
 from metarl.run.checkpoint import load as read_checkpoint
-from tests.helpers.comparing_learners import assert_same
+from tests.helpers.same import assert_same
 from tests.helpers.tiny_fewshot import RUN, vectors
 from tests.helpers.tiny_trainings import trained
 

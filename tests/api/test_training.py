@@ -17,7 +17,7 @@ from metarl.envs.family import with_horizon
 from metarl.errors import UserError
 from metarl.run.checkpoint import load
 from metarl.run.tracking import read_progress
-from tests.helpers.comparing_learners import assert_same
+from tests.helpers.same import assert_same
 from tests.helpers.tiny_trainings import FAMILY, SMALL, TRIALS, options, trained
 
 # Past the type check of the tests, which a user's program does not have.

@@ -8,7 +8,6 @@ from typing import get_args
 
 import pytest
 
-from metarl.cli import options as cli_options
 from metarl.cli import train as cli_train
 from metarl.cli.main import main
 from metarl.run import folder, settings
@@ -87,7 +86,7 @@ def test_options_are_those_of_the_run() -> None:
     assert {name: options[name] for name in defaults if name != "agent"} == {
         name: default for name, default in defaults.items() if name != "agent"
     }
-    assert get_args(cli_options.Which) == folder.CHECKPOINTS
+    assert get_args(settings.Checkpoint) == folder.CHECKPOINTS
 
 
 def test_train_tells_what_to_do_next(

@@ -19,7 +19,8 @@ from metarl.run.checkpoint import read_header
 from metarl.run.folder import RunFolder
 from metarl.run.settings import RunConfig
 from metarl.run.tracking import read_progress
-from tests.helpers.run_folders import assert_same, saved
+from tests.helpers.run_folders import saved
+from tests.helpers.same import assert_same
 from tests.helpers.tiny_fewshot import RUN, Lines, vectors
 
 EVERY = replace(RUN, checkpoint_every=4, log_every=3)

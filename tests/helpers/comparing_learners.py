@@ -78,18 +78,3 @@ def shapes() -> ClassData:
 
 def plain_backbone() -> Backbone:
     return MlpBackbone(item_shape=IMAGE, hidden=(6,))
-
-
-def assert_same(first: Any, second: Any) -> None:
-    if isinstance(first, Tensor):
-        assert torch.equal(first, second)
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys()
-        for key in first:
-            assert_same(first[key], second[key])
-    elif isinstance(first, list | tuple):
-        assert len(first) == len(second)
-        for one, other in zip(first, second, strict=True):
-            assert_same(one, other)
-    else:
-        assert first == second

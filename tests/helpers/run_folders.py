@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from metarl.run.checkpoint import load
 from metarl.run.tracking import read_progress
+from tests.helpers.same import assert_same
 from tests.helpers.tiny_run import FollowerConfig
 
 CONFIG = FollowerConfig()
@@ -30,20 +30,7 @@ def saved(folder: Path, name: str) -> dict[str, Any]:
 def logged(folder: Path) -> list[dict[str, float]]:
     """Return progress.csv without the times, which no two runs share."""
     rows = read_progress(folder)
-    return [{tag: value for tag, value in row.items() if not tag.startswith("time/")} for row in rows]
-
-
-def assert_same(first: Any, second: Any) -> None:
-    """Compare checkpoints bit for bit."""
-    assert type(first) is type(second)
-    if isinstance(first, torch.Tensor):
-        assert torch.equal(first, second)
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys()
-        for key in first:
-            assert_same(first[key], second[key])
-    else:
-        assert first == second
+    return [{tag: value for tag, value in row.items() if not tag.startswith(("time/", "speed/"))} for row in rows]
 
 
 def assert_same_run(first: Path, second: Path) -> None:

@@ -13,17 +13,8 @@ from metarl.run.driver import train
 from metarl.run.folder import RunFolder
 from metarl.run.tracking import read_progress
 from metarl.seeding import Streams
-from tests.helpers.run_folders import (
-    CONFIG,
-    assert_same,
-    assert_same_run,
-    launch,
-    logged,
-    output_of,
-    quiet,
-    saved,
-    wait_for_row,
-)
+from tests.helpers.run_folders import CONFIG, assert_same_run, launch, logged, output_of, quiet, saved, wait_for_row
+from tests.helpers.same import assert_same
 from tests.helpers.tiny_run import ITERATIONS, PAUSE, RUN, Follower, start
 
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ import torch
 from metarl.cli.main import main
 from metarl.run.checkpoint import load
 from metarl.run.tracking import read_progress
+from tests.helpers.run_folders import assert_same_run
 
 ITERATIONS = 30
 
@@ -54,33 +54,6 @@ def finish(process: subprocess.Popen[str]) -> None:
 
 def run_here(*arguments: str) -> None:
     assert main(["train", *arguments, "--json"]) == 0
-
-
-def assert_same(first: Any, second: Any) -> None:
-    """Compare nested checkpoints bit for bit."""
-    assert type(first) is type(second)
-    if isinstance(first, torch.Tensor):
-        assert torch.equal(first, second)
-    elif isinstance(first, dict):
-        assert list(first) == list(second)
-        for name in first:
-            assert_same(first[name], second[name])
-    else:
-        assert first == second
-
-
-def assert_same_run(first: Path, second: Path) -> None:
-    """Compare parameters, random streams, counters, and everything logged but the times."""
-    for name in ("last", "best"):
-        assert_same(*(load(folder / "checkpoints" / f"{name}.pt", {}) for folder in (first, second)))
-    rows = [
-        [
-            {tag: value for tag, value in row.items() if not tag.startswith(("time/", "speed/"))}
-            for row in read_progress(folder)
-        ]
-        for folder in (first, second)
-    ]
-    assert rows[0] == rows[1]
 
 
 @pytest.mark.parametrize("arguments", [POINT, GRU], ids=["maml-trpo", "rl2"])

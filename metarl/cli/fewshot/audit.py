@@ -10,8 +10,8 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from metarl.cli.fewshot.shown import plain_table
 from metarl.cli.options import parse
+from metarl.cli.tables import plain_table
 
 LEAKS = 1
 """Exit code of an audit that found some."""

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 from rich.console import Console
 
+from metarl.cli.fewshot.by_option import by_option
 from metarl.cli.fewshot.rows import EPISODES, Policy, row_of, write_manifest
-from metarl.cli.fewshot.shown import by_option
-from metarl.cli.options import Which, parse
+from metarl.cli.options import parse
 from metarl.errors import UserError
-from metarl.run.settings import Device
+from metarl.run.settings import Checkpoint, Device
 
 if TYPE_CHECKING:
     from metarl.fewshot.loading import Trained
@@ -71,7 +71,7 @@ class EvaluateOptions:
     """Inner steps of the curve; if not given 10, or as many as a learner takes at test if these are more. 0: none."""
     baseline: bool = False
     """Show the pixel nearest neighbour too."""
-    checkpoint: Which | None = None
+    checkpoint: Checkpoint | None = None
     """Which checkpoint of the runs; if not given the best one where there is one, else the last."""
     seed: int = 0
     """Of the episodes and of the bootstrap: the same seed gives the same episodes."""

@@ -10,8 +10,9 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from metarl.cli.fewshot.shown import by_option, plain_table
+from metarl.cli.fewshot.by_option import by_option
 from metarl.cli.options import parse
+from metarl.cli.tables import plain_table
 from metarl.errors import UserError, nearest
 
 LIST = """\

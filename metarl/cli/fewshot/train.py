@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from metarl.cli.codes import BAD_INPUT, INTERRUPTED
 from metarl.cli.fewshot.rows import EPISODES, row_of, write_manifest
-from metarl.cli.options import Which, joined, parse
+from metarl.cli.options import joined, parse
 from metarl.errors import UserError, nearest
-from metarl.run.settings import Device
+from metarl.run.settings import Checkpoint, Device
 
 if TYPE_CHECKING:
     from metarl.fewshot.episodes import Source
@@ -93,7 +93,7 @@ class ResumeOptions:
     """Run folder."""
     iterations: int | None = None
     """Iterations in the end; as many as it was last asked for if not given."""
-    checkpoint: Which = "last"
+    checkpoint: Checkpoint = "last"
     """Which checkpoint to go on from."""
     data_root: Path | None = None
     """Folder of the data, if elsewhere than before."""
@@ -157,7 +157,7 @@ def _run(
     source: Source,
     config: Any,
     iterations: int,
-    checkpoint: Which | None,
+    checkpoint: Checkpoint | None,
     test_episodes: int,
     *,
     json_lines: bool,

@@ -18,7 +18,8 @@ from metarl.fewshot import FewShotRun
 from metarl.run.tracking import read_progress
 from tests.fewshot.test_run import logged
 from tests.helpers.commands import refused
-from tests.helpers.run_folders import assert_same, saved
+from tests.helpers.run_folders import saved
+from tests.helpers.same import assert_same
 from tests.helpers.tiny_fewshot import SHORT, store, train_by_command
 
 

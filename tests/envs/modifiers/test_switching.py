@@ -29,8 +29,8 @@ from metarl.envs.worlds import Worlds
 from metarl.errors import UserError
 from metarl.learning.rollout import collect
 from metarl.types import Record, Step, Tasks
+from tests.helpers.run_folders import assert_same_run
 from tests.helpers.toys import seeded as generator
-from tests.run.test_resume import assert_same_run
 
 WORLDS, STEPS = 3, 12
 

@@ -8,16 +8,8 @@ from metarl.fewshot.episodes import generator_of
 from metarl.fewshot.learners.baseline import Baseline
 from metarl.fewshot.parts.learner import Stepwise
 from metarl.fewshot.parts.scores import task_loss
-from tests.helpers.comparing_learners import (
-    assert_same,
-    images,
-    made,
-    near,
-    noise,
-    plain_backbone,
-    scores_of,
-    support_of,
-)
+from tests.helpers.comparing_learners import images, made, near, noise, plain_backbone, scores_of, support_of
+from tests.helpers.same import assert_same
 from tests.helpers.toys import DOUBLE
 
 

@@ -25,7 +25,6 @@ from tests.helpers.comparing_learners import (
     IMAGE,
     KINDS,
     SHAPE,
-    assert_same,
     images,
     made,
     near,
@@ -34,6 +33,7 @@ from tests.helpers.comparing_learners import (
     shapes,
     support_of,
 )
+from tests.helpers.same import assert_same
 from tests.helpers.toys import DOUBLE, seeded
 
 
