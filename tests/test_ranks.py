@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +20,7 @@ from metarl.errors import UserError
 from metarl.ranks import ALONE, Ranks, join
 from metarl.run.checkpoint import load
 from metarl.run.tracking import read_progress
+from tests.helpers.processes import Started
 from tests.helpers.ranked import CASES, ITERATIONS, run_case
 
 TOLERANCE: dict[str, float] = dict.fromkeys(("maml-trpo", "multitask", "oracle"), 1e-8)
@@ -34,7 +33,6 @@ POINT = ["maml-trpo", "--family", "point-nav", "--tasks", "4", "--episodes", "2"
 
 def environment(rank: int, port: int) -> dict[str, str]:
     return {
-        **os.environ,
         "OMP_NUM_THREADS": "1",
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -45,25 +43,15 @@ def environment(rank: int, port: int) -> dict[str, str]:
     }
 
 
-def launch(*arguments: str) -> list[subprocess.Popen[str]]:
-    """Start two ranks of `python -m ARGUMENTS`, as torchrun does."""
+def launch(program: str, *arguments: str) -> list[Started]:
+    """Start two ranks of `python -m PROGRAM ARGUMENTS`, as torchrun does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    return [
-        subprocess.Popen(
-            [sys.executable, "-m", *arguments],
-            env=environment(rank, port),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[1],
-        )
-        for rank in range(2)
-    ]
+    return [Started(program, *arguments, environment=environment(rank, port)) for rank in range(2)]
 
 
-def finish(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+def finish(processes: list[Started]) -> list[tuple[int | None, str]]:
     """Return exit codes and error texts."""
     try:
         texts = [process.communicate(timeout=PATIENCE)[1] for process in processes]
@@ -137,8 +125,7 @@ def test_one_process_goes_on_where_two_ended(case: str, pair: Path, tmp_path: Pa
     run_case(case, tmp_path, ALONE, iterations=ITERATIONS - 1)
     folder = pair / case
     copy = tmp_path / "went on" / case
-    copy.parent.mkdir()
-    subprocess.run(["cp", "-r", str(folder), str(copy)], check=True)
+    shutil.copytree(folder, copy)
     # The checkpoint before the last one is that of two ranks after all iterations but one.
     (copy / "checkpoints" / "previous.pt").replace(copy / "checkpoints" / "last.pt")
     run_case(case, copy.parent, ALONE, resume=True)
@@ -200,7 +187,7 @@ def test_an_environment_that_is_not_torchruns_is_refused(
     assert "Got WORLD_SIZE=two" in capsys.readouterr().err
 
 
-def wait_for(rows: int, folder: Path, processes: list[subprocess.Popen[str]]) -> None:
+def wait_for(rows: int, folder: Path, processes: list[Started]) -> None:
     deadline = time.monotonic() + PATIENCE
     while len(read_progress(folder)) < rows:
         assert all(process.poll() is None for process in processes), finish(processes)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.fingerprint import read
 from metarl.run.tracking import read_progress
 from metarl.seeding import Streams
+from tests.helpers.processes import Started
 from tests.helpers.readme import ROOT, block, commands
 
 README = "envs/README.md"
@@ -92,14 +91,9 @@ def test_own_gymnasium_environment_trains_and_improves(tmp_path: Path) -> None:
         train.replace("--iterations 30", "--iterations 4") + " --tasks 10 --threads 1",
         evaluate + SMALL["evaluate"],
     ):
-        subprocess.run(
-            [sys.executable, "-m", *line.split()],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        process = Started(*line.split(), folder=tmp_path)
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors
     rows = read_progress(tmp_path / "runs" / "reach")
     # An adaptation step helps from the first iteration on: the point learns where its goal is.
     assert len(rows) == 4

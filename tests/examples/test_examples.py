@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ import pytest
 from PIL import Image
 
 from metarl.config import parse
+from tests.helpers.processes import Started
 from tests.helpers.readme import ROOT
 
 EXAMPLES = ROOT / "scripts" / "examples"
@@ -21,17 +19,10 @@ EXAMPLES = ROOT / "scripts" / "examples"
 
 def run(name: str, folder: Path, *arguments: str) -> str:
     """Run an example and return what it prints."""
-    settings = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
-        cwd=folder,
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    return done.stdout
+    process = Started(str(EXAMPLES / name), *arguments, folder=folder)
+    printed, errors = process.communicate()
+    assert (process.returncode, errors) == (0, "")
+    return printed
 
 
 def curve(folder: Path) -> tuple[list[dict[str, Any]], float]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from rich.console import Console
 
 from metarl.run.checkpoint import load
 from metarl.run.tracking import read_progress
+from tests.helpers.processes import Started
 from tests.helpers.same import assert_same
 from tests.helpers.tiny_run import FollowerConfig
 
@@ -39,17 +38,11 @@ def assert_same_run(first: Path, second: Path) -> None:
     assert logged(first) == logged(second)
 
 
-def launch(folder: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.helpers.tiny_run", str(folder), *options],
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def launch(folder: Path, *options: str) -> Started:
+    return Started("tests.helpers.tiny_run", str(folder), *options)
 
 
-def wait_for_row(folder: Path, step: int, process: subprocess.Popen[str]) -> None:
+def wait_for_row(folder: Path, step: int, process: Started) -> None:
     deadline = time.monotonic() + 60.0
     while not any(row["step"] >= step for row in read_progress(folder)):
         assert process.poll() is None, process.communicate()[1]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import torch
 from metarl.cli.main import main
 from metarl.run.checkpoint import load
 from metarl.run.tracking import read_progress
+from tests.helpers.processes import Started
 from tests.helpers.run_folders import assert_same_run
 
 ITERATIONS = 30
@@ -38,16 +37,11 @@ TRANSFORMER = [
 CHEETAH = ["maml-trpo", "--family", "half-cheetah-vel", "--tasks", "2", "--episodes", "2", *SMALL]
 
 
-def launch(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "metarl", "train", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def launch(*arguments: str) -> Started:
+    return Started("metarl", "train", *arguments)
 
 
-def finish(process: subprocess.Popen[str]) -> None:
+def finish(process: Started) -> None:
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
 

@@ -5,8 +5,6 @@ import json
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from metarl.fewshot import FewShotRun
 from metarl.run.tracking import read_progress
 from tests.fewshot.test_run import logged
 from tests.helpers.commands import refused
+from tests.helpers.processes import Started
 from tests.helpers.run_folders import saved
 from tests.helpers.same import assert_same
 from tests.helpers.tiny_fewshot import SHORT, store, train_by_command
@@ -64,8 +63,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(root: Path, tmp_path: Path, capsys: p
     size = ["--iterations", "3000", "--checkpoint-every", "1000", "--log-every", "7", "--tasks", "1"]
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     arguments = ["proto", "--data", "arrays", "--data-root", str(root), *SHORT, *size]
-    command = [sys.executable, "-m", "metarl", "fewshot", "train", *arguments, "--out", str(stopped)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = Started("metarl", "fewshot", "train", *arguments, "--out", str(stopped))
     deadline = time.monotonic() + 60.0
     while len(read_progress(stopped)) < 3:
         assert process.poll() is None, process.communicate()[1]
