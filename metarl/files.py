@@ -57,7 +57,7 @@ class Seal:
             found = magic.removeprefix(self.magic).decode(errors="replace")
             raise UserError(
                 f"{path} has {self.kind} format {found}, this version reads {self.format}. "
-                "Use the version that wrote it."
+                "Use the version of metarl-suite that wrote it."
             )
         digest, _, body = rest.partition(b"\n")
         if hashlib.sha256(body).hexdigest().encode() != digest:

@@ -2,9 +2,10 @@
 
 A file holds, one after the other:
 
-    magic     `metarl checkpoint <format>` and a line end
+    magic     `metarl checkpoint 1` and a line end; the number is that of this layout
     digest    sha256 of everything after it, hexadecimal, and a line end
-    header    one line of JSON: what the checkpoint belongs to (version, family, agent, config, ...)
+    header    one line of JSON: the format of what it holds (formats.py), the version of the package that wrote it, and
+              what the checkpoint belongs to (family, agent, config, ...)
     payload   `torch.save` bytes of tensors and plain data, read with `weights_only=True`: nothing is executed
 """
 
@@ -21,14 +22,13 @@ import torch
 
 from metarl.errors import UserError
 from metarl.files import Seal, write_atomically
-
-FORMAT = 1
-"""Number of the file layout; files of another layout are refused."""
-
+from metarl.run.formats import FORMAT, Stored, conversions_from
+from metarl.version import __version__
 
 _SEAL = Seal(
     magic=b"metarl checkpoint ",
-    format=FORMAT,
+    # Of the layout told above; what stands in it has a number of its own.
+    format=1,
     kind="checkpoint",
     digest="checksum",
     missing="Check the run folder.",
@@ -51,7 +51,7 @@ def save(path: Path, payload: dict[str, Any], header: Mapping[str, Any]) -> None
 
 
 def load(path: Path, expect: Mapping[str, Any]) -> dict[str, Any]:
-    """Read a checkpoint that must fit.
+    """Read a checkpoint that must fit; one of an earlier format is brought up to the present one.
 
     Args:
         path: the file.
@@ -61,7 +61,7 @@ def load(path: Path, expect: Mapping[str, Any]) -> dict[str, Any]:
         The payload, tensors on the CPU.
 
     Raises:
-        UserError: if the file is missing, foreign, truncated, damaged or of another format, or differs from
+        UserError: if the file is missing, foreign, truncated, damaged or of a later format, or differs from
             `expect`; the message names what differs, and offers `previous.pt` where that one is good.
     """
     try:
@@ -80,10 +80,10 @@ def load(path: Path, expect: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Return the header of a sound checkpoint file.
+    """Return the header of a sound checkpoint file, as it stands there.
 
     Raises:
-        UserError: if the file is missing, foreign, truncated, damaged or of another format.
+        UserError: if the file is missing, foreign, truncated, damaged or of another layout.
     """
     return _SEAL.open(path)[0]
 
@@ -132,12 +132,17 @@ def _encode(payload: dict[str, Any], header: Mapping[str, Any]) -> bytes:
         torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
     except Exception as error:
         raise ValueError(f"A checkpoint holds tensors and plain data only; this one does not: {error}") from error
-    return _SEAL.close(json.dumps(header).encode() + b"\n" + buffer.getvalue())
+    whole = {"format": FORMAT, "version": __version__, **header}
+    return _SEAL.close(json.dumps(whole).encode() + b"\n" + buffer.getvalue())
 
 
 def _read(path: Path, expect: Mapping[str, Any]) -> dict[str, Any]:
     """Return the payload of a sound file that fits."""
-    header, payload = _SEAL.open(path)
+    header, content = _SEAL.open(path)
+    conversions = conversions_from(header, path)
+    payload = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    for convert in conversions:
+        convert(Stored(run=header, config=header["config"], payload=payload))
     # Through JSON and back, so that tuples and lists compare equal.
     differences = list(_differences(header, json.loads(json.dumps(expect))))
     if differences:
@@ -145,7 +150,7 @@ def _read(path: Path, expect: Mapping[str, Any]) -> dict[str, Any]:
         raise UserError(
             f"{path} does not fit: {'; '.join(differences[:3])}{more}. Use the settings that it was made with."
         )
-    return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    return payload
 
 
 def _differences(header: Mapping[str, Any], expect: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

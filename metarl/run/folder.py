@@ -1,6 +1,6 @@
 """The run folder: what is in it, who may write to it, and in which order.
 
-    config.yaml             version, iterations, the run's settings (`run`) and those of what is trained (`config`)
+    config.yaml             format, version, iterations, the run's settings (`run`), those of what is trained (`config`)
     checkpoints/            last.pt, previous.pt, best.pt (best mean score of a checkpoint interval)
     progress.csv            one row an iteration, or a few of them; columns as in the glossary
     events.out.tfevents.*   the same for TensorBoard
@@ -35,6 +35,7 @@ from metarl.errors import UserError, nearest
 from metarl.files import write_atomically
 from metarl.ranks import ALONE, Ranks
 from metarl.run.checkpoint import CheckpointFolder, load
+from metarl.run.formats import FORMAT, Stored, conversions_from
 from metarl.run.settings import KINDS, RunSettings, lasting_settings
 from metarl.run.standing import Standing
 from metarl.run.tracking import Tracker, read_progress
@@ -85,13 +86,12 @@ class RunFolder:
             kind: class of the settings.
 
         Raises:
-            UserError: if there is no run, its config.yaml is not valid, it is of another kind, or another version wrote
-                it.
+            UserError: if there is no run, its config.yaml is not valid, or it is of another kind or a later format.
         """
         stored = self._read_config()
         wanted = {setting.name for setting in fields(kind)}
         for name, (words, command) in KINDS.items():
-            if isinstance(stored["run"], dict) and name in stored["run"] and name not in wanted:
+            if name in stored["run"] and name not in wanted:
                 raise UserError(
                     f"{self} is a run of another kind, {words}: use {command} evaluate, or {command} train --resume."
                 )
@@ -139,18 +139,19 @@ class RunFolder:
         return int(payload["iteration"])
 
     def _read_config(self) -> dict[str, Any]:
-        """Return the content of config.yaml, with all its four entries."""
+        """Return the content of config.yaml in the present format (formats.py), with all its entries."""
         path = self.path / "config.yaml"
         if not path.is_file():
             raise UserError(f"There is no run in {self}: it has no config.yaml. Give a folder of `metarl train`.")
         content = parse(path.read_text(encoding="utf-8", errors="replace"))
         expected = {"version", "iterations", "run", "config"}
-        if not isinstance(content, dict) or set(content) != expected:
+        if not isinstance(content, dict) or set(content) - {"format"} != expected:
             raise UserError(f"{path} is not a run's: it needs the entries {', '.join(sorted(expected))}. Correct it.")
-        if content["version"] != __version__:
-            raise UserError(
-                f"{path} is of version {content['version']}, this is {__version__}. Use the version that wrote it."
-            )
+        for part in ("run", "config"):
+            if not isinstance(content[part], dict):
+                raise UserError(f"{path}: got {part} {content[part]!r} where a mapping is needed. Correct the entry.")
+        for convert in conversions_from(content, path):
+            convert(Stored(run=content["run"], config=content["config"]))
         if type(content["iterations"]) is not int:
             raise UserError(f"{path}: got iterations {content['iterations']!r} where int is needed. Correct the value.")
         return content
@@ -268,6 +269,7 @@ class OpenFolder:
         if not self._ranks.first:
             return
         content = {
+            "format": FORMAT,
             "version": __version__,
             "iterations": iterations,
             "run": to_plain(self.run),
@@ -319,7 +321,7 @@ def header_of(run: RunSettings, config: dict[str, Any]) -> dict[str, Any]:
     """
     # How long a run is to be may change from one start to the next.
     lasting = {name: value for name, value in config.items() if name != "iterations"}
-    return {"version": __version__, **lasting_settings(run), "config": lasting}
+    return {**lasting_settings(run), "config": lasting}
 
 
 def _fill(thing: Trainable, payload: dict[str, Any], path: Path) -> None:

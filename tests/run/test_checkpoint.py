@@ -12,8 +12,10 @@ import torch
 from metarl import files
 from metarl.errors import UserError
 from metarl.run.checkpoint import CheckpointFolder, load, read_header, save
+from metarl.run.formats import FORMAT
+from metarl.version import __version__
 
-HEADER: dict[str, Any] = {"version": "1", "family": "point-nav", "config": {"rate": 0.1, "hidden": (64, 64)}}
+HEADER: dict[str, Any] = {"family": "point-nav", "config": {"rate": 0.1, "hidden": (64, 64)}}
 
 
 def payload(number: float = 1.0) -> dict[str, Any]:
@@ -35,7 +37,8 @@ def test_a_checkpoint_comes_back_as_it_was(path: Path) -> None:
     back = load(path, HEADER)
     assert torch.equal(back["agent"]["w"], torch.ones(3))
     assert (back["iteration"], back["scores"], back["mixed"]) == (4, [0.5], (1, None, "a"))
-    assert read_header(path) == {**HEADER, "config": {"rate": 0.1, "hidden": [64, 64]}}
+    whole = {"format": FORMAT, "version": __version__, **HEADER, "config": {"rate": 0.1, "hidden": [64, 64]}}
+    assert read_header(path) == whole
     assert [entry.name for entry in path.parent.iterdir()] == ["last.pt"]
 
 
@@ -90,7 +93,7 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "trapped"),)
 
     torch.save({"agent": Trap()}, tmp_path / "raw.pt")
-    body = b"{}\n" + (tmp_path / "raw.pt").read_bytes()
+    body = b'{"config": {}}\n' + (tmp_path / "raw.pt").read_bytes()
     digest = hashlib.sha256(body).hexdigest().encode()
     (tmp_path / "last.pt").write_bytes(b"metarl checkpoint 1\n" + digest + b"\n" + body)
     with pytest.raises(Exception, match="Weights only load failed"):

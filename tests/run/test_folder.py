@@ -20,7 +20,7 @@ def test_a_run_folder_holds_everything(whole: Path) -> None:
     names = {entry.name.split(".out.")[0] for entry in whole.iterdir()}
     assert names == {"config.yaml", "checkpoints", "progress.csv", "events"}
     content = yaml.safe_load((whole / "config.yaml").read_text())
-    assert list(content) == ["version", "iterations", "run", "config"]
+    assert list(content) == ["format", "version", "iterations", "run", "config"]
     assert RunFolder(whole).settings(RunConfig) == (RUN, {"iterations": ITERATIONS, "rate": 0.1, "seconds": PAUSE})
     assert RunFolder(whole).iterations() == ITERATIONS
 
@@ -80,12 +80,13 @@ def test_what_does_not_fit_is_not_resumed(tmp_path: Path) -> None:
     assert result.iteration == 8
     assert len(logged(folder)) == 8
 
-    (folder / "config.yaml").write_bytes(before.replace(b"version: ", b"version: 9."))
-    with pytest.raises(UserError, match=r"is of version 9\."):
-        RunFolder(folder).settings(RunConfig)
-    (folder / "config.yaml").write_text("run: {}\n")
-    with pytest.raises(UserError, match="needs the entries config, iterations, run, version"):
-        RunFolder(folder).settings(RunConfig)
+    for text, says in [
+        ("run: {}\n", "needs the entries config, iterations, run, version"),
+        (before.decode().split("run:")[0] + "run: 7\nconfig: {}\n", "got run 7 where a mapping is needed"),
+    ]:
+        (folder / "config.yaml").write_text(text)
+        with pytest.raises(UserError, match=says):
+            RunFolder(folder).settings(RunConfig)
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(tmp_path: Path) -> None:

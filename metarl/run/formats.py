@@ -1,0 +1,78 @@
+"""Formats of a run: what its files held in earlier versions, and how they are brought up to the present one.
+
+A run folder has a number of its own, which stands in config.yaml and in the header of every checkpoint (`format`). It
+rises by one with every change of what these files hold, whatever the version of the package is; that is written beside
+it for people to read. Files of an earlier format are converted while they are read, step by step, and written in the
+present one when the run is resumed. Files of a later format are refused.
+
+**One more change**: write a function that turns what the last format held into what the new one holds, and append it
+to CONVERSIONS. A setting that did not exist gets the value with which a new version does what the old one did. Never
+change or remove an entry: there are runs of every format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from metarl.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What one file of a run holds, config.yaml or a checkpoint; a conversion changes the dicts in place."""
+
+    run: dict[str, Any]
+    """The run's settings by name; of a checkpoint those that a run keeps for life."""
+    config: dict[str, Any]
+    """Settings of the agent or learner, as plain data."""
+    payload: dict[str, Any] | None = None
+    """What a checkpoint holds: `agent` (its `state_dict`), `streams`, and the fields of `Standing`."""
+
+    @property
+    def trained(self) -> str:
+        """Name of the agent or learner."""
+        return str(self.run.get("agent", self.run.get("learner")))
+
+    @property
+    def few_shot(self) -> bool:
+        """Whether it is a run of a few-shot learner."""
+        return "learner" in self.run
+
+
+Conversion = Callable[[Stored], None]
+
+
+def _number(stored: Stored) -> None:
+    """Convert 1 to 2: runs have a format number; before, every version refused the runs of all others."""
+
+
+CONVERSIONS: tuple[Conversion, ...] = (_number,)
+"""The first one leads from format 1 to 2, and so on."""
+
+FORMAT = 1 + len(CONVERSIONS)
+"""The present one."""
+
+
+def conversions_from(entries: Mapping[str, Any], where: object) -> tuple[Conversion, ...]:
+    """Return what brings a file to the present format.
+
+    Args:
+        entries: of the file, with its `format`; format 1 had none.
+        where: the file, for error texts.
+
+    Raises:
+        UserError: it is of a later format, or of none.
+    """
+    found = entries.get("format", 1)
+    if type(found) is not int or found < 1:
+        raise UserError(
+            f"{where}: got the format {found!r}. Formats are numbers from 1 to {FORMAT}: correct the entry."
+        )
+    if found > FORMAT:
+        raise UserError(
+            f"{where} has the format {found} (metarl-suite {entries.get('version', '?')} wrote it), and this version "
+            f"reads formats up to {FORMAT}. Install a newer metarl-suite."
+        )
+    return CONVERSIONS[found - 1 :]
