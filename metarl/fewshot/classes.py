@@ -10,7 +10,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,6 +20,19 @@ from torch import Tensor
 
 from metarl.errors import UserError
 from metarl.fewshot.episodes import Episodes, EpisodeShape, MetaDatasetShape, Support, check_split, keyed, uniform
+
+
+@runtime_checkable
+class ItemReader(Protocol):
+    """What gives files as items in the form in which a data set stores its own."""
+
+    def read(self, path: Path) -> Shaped[np.ndarray, "*item"]:
+        """Return the item in a file.
+
+        Raises:
+            UserError: it cannot be read, or cannot be brought to that form.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +102,7 @@ class ClassData:
         mean: of every channel of the training items (first axis of an item), after uint8 is brought to [0, 1].
         deviation: likewise.
         settings: what it was made with (size, split list, ...), plain data.
+        reader: gives other files in the form of these items; None where items do not come from files.
     """
 
     name: str
@@ -95,6 +110,7 @@ class ClassData:
     mean: tuple[float, ...] = (0.0,)
     deviation: tuple[float, ...] = (1.0,)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    reader: ItemReader | None = None
     outputs: int = 0
 
     @property
@@ -144,6 +160,25 @@ class ClassData:
         stored = self.split(split).items
         found = stored.index_select(0, rows.flatten().to(stored.device)).unflatten(0, rows.shape)
         return self.scaled(found)
+
+    def read(self, paths: Sequence[Path | str]) -> Shaped[Tensor, "n *item"]:
+        """Return items from files, in the form in which the data set's own are stored: the same scale, size, channels.
+
+        Raises:
+            UserError: a file cannot be read or brought to that form (says which), or the data are not read from files.
+        """
+        if self.reader is None:
+            raise UserError(f"The items of {self.name} are not read from files. Give them as an array.")
+        items = [np.ascontiguousarray(self.reader.read(Path(path))) for path in paths]
+        for path, item in zip(paths, items, strict=True):
+            if item.shape != self.item_shape:
+                raise UserError(
+                    f"{path} has the shape {item.shape}, and {self.name} has {self.item_shape}. Give items of that "
+                    "shape, or train with a --size, which all pictures are brought to."
+                )
+        if not items:
+            raise UserError("Got no files. Give at least one.")
+        return torch.from_numpy(np.stack(items))
 
     def scaled(self, items: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Bring items as they are stored to what a network gets: uint8 to [0, 1], then mean 0 and deviation 1."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from metarl.config import from_plain
+from metarl.config import from_plain, to_plain
 from metarl.devices import resolve_device
 from metarl.errors import UserError
 from metarl.fewshot.episodes import Source
@@ -64,7 +65,7 @@ def load(
     folder = Path(folder)
     run, plain = RunFolder(folder).settings(FewShotRun)
     run = replace(run, data_root=data_root or run.data_root, device=device)
-    if like is not None and (like.data, like.size) != (run.data, run.size):
+    if like is not None and _asked(like) != _asked(run):
         raise UserError(
             f"Got {folder} trained on {_described(run)}, and a run trained on {_described(like)}. "
             "Compare runs of one data set."
@@ -79,5 +80,10 @@ def load(
     return Trained(folder=folder, run=run, learner=learner, source=source, checkpoint=which, iteration=iteration)
 
 
+def _asked(run: FewShotRun) -> dict[str, Any]:
+    return {"data": run.data, "size": run.size, **to_plain(run.data_options)}
+
+
 def _described(run: FewShotRun) -> str:
-    return f"{run.data} at --size {run.size}" if run.size else run.data
+    options = {**({"size": run.size} if run.size else {}), **run.data_options}
+    return run.data + "".join(f" at --{key.replace('_', '-')} {value}" for key, value in options.items())

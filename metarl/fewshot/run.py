@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -36,6 +36,8 @@ class FewShotRun(RunSettings):
     """Address of the data."""
     size: int = 0
     """Height and width that images are brought to; 0: the data's own."""
+    data_options: dict[str, Any] = field(default_factory=dict)
+    """The data set's own options, as far as they are not its default ones (see `metarl.fewshot.data.options_of`)."""
     learner: str
     """Name of the learner."""
     way: int = 5
@@ -97,7 +99,7 @@ def stored(folder: Path, data_root: Path | None = None) -> tuple[FewShotRun, Any
 
 def open_data(run: FewShotRun) -> Source:
     """Return the data of a run."""
-    return load_data(run.data, run.data_root, size=run.size)
+    return load_data(run.data, run.data_root, size=run.size, **run.data_options)
 
 
 @runtime_checkable

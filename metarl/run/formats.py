@@ -48,7 +48,13 @@ def _number(stored: Stored) -> None:
     """Convert 1 to 2: runs have a format number; before, every version refused the runs of all others."""
 
 
-CONVERSIONS: tuple[Conversion, ...] = (_number,)
+def _data_options(stored: Stored) -> None:
+    """Convert 2 to 3: a data set has options of its own; before, there were none."""
+    if stored.few_shot:
+        stored.run["data_options"] = {}
+
+
+CONVERSIONS: tuple[Conversion, ...] = (_number, _data_options)
 """The first one leads from format 1 to 2, and so on."""
 
 FORMAT = 1 + len(CONVERSIONS)

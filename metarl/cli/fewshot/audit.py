@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from metarl.cli.options import parse
+from metarl.cli.fewshot.data_options import parse_with_data
 from metarl.cli.tables import plain_table
 
 LEAKS = 1
@@ -45,13 +45,16 @@ class AuditOptions:
 
 def audit_command(arguments: list[str]) -> int:
     """Run `metarl fewshot audit`."""
-    options = parse(AuditOptions, arguments, "metarl fewshot audit", AUDIT)
+    parsed, data_options = parse_with_data(arguments, "metarl fewshot audit", AUDIT, command=AuditOptions)
+    options: AuditOptions = parsed.command
 
     from metarl.fewshot.audit import audit
     from metarl.fewshot.data import load
 
     report = audit(
-        load(options.data, options.data_root, size=options.size), episodes=options.episodes, seed=options.seed
+        load(options.data, options.data_root, size=options.size, **data_options),
+        episodes=options.episodes,
+        seed=options.seed,
     )
     if options.json:
         print(json.dumps(report.describe()))

@@ -9,6 +9,7 @@ from typing import Any
 import tyro
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from metarl.cli.fewshot.by_option import by_option
 from metarl.cli.options import parse
@@ -62,14 +63,19 @@ def list_command(arguments: list[str]) -> int:
         return 0
     found = (learners or data)[0]
     console.print(f"[bold]{found['name']}[/]: {escape(found['summary'])}", highlight=False)
-    headers, rows = ("option", "default"), found.get("options", {}).items()
     if data:
-        headers, rows = ("variant", "what it is"), found["variants"].items()
-    table = plain_table(*headers)
-    for key, value in rows:
-        table.add_row(key if data else f"--{key.replace('_', '-')}", escape(str(value)))
-    console.print(table, highlight=False)
+        console.print(_table(("variant", "what it is"), found["variants"]), highlight=False)
+    if found["options"]:
+        by_name = {f"--{key.replace('_', '-')}": value for key, value in found["options"].items()}
+        console.print(_table(("option", "default"), by_name), highlight=False)
     return 0
+
+
+def _table(headers: tuple[str, str], rows: dict[str, Any]) -> Table:
+    table = plain_table(*headers)
+    for key, value in rows.items():
+        table.add_row(key, escape(str(value)))
+    return table
 
 
 def _describe_learner(name: str) -> dict[str, Any]:
@@ -80,6 +86,8 @@ def _describe_learner(name: str) -> dict[str, Any]:
 
 
 def _describe_data(name: str) -> dict[str, Any]:
-    from metarl.fewshot.data import DATA, variants
+    from metarl.config import to_plain
+    from metarl.fewshot.data import DATA, options_of, variants
 
-    return {"name": name, "summary": DATA[name][1], "variants": variants(name)}
+    options = {key: value for part in options_of(name).values() for key, value in to_plain(part()).items()}
+    return {"name": name, "summary": DATA[name][1], "variants": variants(name), "options": options}

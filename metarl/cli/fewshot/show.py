@@ -8,7 +8,7 @@ from typing import Literal
 
 import tyro
 
-from metarl.cli.options import parse
+from metarl.cli.fewshot.data_options import parse_with_data
 from metarl.errors import UserError
 
 SHOW = """\
@@ -41,7 +41,8 @@ class ShowOptions:
 
 def show_command(arguments: list[str]) -> int:
     """Run `metarl fewshot show`."""
-    options = parse(ShowOptions, arguments, "metarl fewshot show", SHOW)
+    parsed, data_options = parse_with_data(arguments, "metarl fewshot show", SHOW, command=ShowOptions)
+    options: ShowOptions = parsed.command
     if options.out.suffix.lower() != ".png":
         raise UserError(f"Got --out {options.out}. Give a name that ends in .png.")
     if options.out.exists():
@@ -52,7 +53,7 @@ def show_command(arguments: list[str]) -> int:
     from metarl.fewshot.sheet import sheet
     from metarl.files import write_atomically
 
-    source = load(options.data, options.data_root, size=options.size)
+    source = load(options.data, options.data_root, size=options.size, **data_options)
     if not isinstance(source, ClassData):
         raise UserError(f"{source.name} has no images of its own. Show a data set of images.")
     content = sheet(source, options.split, options.classes, options.items)

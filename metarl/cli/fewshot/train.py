@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from metarl.cli.codes import BAD_INPUT, INTERRUPTED
+from metarl.cli.fewshot.data_options import parse_with_data
 from metarl.cli.fewshot.rows import EPISODES, row_of, write_manifest
-from metarl.cli.options import joined, parse
+from metarl.cli.options import parse
 from metarl.errors import UserError, nearest
 from metarl.run.settings import Checkpoint, Device
 
@@ -112,18 +113,19 @@ def train_command(arguments: list[str]) -> int:
 
     if not arguments or arguments[0] in ("-h", "--help"):
         names = "\n".join(f"  {name:<10} {LEARNERS[name][2]}" for name in LEARNERS)
-        print(f"{TRAIN}\n\nlearners (metarl fewshot train LEARNER --help lists the options):\n{names}")
+        print(f"{TRAIN}\n\nlearners (metarl fewshot train LEARNER --data DATA --help lists the options):\n{names}")
         return 0 if arguments else BAD_INPUT
     name = arguments[0]
     if name.startswith("-"):
         raise UserError(f"Got '{name}' where a learner is needed first.{nearest(name, LEARNERS)}")
-    combined = joined(run=TrainOptions, learner=config_class(name))
+    parts = {"run": TrainOptions, "learner": config_class(name)}
     description = f"{name}: {LEARNERS[name][2]}.\n\n{TRAIN}"
-    options: Any = parse(combined, arguments[1:], f"metarl fewshot train {name}", description)
-    return _train(name, options.run, options.learner)
+    prog = f"metarl fewshot train {name}"
+    options, data_options = parse_with_data(arguments[1:], prog, description, TrainOptions.data, **parts)
+    return _train(name, options.run, options.learner, data_options)
 
 
-def _train(name: str, options: TrainOptions, config: Any) -> int:
+def _train(name: str, options: TrainOptions, config: Any, data_options: dict[str, Any]) -> int:
     from metarl.devices import resolve_device
     from metarl.fewshot.run import FewShotRun, open_data
 
@@ -131,7 +133,7 @@ def _train(name: str, options: TrainOptions, config: Any) -> int:
     resolve_device(options.device)
     fields = {field.name for field in dataclasses.fields(FewShotRun)}
     given: dict[str, Any] = {key: value for key, value in vars(options).items() if key in fields}
-    run = FewShotRun(learner=name, **given)
+    run = FewShotRun(learner=name, data_options=data_options, **given)
     source = open_data(run)
     size = f"{options.shot}shot" if source.outputs else f"{options.way}way-{options.shot}shot"
     data = re.sub(r"[^\w.+@-]+", "-", options.data).strip("-")

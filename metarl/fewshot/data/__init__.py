@@ -1,25 +1,29 @@
 """Data sets for few-shot learning by name, one kind a file.
 
 A data module has `VARIANTS` (name -> one line; the first is the default), `DEFAULT_SIZE` (of an image's side, in
-pixels) and `load(variant, root, size)`. Modules are imported when they are used: one may need an optional package.
+pixels) and `load(variant, root, size)`. What else can be said of its data is a dataclass `Options` in the module, which
+`load` gets as `options` then; its fields are options of the commands. Modules are imported when they are used: one may
+need an optional package.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from metarl.config import from_plain, to_plain
 from metarl.errors import UserError, nearest
 from metarl.fewshot.classes import ClassData
 from metarl.fewshot.data.arrays import from_arrays
 from metarl.fewshot.data.collection import Collection
 from metarl.fewshot.episodes import Source
 
-__all__ = ["DATA", "Collection", "from_arrays", "load", "variants"]
+__all__ = ["DATA", "Collection", "from_arrays", "load", "options_of", "variants"]
 
 DATA: dict[str, tuple[str, str]] = {
     "glyphs": ("glyphs", "characters of many scripts drawn from fonts, with a pen's variation; no download"),
@@ -58,7 +62,23 @@ def variants(name: str) -> dict[str, str]:
     return {} if DATA[name][0] in _SHARED else dict(module.VARIANTS)
 
 
-def load(address: str, root: Path | None = None, *, size: int = 0, device: torch.device = _CPU) -> Source:
+def options_of(address: str) -> dict[str, type[Any]]:
+    """Return the options that data sets have beside size and folder: name of the data set -> class of its options.
+
+    Args:
+        address: as in `load`.
+
+    Raises:
+        UserError: there is no such data set.
+    """
+    names = dict.fromkeys(part.strip().partition("@")[0] for part in address.split("+"))
+    found = {name: getattr(_module(name), "Options", None) for name in names}
+    return {name: options for name, options in found.items() if options is not None}
+
+
+def load(
+    address: str, root: Path | None = None, *, size: int = 0, device: torch.device = _CPU, **options: Any
+) -> Source:
     """Return a data set.
 
     Args:
@@ -67,15 +87,28 @@ def load(address: str, root: Path | None = None, *, size: int = 0, device: torch
             METARL_DATA.
         size: of images, height and width in pixels; 0: the data set's own.
         device: where the items lie.
+        options: the data set's own, such as `ground="black"` for a folder of images; `options_of` has their classes.
 
     Raises:
-        UserError: unknown name or variant; files that are missing, incomplete, damaged or in another layout.
+        UserError: unknown name, variant or option; files that are missing, incomplete, damaged or in another layout.
     """
+    known_options = options_of(address)
+    strange = [key for key in options if not any(key in vars(own()) for own in known_options.values())]
+    if strange:
+        choices = [key for own in known_options.values() for key in vars(own())]
+        raise UserError(
+            f"{address} has no option '{strange[0]}'.{nearest(strange[0], choices)}"
+            if choices
+            else f"{address} has no option '{strange[0]}', and no other one. Leave it out."
+        )
     if "+" in address:
         # A folder for glyphs holds fonts, and is not the one that holds the other data sets.
         parts = [part.strip() for part in address.split("+")]
         roots = [None if part.startswith("glyphs") else root for part in parts]
-        members = [load(part, own, size=size, device=device) for part, own in zip(parts, roots, strict=True)]
+        members = [
+            load(part, own, size=size, device=device, **_of_one(part, options))
+            for part, own in zip(parts, roots, strict=True)
+        ]
         return Collection(members=tuple(_with_classes(member) for member in members))
     name, _, variant = address.partition("@")
     if size < 0:
@@ -84,8 +117,16 @@ def load(address: str, root: Path | None = None, *, size: int = 0, device: torch
     if variant and variant not in known:
         choices = nearest(variant, known) if known else f" It has none; ask for {name}."
         raise UserError(f"Unknown variant '{variant}' of {name}.{choices}")
-    source = module.load(variant=variant or next(iter(known), name), root=root, size=size)
+    arguments: dict[str, Any] = {"variant": variant or next(iter(known), name), "root": root, "size": size}
+    for own in known_options.values():
+        arguments["options"] = from_plain(own, {**to_plain(own()), **to_plain(options)})
+    source = module.load(**arguments)
     return source.to(device) if isinstance(source, _OnDevice) else source
+
+
+def _of_one(address: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those options that a member of a collection has."""
+    return {key: value for key, value in options.items() for own in options_of(address).values() if key in vars(own())}
 
 
 def _module(name: str) -> ModuleType:
