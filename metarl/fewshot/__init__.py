@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metarl.fewshot.data import DATA, from_arrays
+from metarl.fewshot.data import DATA, from_arrays, from_functions
 from metarl.fewshot.data import load as load_data
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Source, Support
 from metarl.fewshot.learners import LEARNERS, config_class
@@ -22,6 +22,7 @@ __all__ = [
     "Trained",
     "config_class",
     "from_arrays",
+    "from_functions",
     "load",
     "load_data",
     "predict",

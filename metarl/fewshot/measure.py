@@ -1,7 +1,8 @@
 """What is measured: a learner on the episodes of a manifest, in chunks that fit in memory.
 
-An episode's figure is the accuracy on its queries, or their mean squared error in regression; with it comes the same
-after 0, 1, ... inner steps, where a learner takes such, and the numbers for its calibration.
+An episode's figure is the accuracy on its queries, or their mean squared error in regression, in the units of the data
+(squared; a mean over outputs, each in its own); with it comes the same after 0, 1, ... inner steps, where a learner
+takes such, and the numbers for its calibration.
 
 Calibration is the expected calibration error (Guo et al. 2017) of all queries, over 15 bins of equal width:
 
@@ -20,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarl.errors import NotFiniteError, UserError
+from metarl.fewshot.data.scaling import Regression
 from metarl.fewshot.episodes import Episodes, Source, Support
 from metarl.fewshot.manifest import Manifest
 from metarl.fewshot.parts.learner import FewShotLearner, Predictor, Stepwise
@@ -88,12 +90,14 @@ def measure(
     with counting(title, len(manifest)) as count:
         for episodes in manifest.chunks(source, items_at_once(source.item_shape), most):
             scores = learner.fit(episodes.support, batch_norm).predict(episodes.query_x).detach().cpu()
-            values.append(_values(scores, episodes))
+            values.append(_values(scores, episodes, source))
             if episodes.support.way:
                 bins += calibration_bins(scores, episodes.query_y.cpu())
             if steps and isinstance(learner, Stepwise):
                 path = learner.path(episodes.support, steps, batch_norm)
-                found = [_values(predictor.predict(episodes.query_x).detach().cpu(), episodes) for predictor in path]
+                found = [
+                    _values(predictor.predict(episodes.query_x).detach().cpu(), episodes, source) for predictor in path
+                ]
                 paths.append(torch.stack(found))
             count(len(episodes))
     return Measured(
@@ -124,13 +128,15 @@ def _numbers(state: Any) -> int:
     return sum(map(_numbers, state)) if isinstance(state, list | tuple) else 0
 
 
-def _values(scores: Float[Tensor, "M Q N"], episodes: Episodes) -> Float[Tensor, " M"]:
-    """Return accuracy or mean squared error of every episode."""
+def _values(scores: Float[Tensor, "M Q N"], episodes: Episodes, source: Source) -> Float[Tensor, " M"]:
+    """Return accuracy of every episode, or mean squared error in the data's own units."""
     if not bool(scores.isfinite().all()):
         raise NotFiniteError("the learner's scores are not finite: its training has run away")
     y = episodes.query_y.cpu()
     if episodes.support.way:
         return accuracy(scores, y).double()
+    if isinstance(source, Regression):
+        scores, y = source.scaling.values(scores), source.scaling.values(y)
     return task_loss(scores.double(), y.double(), 0)
 
 

@@ -107,6 +107,12 @@ def _check_shape(run: FewShotRun, config: Any, source: Source) -> None:
     except UserError as error:
         hint = f" Training has {way} ways: --train-way." if way > run.way else ""
         raise UserError(f"{error}{hint}") from error
+    shot: int = getattr(config, "train_shot", 0)
+    if shot:
+        try:
+            source.episodes("train", [0], replace(run.shape, shot=shot - 1, query=1), run.seed)
+        except UserError as error:
+            raise UserError(f"{error} Training has {shot} items: --train-shot.") from error
 
 
 def _validation(run: FewShotRun, source: Source, console: Console, *, json: bool) -> Manifest | None:

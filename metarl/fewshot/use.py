@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 from jaxtyping import Float
@@ -14,6 +14,8 @@ from metarl.errors import UserError
 from metarl.evaluation.statistics import Interval, bootstrap_interval, mean
 from metarl.fewshot import manifest as manifests
 from metarl.fewshot.classes import ClassData
+from metarl.fewshot.data.function_sets import function_points
+from metarl.fewshot.data.scaling import Regression
 from metarl.fewshot.episodes import EpisodeShape, Source, Support
 from metarl.fewshot.measure import measure
 from metarl.fewshot.parts.learner import FewShotLearner
@@ -46,24 +48,38 @@ def score(
     return bootstrap_interval(measure(learner, source, manifest).values, mean, Streams(seed)["bootstrap"])
 
 
+@overload
 def predict(
     learner: FewShotLearner, data: ClassData, items: Any, labels: Sequence[Any], queries: Any
-) -> tuple[list[Any], Float[Tensor, "Q N"]]:
-    """Learn new classes from a few items, and tell the class of others.
+) -> tuple[list[Any], Float[Tensor, "Q N"]]: ...
+
+
+@overload
+def predict(learner: FewShotLearner, data: Regression, items: Any, labels: Any, queries: Any) -> Tensor: ...
+
+
+def predict(
+    learner: FewShotLearner, data: ClassData | Regression, items: Any, labels: Any, queries: Any
+) -> tuple[list[Any], Float[Tensor, "Q N"]] | Float[Tensor, "Q J"]:
+    """Learn new classes, or a new function, from a few items, and tell the class of others, or the values at others.
 
     Args:
         learner: it is not changed.
         data: what it was trained on, which says how items are scaled.
-        items: S items, a numpy array or tensor in the form of the training items.
-        labels: their classes, numbers or words.
-        queries: Q items whose classes are asked for.
+        items: S items, a numpy array or tensor in the form of the training items; in regression x, [S, inputs], in
+            the units of the training data.
+        labels: their classes, numbers or words; in regression y, [S, outputs].
+        queries: Q items whose classes, or values, are asked for.
 
     Returns:
-        The answers, and the probability of every class, in the sorted order of the labels.
+        The answers, and the probability of every class, in the sorted order of the labels. In regression the values,
+        [Q, outputs], in the units of the training data.
 
     Raises:
         UserError: items and labels do not fit together, or items are not in the form of the training items.
     """
+    if isinstance(data, Regression):
+        return _values(learner, data, items, labels, queries)
     known = sorted(set(labels))
     if len(labels) != len(items):
         raise UserError(f"Got {len(items)} items and {len(labels)} labels. Give one label for each item.")
@@ -71,6 +87,22 @@ def predict(
     support = Support(x=_scaled(data, items)[None], y=y, way=len(known))
     scores = learner.fit(support).predict(_scaled(data, queries)[None])[0].detach().cpu()
     return [known[place] for place in scores.argmax(-1).tolist()], scores.softmax(-1)
+
+
+def _values(learner: FewShotLearner, data: Regression, x: Any, y: Any, queries: Any) -> Float[Tensor, "Q J"]:
+    """Return a function's values at the queries, learned from its values at some points."""
+    if learner.setting.outputs != data.outputs:
+        raise UserError(
+            f"Got a learner of {learner.setting.outputs} outputs and {data.name} with {data.outputs}. Give the data "
+            "that it was trained on."
+        )
+    inputs, asked = function_points("x", x, data.item_shape), function_points("queries", queries, data.item_shape)
+    outputs = function_points("y", y, (data.outputs,))
+    if len(inputs) != len(outputs):
+        raise UserError(f"Got {len(inputs)} points in x and {len(outputs)} in y. Give the values at every point.")
+    support = Support(x=data.scaling.x(inputs)[None], y=data.scaling.y(outputs)[None], way=0)
+    found = learner.fit(support).predict(data.scaling.x(asked)[None])[0].detach().cpu()
+    return data.scaling.values(found)
 
 
 def _scaled(data: ClassData, items: Any) -> Float[Tensor, "n *item"]:

@@ -21,9 +21,10 @@ from metarl.errors import UserError, nearest
 from metarl.fewshot.classes import ClassData
 from metarl.fewshot.data.arrays import from_arrays
 from metarl.fewshot.data.collection import Collection
+from metarl.fewshot.data.own_functions import from_functions
 from metarl.fewshot.episodes import Source
 
-__all__ = ["DATA", "Collection", "from_arrays", "load", "options_of", "variants"]
+__all__ = ["DATA", "Collection", "from_arrays", "from_functions", "load", "options_of", "variants"]
 
 DATA: dict[str, tuple[str, str]] = {
     "glyphs": ("glyphs", "characters of many scripts drawn from fonts, with a pen's variation; no download"),
@@ -35,6 +36,7 @@ DATA: dict[str, tuple[str, str]] = {
     "cub": ("cub", "birds of 200 species"),
     "folder": ("folder", "your own images: <split>/<class>/<image> or <class>/<image>"),
     "arrays": ("arrays", "your own arrays: items.npy and classes.npy"),
+    "functions": ("own_functions", "your own functions: x.npy and y.npy, or functions.csv"),
     "molecules": ("molecules", "your own molecules: a CSV file of SMILES and assays"),
     "sinusoid": ("functions", "regression of sine waves"),
     "harmonic": ("functions", "regression of sums of two sine waves"),

@@ -133,6 +133,12 @@ def _labels(classes: Any, count: int) -> Int[Tensor, " n"]:
     array = classes.detach().cpu().numpy() if isinstance(classes, Tensor) else np.asarray(classes)
     if array.shape != (count,):
         raise UserError(f"Got {count} items and classes of the shape {array.shape}. Give one class for each item.")
+    if array.dtype.kind == "f":
+        raise UserError(
+            f"Got classes of the type {array.dtype}; the first is {array.tolist()[0]!r}. If they are values to be "
+            "predicted, give from_functions(x, y) the points of many functions; if they are classes, make them "
+            "integers: classes.astype(int)."
+        )
     if array.dtype.kind not in "iu":
         raise UserError(
             f"Got classes of the type {array.dtype}; the first is {array.tolist()[0]!r}. Give integers: "

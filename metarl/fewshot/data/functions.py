@@ -29,6 +29,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarl.errors import UserError, nearest
+from metarl.fewshot.data.scaling import Scaling
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Support, check_split, uniform
 
 Values = Mapping[str, Float[Tensor, "M count"]]
@@ -121,6 +122,7 @@ FAMILIES = {
 
 VARIANTS = {name: family.formula for name, family in FAMILIES.items()}
 DEFAULT_SIZE = 0
+UNSCALED = Scaling()
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,13 @@ class FunctionData:
 
     Attributes:
         name: one of FAMILIES.
+        scaling: none: networks get the numbers as they are.
     """
 
     name: str
     item_shape: tuple[int, ...] = (1,)
     outputs: int = 1
+    scaling: Scaling = UNSCALED
 
     def episodes(self, split: str, numbers: Sequence[int], shape: EpisodeShape, seed: int) -> Episodes:
         """Return episodes, whose ways are none and whose shots are of the whole episode (see `Source`)."""

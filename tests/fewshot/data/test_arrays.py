@@ -45,7 +45,7 @@ def test_from_arrays_with_given_splits() -> None:
 
 def test_from_arrays_refuses_bad_input() -> None:
     items, classes = np.zeros((20, 3), np.float32), np.arange(20) // 4
-    with pytest.raises(UserError, match=r"classes of the type float64; the first is 0.5. Give integers"):
+    with pytest.raises(UserError, match=r"classes of the type float64; the first is 0.5. If they are values"):
         from_arrays(items, classes + 0.5)
     with pytest.raises(UserError, match=r"classes of the type <U1; the first is 'a'"):
         from_arrays(items, np.array(list("abcdefghijklmnopqrst")))

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 from metarl.cli.main import main
 from metarl.fewshot import DATA, load_data
@@ -31,3 +32,13 @@ def test_own_data_set_by_its_commands(tmp_path: Path, monkeypatch: pytest.Monkey
     assert main(f"{train} --width 4 --iterations 2 --validation 5 --test-episodes 5 --threads 1".split()[1:]) == 0
     assert (tmp_path / "stripes.png").is_file()
     assert (tmp_path / "runs" / "stripes-proto-5way-1shot-seed0" / "checkpoints" / "best.pt").is_file()
+
+
+def test_own_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(block(README, "from_functions(x, y)"), names)
+    pascals = names["pascals"]
+    assert isinstance(pascals, torch.Tensor)
+    assert pascals.shape == (15, 1)
+    assert 1e3 < float(pascals.mean()) < 1e5
