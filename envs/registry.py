@@ -20,26 +20,40 @@ from metarl.envs.families import FILES
 from metarl.envs.family import Family
 from metarl.envs.modifiers.apply import modify
 from metarl.envs.modifiers.names import parse, split_name
+from metarl.envs.origins import Origin, files_of, present
 from metarl.errors import UserError, nearest
+from metarl.run.sources import Source
 
 _FAMILIES: dict[str, dict[str, Family]] = {}
-_SOURCES: dict[str, str] = {}
-"""Full name -> the file or module that registered it, imported because a name had it before a colon."""
+_ORIGINS: dict[str, Origin] = {}
+"""Full name -> where it was defined; those of this package are not here."""
 _MODIFIED: dict[str, Family] = {}
 """By full name: one name is one object, also of those that are made when they are first asked for."""
 
 
-def register(family: Family) -> None:
+def register(family: Family, *, replace: bool = False) -> None:
     """Add a family, here and to Gymnasium; the first variant registered under a name is its default.
 
+    Args:
+        family: the family.
+        replace: take the place of one of this name and variant, as where a notebook's cell is run again.
+
     Raises:
-        UserError: the name and variant are taken.
+        UserError: the name and variant are taken, or are those of a family of metarl's own.
     """
+    name = family.full_name
     variants = _FAMILIES.setdefault(family.name, {})
-    if family.variant in variants:
-        raise UserError(f"got a second family {family.full_name}: each name@variant registers once, pick another")
+    if family.variant in variants and not (replace and name in _ORIGINS):
+        hint = ", or replace=True" if name in _ORIGINS else ""
+        raise UserError(f"got a second family {name}: each name@variant registers once, pick another{hint}")
+    is_new = not variants
     variants[family.variant] = family
-    if len(variants) == 1:
+    origin = present()
+    if origin.source != __name__:
+        _ORIGINS[name] = origin
+        for modified in [other for other in _MODIFIED if split_name(other)[0] == name]:
+            del _MODIFIED[modified]
+    if is_new:
         # No max_episode_steps: the environments truncate by themselves, at their variant's horizon.
         gymnasium.register(
             gymnasium_id(family.name),
@@ -66,6 +80,12 @@ def is_family(name: str) -> bool:
         UserError: its source cannot be imported.
     """
     return split_name(_load(name))[0].partition("@")[0] in _FAMILIES
+
+
+def is_registered(name: str) -> bool:
+    """Tell whether the family and variant of a name without source are here; modifiers do not matter."""
+    base, _, variant = split_name(name)[0].partition("@")
+    return base in _FAMILIES and (not variant or variant in _FAMILIES[base])
 
 
 def families() -> dict[str, list[Family]]:
@@ -97,10 +117,20 @@ def get(name: str) -> Family:
     return variants[variant]
 
 
+def origin_of(family: Family) -> Origin | None:
+    """Return where a registered family was defined; None for one of metarl's own."""
+    return _ORIGINS.get(split_name(family.full_name)[0])
+
+
 def address(family: Family) -> str:
-    """Return the name that finds a family in another process too: with its source, where `get` imported that."""
-    source = _SOURCES.get(split_name(family.full_name)[0])
-    return f"{source}:{family.full_name}" if source else family.full_name
+    """Return the name that finds a family in another process too: with what registers it, where that is known."""
+    origin = origin_of(family)
+    return f"{origin.source}:{family.full_name}" if origin is not None and origin.source else family.full_name
+
+
+def sources_of(family: Family) -> tuple[Source, ...]:
+    """Return what a run that is trained on a registered family says of the files that it executes."""
+    return files_of(family, origin_of(family))
 
 
 def _load(name: str) -> str:
@@ -121,7 +151,7 @@ def _load(name: str) -> str:
     # Somebody's module may raise anything.
     except Exception as error:
         raise UserError(f"importing {source} failed, {type(error).__name__}: {error}. Mend it, or its path") from error
-    _SOURCES.update(dict.fromkeys(_full_names() - known, source_of(module)))
+    _ORIGINS.update(dict.fromkeys(_full_names() - known, Origin(source=source_of(module))))
     return plain
 
 

@@ -1,8 +1,10 @@
-"""The error that a user's input may cause, and help with misspelt names."""
+"""The error that a user's input may cause, what a user is told without one, and help with misspelt names."""
 
 from __future__ import annotations
 
 import difflib
+import os
+import sys
 from collections.abc import Iterable
 
 
@@ -15,6 +17,12 @@ class UserError(ValueError):
 
 class NotFiniteError(UserError):
     """Says that an action is NaN or infinite: of an agent, that its training has run away."""
+
+
+def tell(text: str) -> None:
+    """Tell the user something in one line on standard error; of several ranks, the first one does."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"metarl: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import ipaddress
 import os
+import shutil
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,11 @@ from jaxtyping import install_import_hook
 
 # Must stand before the first import of metarl: only modules imported later are checked.
 install_import_hook("metarl", "beartype.beartype")
+
+# Tests never see the user's own key; the processes that they start see that of the tests.
+STATE = tempfile.mkdtemp(prefix="metarl-state-")
+os.environ["XDG_STATE_HOME"] = STATE
+atexit.register(shutil.rmtree, STATE, ignore_errors=True)
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 

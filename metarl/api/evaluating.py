@@ -141,6 +141,8 @@ def evaluate(
     device: Device = "cpu",
     engine: Engine = "auto",
     threads: int = 0,
+    trust: bool = False,
+    source: Path | str | None = None,
 ) -> Adaptation:
     """Adapt trained agents to tasks they were not trained on, and return their adaptation curves.
 
@@ -165,6 +167,8 @@ def evaluate(
         device: where the networks live.
         engine: what steps the worlds: `cpu`, `gpu` (mujoco_warp, on the device), or `auto`.
         threads: CPU threads; 0 for all cores.
+        trust: execute the files of the runs' family though you did not make them on this machine.
+        source: file or module that defines the family, where that is not found, or is to be another one.
 
     Raises:
         UserError: something that was given is wrong, or runs do not fit one another.
@@ -173,11 +177,11 @@ def evaluate(
         >>> curve = metarl.evaluate(["runs/maml-seed0", "runs/maml-seed1", "runs/rl2"], split="ood")
         >>> curve.arrays("rl2")["mean"]
     """
-    groups = grouped(_several(runs), checkpoint, device=device)
+    groups = grouped(_several(runs), checkpoint, device=device, trust=trust, source=source)
     if not groups:
         raise UserError("Got no run to evaluate. Give a folder of `metarl train`: metarl evaluate runs/...")
     meeting = _Meeting(groups, split, tasks, steps, episodes, seed, resolve_device(device), engine, threads)
-    told = meeting.oracle(grouped(_several(oracle), checkpoint, device=device))
+    told = meeting.oracle(grouped(_several(oracle), checkpoint, device=device, trust=trust, source=source))
     meeting.make()
     if probe:
         meeting.prepare_probe(probe_tasks)

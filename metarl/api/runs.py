@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from metarl.agents import config_class, make
+from metarl.api.finding import family_of
 from metarl.config import from_plain, to_plain
 from metarl.devices import resolve_device
-from metarl.envs import get
 from metarl.envs.family import Family
 from metarl.errors import UserError
 from metarl.run.folder import RunFolder
@@ -63,21 +63,30 @@ class Run:
         return {tag: np.array([row.get(tag, math.nan) for row in rows]) for tag in columns}
 
 
-def load(folder: Path | str, checkpoint: Checkpoint = "last", *, device: Device = "cpu") -> Run:
+def load(
+    folder: Path | str,
+    checkpoint: Checkpoint = "last",
+    *,
+    device: Device = "cpu",
+    trust: bool = False,
+    source: Path | str | None = None,
+) -> Run:
     """Return a trained agent with its run.
 
     Args:
         folder: a run folder of `metarl train`.
         checkpoint: which checkpoint: `last`, `best` (highest mean score while training) or `previous`.
         device: where its networks are to live.
+        trust: execute the files of its family though you did not make the run on this machine.
+        source: file or module that defines its family, where that is not found, or is to be another one.
 
     Raises:
-        UserError: there is no such run or checkpoint, or it does not fit; a run of a few-shot learner is loaded by
-            `metarl.fewshot.load`.
+        UserError: there is no such run or checkpoint, or it does not fit; its family is not found, or needs `trust`; a
+            run of a few-shot learner is loaded by `metarl.fewshot.load`.
     """
     folder = Path(folder)
     settings, plain = RunFolder(folder).settings(RunConfig)
-    family = get(settings.family)
+    family, settings = family_of(RunFolder(folder), settings, trust=trust, source=source)
     config = from_plain(config_class(settings.agent), plain)
     agent = make(settings.agent, config, family.spec(), Streams(settings.seed), resolve_device(device))
     iteration = RunFolder(folder).restore(settings, checkpoint, agent)
@@ -100,7 +109,12 @@ class Group:
 
 
 def grouped(
-    runs: Sequence[Run | Path | str], checkpoint: Checkpoint = "last", *, device: Device = "cpu"
+    runs: Sequence[Run | Path | str],
+    checkpoint: Checkpoint = "last",
+    *,
+    device: Device = "cpu",
+    trust: bool = False,
+    source: Path | str | None = None,
 ) -> list[Group]:
     """Return runs by agent and settings, the first one's first: those of a group differ in their seeds only.
 
@@ -108,6 +122,8 @@ def grouped(
         runs: of one family; folders are loaded.
         checkpoint: of the folders.
         device: where the networks of those are to live.
+        trust: as for `load`.
+        source: as for `load`.
 
     Raises:
         UserError: as for `load`; a run is given twice; they are of several families.
@@ -115,7 +131,10 @@ def grouped(
     folders = {(run.folder if isinstance(run, Run) else Path(run)).resolve() for run in runs}
     if len(folders) < len(runs):
         raise UserError("Got a run twice, which would count as two training seeds. Give each run once.")
-    loaded = [run if isinstance(run, Run) else load(run, checkpoint, device=device) for run in runs]
+    loaded = [
+        run if isinstance(run, Run) else load(run, checkpoint, device=device, trust=trust, source=source)
+        for run in runs
+    ]
     check_family(loaded)
     # How long a run was trained makes it no other agent.
     configs = [{key: v for key, v in to_plain(run.agent.config).items() if key != "iterations"} for run in loaded]

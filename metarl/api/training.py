@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from metarl.agents import config_class, make
+from metarl.api.finding import family_of, own_name
 from metarl.api.runs import Run
 from metarl.config import from_plain, to_plain
 from metarl.devices import resolve_device, resolve_threads
@@ -16,7 +17,7 @@ from metarl.envs import get, make_worlds
 from metarl.envs.family import Family
 from metarl.envs.making import describe_engine
 from metarl.envs.modifiers.switching import check_trials
-from metarl.envs.registry import address, resolve
+from metarl.envs.registry import address, resolve, sources_of
 from metarl.errors import UserError, nearest
 from metarl.ranks import Ranks, join
 from metarl.run.driver import TrainResult, iterations_of
@@ -86,6 +87,8 @@ def resume(
     *,
     checkpoint: Checkpoint = "last",
     console: Console | None = None,
+    trust: bool = False,
+    source: Path | str | None = None,
 ) -> Run:
     """Go on with a run, bit for bit. All other settings are those it was started with.
 
@@ -94,11 +97,15 @@ def resume(
         iterations: in the end; as many as it was last asked for if None.
         checkpoint: which one to go on from.
         console: where progress is shown; standard output, or the notebook's cell, if None.
+        trust: execute the files of its family though you did not make the run on this machine.
+        source: file or module that defines its family, where that is not found, or is to be another one.
 
     Raises:
         UserError: there is no such run or checkpoint, it does not fit, or another process trains there.
     """
-    return carry_out(*stored(folder, iterations), checkpoint=checkpoint, console=console).run
+    return carry_out(
+        *stored(folder, iterations, trust=trust, source=source), checkpoint=checkpoint, console=console
+    ).run
 
 
 def agent_config(agent: str, settings: dict[str, Any]) -> Any:
@@ -125,7 +132,7 @@ def _named(family: Family | str) -> Family:
     """
     family = resolve(family)
     try:
-        found = get(address(family))
+        found = get(family.full_name)
     except UserError as error:
         raise UserError(
             f"Got {family.full_name}, which is not registered, and a run folder holds its name only. Call "
@@ -150,8 +157,10 @@ def new_run(agent: str, family: Family, **options: Any) -> RunConfig:
     Raises:
         UserError: a value is wrong, or of another type.
     """
+    source, colon, name = address(family).rpartition(":")
+    given = {"family": f"{Path(source).name}{colon}{name}", "sources": to_plain(sources_of(family)), "agent": agent}
     # By the reader of config.yaml, which says what is wrong with a value of another type.
-    return from_plain(RunConfig, {"family": address(family), "agent": agent, **options})
+    return from_plain(RunConfig, {**given, **options})
 
 
 def default_folder(family: Family, agent: str, seed: int) -> Path:
@@ -159,10 +168,16 @@ def default_folder(family: Family, agent: str, seed: int) -> Path:
     return Path("runs") / f"{family.full_name}-{agent}-seed{seed}"
 
 
-def stored(folder: Path | str, iterations: int | None) -> tuple[Path, RunConfig, Any, int]:
-    """Return what a run is resumed with: folder, settings, those of its agent, iterations in the end."""
+def stored(
+    folder: Path | str, iterations: int | None, *, trust: bool = False, source: Path | str | None = None
+) -> tuple[Path, RunConfig, Any, int]:
+    """Return what a run is resumed with: folder, settings, those of its agent, iterations in the end.
+
+    Its family is registered then; `trust` and `source` are those of `resume`.
+    """
     opened = RunFolder(folder)
     run, plain = opened.settings(RunConfig)
+    _, run = family_of(opened, run, trust=trust, source=source)
     config = from_plain(config_class(run.agent), plain)
     return opened.path, run, config, opened.iterations() if iterations is None else iterations
 
@@ -200,7 +215,7 @@ def carry_out(
         console: where progress is shown.
         json: show it as JSON lines.
     """
-    family = get(run.family)
+    family = get(own_name(run))
     streams = Streams(run.seed)
     device = resolve_device(run.device)
     with join(device) as ranks:

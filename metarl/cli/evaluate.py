@@ -78,6 +78,10 @@ class EvaluateOptions:
     """What steps the worlds: cpu, gpu (mujoco_warp, on the device), or auto: gpu where the device is one."""
     threads: int = 0
     """CPU threads; 0 for all cores."""
+    trust: bool = False
+    """Execute the files of the family though you did not make the runs on this machine: read them first."""
+    source: str | None = None
+    """File or module that defines the family, where that is not found, or is to be another one."""
     json: bool = False
     """Print adaptation.json in place of the table; with --probe its results too."""
 

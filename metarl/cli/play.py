@@ -83,6 +83,10 @@ class PlayOptions:
     """Who plays; all that can if none is given."""
     checkpoint: Checkpoint = "last"
     """Which checkpoint of the runs."""
+    trust: bool = False
+    """Execute the files of the family though you did not make the runs on this machine: read them first."""
+    source: str | None = None
+    """File or module that defines the family, where that is not found, or is to be another one."""
     seed: int = 0
     """Seed of tasks, chance and players."""
     json: bool = False
@@ -178,7 +182,7 @@ def _who_and_what(options: PlayOptions) -> tuple[Family, int, list[Group]]:
     from metarl.api.runs import grouped
     from metarl.envs import get
 
-    trained = grouped(options.runs, options.checkpoint)
+    trained = grouped(options.runs, options.checkpoint, trust=options.trust, source=options.source)
     if not trained:
         return get(options.family or "bandit"), options.episodes or 10, []
     first = trained[0].runs[0]

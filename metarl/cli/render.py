@@ -40,7 +40,7 @@ MOST_CELLS = 400
 class RenderOptions:
     """What is shown."""
 
-    source: tyro.conf.Positional[str]
+    what: tyro.conf.Positional[str]
     """A run folder; or a family, for an untrained policy."""
     task: str = "0"
     """Number of the task (column `task` of adaptation.csv), or a task as JSON: '{"velocity": 1.5}'."""
@@ -63,6 +63,10 @@ class RenderOptions:
     """Let the agent act in all tasks of the grid, as a GIF."""
     checkpoint: Checkpoint = "last"
     """Which checkpoint of the run."""
+    trust: bool = False
+    """Execute the files of the family though you did not make the run on this machine: read them first."""
+    source: str | None = None
+    """File or module that defines the family, where that is not found, or is to be another one."""
     seed: int = 0
     """Seed of tasks, starts and policy noise."""
     width: int = 400
@@ -90,15 +94,15 @@ def render_command(arguments: list[str]) -> int:
     from metarl.envs import families, get
     from metarl.envs.registry import is_family
 
-    if Path(options.source).is_dir():
-        run = load(options.source, options.checkpoint)
+    if Path(options.what).is_dir():
+        run = load(options.what, options.checkpoint, trust=options.trust, source=options.source)
         family, agent = run.family, run.agent
-    elif is_family(options.source):
-        family = get(options.source)
+    elif is_family(options.what):
+        family = get(options.what)
         agent = untrained(family, options.seed, torch.device("cpu"))
     else:
-        choices = nearest(options.source, families())
-        raise UserError(f"'{options.source}' is neither a run folder nor a family.{choices}")
+        choices = nearest(options.what, families())
+        raise UserError(f"'{options.what}' is neither a run folder nor a family.{choices}")
     if options.grid:
         _grid(family, agent, options, out)
     else:
@@ -109,11 +113,11 @@ def render_command(arguments: list[str]) -> int:
 
 def _out(options: RenderOptions) -> Path:
     """Return the file to be written."""
-    run = Path(options.source)
+    run = Path(options.what)
     suffixes = (".gif",) if options.video or not options.grid else (".png",)
     stem = "grid" if options.grid else "render"
     # What stands before a colon is where a family is imported from.
-    name = f"{options.source.rpartition(':')[2]}{'-grid' if options.grid else ''}"
+    name = f"{options.what.rpartition(':')[2]}{'-grid' if options.grid else ''}"
     if not options.grid and (options.rows, options.columns) != (RenderOptions.rows, RenderOptions.columns):
         raise UserError(
             f"Got --rows {options.rows} --columns {options.columns} without --grid. Add it, or leave them out."

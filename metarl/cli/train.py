@@ -63,6 +63,10 @@ class ResumeOptions:
     """Iterations in the end; as many as it was last asked for if not given."""
     checkpoint: Checkpoint = "last"
     """Which checkpoint to go on from."""
+    trust: bool = False
+    """Execute the files of the family though you did not make the run on this machine: read them first."""
+    source: str | None = None
+    """File or module that defines the family, where that is not found, or is to be another one."""
     json: bool = False
     """Show progress as JSON lines, for scripts."""
 
@@ -110,7 +114,7 @@ def _train(name: str, options: TrainOptions, config: Any) -> int:
 def _resume(options: ResumeOptions) -> int:
     from metarl.api.training import carry_out, stored
 
-    asked = stored(options.resume, options.iterations)
+    asked = stored(options.resume, options.iterations, trust=options.trust, source=options.source)
     return _report(carry_out(*asked, checkpoint=options.checkpoint, json=options.json), options.json)
 
 

@@ -1,6 +1,7 @@
 """The run folder: what is in it, who may write to it, and in which order.
 
-    config.yaml             format, version, iterations, the run's settings (`run`), those of what is trained (`config`)
+    config.yaml             format, version, iterations, the run's settings (`run`) and those of what is trained
+                            (`config`), signature of the list of files that it executes (trust.py)
     checkpoints/            last.pt, previous.pt, best.pt (best mean score of a checkpoint interval)
     progress.csv            one row an iteration, or a few of them; columns as in the glossary
     events.out.tfevents.*   the same for TensorBoard
@@ -26,7 +27,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -37,8 +38,10 @@ from metarl.ranks import ALONE, Ranks
 from metarl.run.checkpoint import CheckpointFolder, load
 from metarl.run.formats import FORMAT, Stored, conversions_from
 from metarl.run.settings import KINDS, RunSettings, lasting_settings
+from metarl.run.sources import SESSION, from_folder
 from metarl.run.standing import Standing
 from metarl.run.tracking import Tracker, read_progress
+from metarl.run.trust import is_signed, sign
 from metarl.seeding import Streams
 from metarl.types import Metrics
 from metarl.version import __version__
@@ -101,6 +104,12 @@ class RunFolder:
         """Return the number of iterations that the run was last asked for; errors as in `settings`."""
         return self._read_config()["iterations"]
 
+    def signed(self) -> bool:
+        """Tell whether the list of files that the run executes is by this user on this machine (trust.py)."""
+        # As it stands there: what was signed is in the format of its time.
+        content = self._parse_config()
+        return is_signed(content["run"].get("sources"), content.get("signature"))
+
     def progress(self) -> list[Metrics]:
         """Return the rows of progress.csv as numbers; `step` is one of the columns.
 
@@ -139,19 +148,24 @@ class RunFolder:
         return int(payload["iteration"])
 
     def _read_config(self) -> dict[str, Any]:
-        """Return the content of config.yaml in the present format (formats.py), with all its entries."""
+        """Return the content of config.yaml in the present format (formats.py)."""
+        content = self._parse_config()
+        for convert in conversions_from(content, self.path / "config.yaml"):
+            convert(Stored(run=content["run"], config=content["config"]))
+        return content
+
+    def _parse_config(self) -> dict[str, Any]:
+        """Return the content of config.yaml as it stands there, with all its entries."""
         path = self.path / "config.yaml"
         if not path.is_file():
             raise UserError(f"There is no run in {self}: it has no config.yaml. Give a folder of `metarl train`.")
         content = parse(path.read_text(encoding="utf-8", errors="replace"))
         expected = {"version", "iterations", "run", "config"}
-        if not isinstance(content, dict) or set(content) - {"format"} != expected:
+        if not isinstance(content, dict) or set(content) - {"format", "signature"} != expected:
             raise UserError(f"{path} is not a run's: it needs the entries {', '.join(sorted(expected))}. Correct it.")
         for part in ("run", "config"):
             if not isinstance(content[part], dict):
                 raise UserError(f"{path}: got {part} {content[part]!r} where a mapping is needed. Correct the entry.")
-        for convert in conversions_from(content, path):
-            convert(Stored(run=content["run"], config=content["config"]))
         if type(content["iterations"]) is not int:
             raise UserError(f"{path}: got iterations {content['iterations']!r} where int is needed. Correct the value.")
         return content
@@ -268,18 +282,22 @@ class OpenFolder:
         """
         if not self._ranks.first:
             return
+        sources = tuple(from_folder(source, self.folder.path) for source in self.run.sources)
+        settings = to_plain(replace(self.run, sources=sources))
         content = {
             "format": FORMAT,
             "version": __version__,
             "iterations": iterations,
-            "run": to_plain(self.run),
+            "run": settings,
             "config": to_plain(self.thing.config),
+            "signature": sign(settings["sources"]) if any(source.role != SESSION for source in sources) else "",
         }
         write_atomically(self.folder.path / "config.yaml", dump(content).encode())
         self._checkpoints = CheckpointFolder(self.folder.path / "checkpoints")
         self._tracker = Tracker(self.folder.path, resume_step=standing.iteration if resumed else None)
         if not resumed:
-            self._tracker.describe({"run": content["run"], "config": content["config"]}, [score])
+            settings.pop("sources")
+            self._tracker.describe({"run": settings, "config": content["config"]}, [score])
 
     def log(self, iteration: int, row: Metrics) -> None:
         """Write a row to progress.csv and TensorBoard."""

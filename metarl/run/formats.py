@@ -54,7 +54,23 @@ def _data_options(stored: Stored) -> None:
         stored.run["data_options"] = {}
 
 
-CONVERSIONS: tuple[Conversion, ...] = (_number, _data_options)
+def _sources(stored: Stored) -> None:
+    """Convert 3 to 4: a run lists the files that it executes; before, its family had the path or module before it."""
+    stored.run["sources"] = []
+    source, _, name = str(stored.run.get("family", "")).rpartition(":")
+    if source:
+        file = source.endswith(".py")
+        entry = {"role": "family", "module": "" if file else source, "path": "", "sha256": ""}
+        stored.run["sources"].append({**entry, "given": source if file else ""})
+        # Its folder is no part of what the run is.
+        stored.run["family"] = f"{source.replace(chr(92), '/').rpartition('/')[2]}:{name}"
+
+
+CONVERSIONS: tuple[Conversion, ...] = (
+    _number,
+    _data_options,
+    _sources,
+)
 """The first one leads from format 1 to 2, and so on."""
 
 FORMAT = 1 + len(CONVERSIONS)

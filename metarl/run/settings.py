@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, TypeVar, get_args
 
 from metarl.config import to_plain
 from metarl.errors import UserError, nearest
+from metarl.run.sources import Source
 
 Thing = TypeVar("Thing")
 
@@ -34,6 +35,8 @@ class RunSettings(ABC):
     """CPU threads; 0 for all cores."""
     checkpoint_every: int = 10
     """Iterations from one checkpoint to the next."""
+    sources: tuple[Source, ...] = ()
+    """Files and modules of the user's that it executes."""
 
     def __post_init__(self) -> None:
         if self.device not in get_args(Device):
@@ -44,7 +47,7 @@ class RunSettings(ABC):
                 "allowed are seed and threads from 0, checkpoint_every from 1. Correct the option."
             )
 
-    passing: ClassVar[tuple[str, ...]] = ("device", "threads", "checkpoint_every")
+    passing: ClassVar[tuple[str, ...]] = ("device", "threads", "checkpoint_every", "sources")
     """Fields that may change from one start of a run to the next."""
 
     @property
@@ -63,7 +66,8 @@ class RunConfig(RunSettings):
     """What a run of an agent is, apart from the agent's own settings."""
 
     family: str = DEFAULT_FAMILY
-    """Task family, with its variant after an @ where it is not the default one."""
+    """Task family, with its variant after an @ where it is not the default one. The family of a user's file has the
+    name of that before a colon, for people to read; `sources` says where it is."""
     agent: str
     """Name of the agent."""
     engine: Engine = "auto"

@@ -82,7 +82,7 @@ def test_options_are_those_of_the_run() -> None:
     options = {field.name: field.default for field in dataclasses.fields(cli_train.TrainOptions)}
     defaults = {field.name: field.default for field in dataclasses.fields(settings.RunConfig)}
     assert set(options) - set(defaults) == {"out", "json"}
-    assert set(defaults) - set(options) == {"agent"}
+    assert set(defaults) - set(options) == {"agent", "sources"}
     assert {name: options[name] for name in defaults if name != "agent"} == {
         name: default for name, default in defaults.items() if name != "agent"
     }

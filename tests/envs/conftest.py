@@ -20,7 +20,7 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Forget the families that a test registers: other tests go through all that there are."""
     copied = {name: dict(variants) for name, variants in registry._FAMILIES.items()}
     monkeypatch.setattr(registry, "_FAMILIES", copied)
-    for name in ("_SOURCES", "_MODIFIED"):
+    for name in ("_ORIGINS", "_MODIFIED"):
         monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
     ids = set(gymnasium.registry)
     yield

@@ -55,7 +55,7 @@ def forget(file: Path) -> None:
     """Be a process that has not imported the file yet."""
     sys.modules.pop(file.stem)
     registry._FAMILIES.pop("own-reach")
-    registry._SOURCES.clear()
+    registry._ORIGINS.clear()
     del gymnasium.registry["metarl/OwnReach-v0"]
 
 

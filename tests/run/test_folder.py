@@ -20,7 +20,7 @@ def test_a_run_folder_holds_everything(whole: Path) -> None:
     names = {entry.name.split(".out.")[0] for entry in whole.iterdir()}
     assert names == {"config.yaml", "checkpoints", "progress.csv", "events"}
     content = yaml.safe_load((whole / "config.yaml").read_text())
-    assert list(content) == ["format", "version", "iterations", "run", "config"]
+    assert list(content) == ["format", "version", "iterations", "run", "config", "signature"]
     assert RunFolder(whole).settings(RunConfig) == (RUN, {"iterations": ITERATIONS, "rate": 0.1, "seconds": PAUSE})
     assert RunFolder(whole).iterations() == ITERATIONS
 

@@ -1,0 +1,81 @@
+"""The family of a run: metarl's own, one of this session, or that of a user's file, which is found and imported.
+
+What a run says of files, and in which order they are looked for, stands in metarl/run/sources.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from metarl.envs import get
+from metarl.envs.family import Family
+from metarl.envs.registry import is_registered, origin_of, sources_of
+from metarl.errors import UserError, tell
+from metarl.run.folder import RunFolder
+from metarl.run.settings import RunConfig
+from metarl.run.sources import SESSION, admit, not_found, tell_changes
+
+
+def own_name(run: RunConfig) -> str:
+    """Return the name of a run's family without the file or module before it."""
+    return run.family.rpartition(":")[2]
+
+
+def family_of(
+    folder: RunFolder, run: RunConfig, *, trust: bool = False, source: Path | str | None = None
+) -> tuple[Family, RunConfig]:
+    """Return the family of a run, and the run with its files as they are now.
+
+    Args:
+        folder: the run folder.
+        run: the run's settings.
+        trust: execute the files that the run names even where this user did not make it.
+        source: file or module that defines the family, in place of the one that the run names.
+
+    Raises:
+        UserError: a file is not found or may not be executed, or what it registers is not the family.
+    """
+    name = own_name(run)
+    entry = next((entry for entry in run.sources if entry.role in ("family", SESSION)), None)
+    if source is not None:
+        if entry is None:
+            raise UserError(f"Got --source {source} for {folder}, whose family {name} is metarl's own. Leave it out.")
+        family = get(f"{source}:{name}")
+        found = {now.role: Path(now.given) for now in sources_of(family) if now.given and now.role != SESSION}
+        tell_changes(folder.path, run.sources, found)
+    elif entry is None:
+        if ":" in run.family:
+            raise UserError(
+                f"{folder}: got the family {run.family} and no file for it in `sources`. Use --source FILE."
+            )
+        family = get(name)
+    elif is_registered(name):
+        family = get(name)
+        _tell_other(folder, run, family)
+    elif entry.role == SESSION:
+        where = f"the program {entry.given}" if entry.given else "a session (a notebook or a prompt)"
+        raise UserError(
+            f"{folder} was trained on {name}, which was defined in {where}. Define and register it here first, or "
+            "write it to a file that does, and say which with --source FILE (in Python source=)."
+        )
+    else:
+        signed = trust or folder.signed()
+        places = admit(folder.path, run.sources, signed=signed, trust=trust)
+        where = entry.module or places["family"]
+        if not where:
+            raise not_found(folder.path, entry)
+        family = get(f"{where}:{name}")
+    return family, replace(run, sources=sources_of(family))
+
+
+def _tell_other(folder: RunFolder, run: RunConfig, family: Family) -> None:
+    """Say in which files the family that is there already differs from that of a run."""
+    now = sources_of(family)
+    found = {source.role: Path(source.given) for source in now if source.given and source.role != SESSION}
+    recorded = [source for source in run.sources if source.role != SESSION]
+    if recorded and not found:
+        origin = origin_of(family)
+        where = "metarl's own" if origin is None else f"of {origin.program or 'this session'}"
+        tell(f"{folder} was trained on {family.full_name} of {recorded[0].label}; the one taken is {where}")
+    tell_changes(folder.path, recorded, found)

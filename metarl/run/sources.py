@@ -1,0 +1,153 @@
+"""Files of a user's that a run executes: what a run folder says of them, and how they are found again.
+
+A run refers to such a file by its path from the run folder, to a module in a package by its name; with the sha256 of
+what it held, and with where it was. It is looked for in this order:
+
+    1. where the user says (--source)
+    2. at its path from the run folder: a project may be moved, renamed or checked out elsewhere
+    3. where it was when the run was made: a run folder may be moved
+    4. at the end of that path, from the present folder, if it holds what it held
+
+The first of these that holds what it held is taken; if none does, the first that is there, and a line says that it has
+changed. Nothing is executed unless the run's list of files is signed by this user (trust.py) or the user trusts it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from metarl.errors import UserError, tell
+
+SESSION = "session"
+"""Role of what no file holds: it was defined in a notebook or at a prompt, or by the program at `given`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A file or module of a user's that a run executes."""
+
+    role: str
+    """What it is for: `family`, or what the family names: `make`, `set_task`; or SESSION."""
+    module: str = ""
+    """Name that it is imported by; empty where it is by its path."""
+    path: str = ""
+    """From the run folder, with /; empty where it is not known."""
+    sha256: str = ""
+    """Of its content; empty where it is not known."""
+    given: str = ""
+    """Where it was when the run was made, absolute; empty where it is not known."""
+
+    @property
+    def label(self) -> str:
+        """What people know it by."""
+        return self.module or Path(self.given or self.path).name
+
+    def __str__(self) -> str:
+        return f"{self.given or self.module or self.path} ({self.role})"
+
+
+def of_file(role: str, file: Path, module: str = "") -> Source:
+    """Return what a run says of a file, without its path from the run folder."""
+    return Source(role=role, module=module, sha256=digest(file), given=str(file))
+
+
+def digest(file: Path) -> str:
+    """Return the sha256 of a file, hexadecimal."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def from_folder(source: Source, folder: Path) -> Source:
+    """Return the same with its path from a run folder."""
+    if source.role == SESSION or not source.given:
+        return source
+    try:
+        path = os.path.relpath(source.given, folder.resolve())
+    # On Windows there is none from one drive to another.
+    except ValueError:
+        return replace(source, path="")
+    return replace(source, path=Path(path).as_posix())
+
+
+def find(source: Source, folder: Path) -> Path | None:
+    """Return where a file is now, None if it is not found.
+
+    Args:
+        source: what a run says of it.
+        folder: the run folder.
+    """
+    there = [place for place in _places(source, folder) if place.is_file()]
+    elsewhere = [place for place in _ends(source) if place.is_file()]
+    for place in (*there, *elsewhere):
+        if digest(place) == source.sha256:
+            return place
+    # Runs of format 1 do not know what their file held.
+    return next(iter(there if source.sha256 else (*there, *elsewhere)), None)
+
+
+def _places(source: Source, folder: Path) -> Iterator[Path]:
+    if source.path:
+        yield Path(os.path.normpath(folder.resolve() / source.path))
+    if source.given:
+        yield Path(source.given)
+
+
+def _ends(source: Source) -> Iterator[Path]:
+    """Yield the ends of its former path from the present folder, the longest first."""
+    parts = Path(source.given).parts
+    for first in range(1, len(parts)):
+        yield Path.cwd().joinpath(*parts[first:])
+
+
+def admit(folder: Path, sources: Sequence[Source], *, signed: bool, trust: bool) -> dict[str, Path | None]:
+    """Return by role where the files of a run are now, if they may be executed; say which of them have changed.
+
+    Args:
+        folder: the run folder.
+        sources: what the run says of them.
+        signed: whether this user made the list (`RunFolder.signed`).
+        trust: whether the user trusts them.
+
+    Raises:
+        UserError: they are not to be executed; it names them.
+    """
+    executed = [source for source in sources if source.role != SESSION]
+    found = {source.role: find(source, folder) for source in executed}
+    if executed and not (signed or trust):
+        # A module is imported from wherever Python finds it.
+        names = ", ".join(
+            f"{source.module} (module of the family)" if source.module and source.role == "family" else str(source)
+            for source in (replace(source, given=str(found[source.role] or source.given)) for source in executed)
+        )
+        raise UserError(
+            f"{folder} was not made by you on this machine, and using it would execute {names}. If you trust that "
+            "code, add --trust (in Python trust=True)."
+        )
+    tell_changes(folder, executed, found)
+    return found
+
+
+def tell_changes(folder: Path, sources: Sequence[Source], found: Mapping[str, Path | None]) -> None:
+    """Say in a line each which files do not hold what they held.
+
+    Args:
+        folder: the run folder.
+        sources: what the run says of them.
+        found: where they are now, by role.
+    """
+    for source in sources:
+        place = found.get(source.role)
+        if place is not None and source.sha256 not in ("", digest(place)):
+            tell(f"{place} ({source.role}) has changed since {folder} was trained with it")
+
+
+def not_found(folder: Path, source: Source) -> UserError:
+    """Return the error about a file that is nowhere."""
+    places = " nor at ".join(dict.fromkeys(str(place) for place in _places(source, folder)))
+    return UserError(
+        f"{folder} needs {source.label} ({source.role}), which is not at {places or 'any known place'}. Say where it "
+        "is with --source FILE (in Python source=)."
+    )
