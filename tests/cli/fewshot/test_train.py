@@ -109,6 +109,6 @@ def test_options_are_those_of_the_run() -> None:
     options = {field.name: field.default for field in dataclasses.fields(TrainOptions)}
     settings = {field.name: field.default for field in dataclasses.fields(FewShotRun)}
     assert set(options) - set(settings) == {"out", "json", "test_episodes"}
-    assert set(settings) - set(options) == {"learner", "fingerprint", "data_options"}
+    assert set(settings) - set(options) == {"learner", "fingerprint", "data_options", "sources"}
     for name in set(options) & set(settings) - {"data"}:
         assert options[name] == settings[name]
