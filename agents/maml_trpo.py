@@ -29,10 +29,11 @@ from metarl.config import check
 from metarl.errors import UserError
 from metarl.learning import figures
 from metarl.learning.experience import Batch, Estimator, first_episodes, inner_loss, prepare, spread, tasks_at_a_time
-from metarl.learning.finetune import GradientLearner, TaskPolicy
+from metarl.learning.finetune import GradientLearner, TaskPolicy, warm_up
 from metarl.learning.inner import AdaptationJacobian, Executor, Rates, adapt, over_tasks, task_chunks
 from metarl.learning.outer import outer_step
 from metarl.learning.rollout import collect
+from metarl.learning.scaling import Scaler, shown
 from metarl.learning.trust_region import PolicyFisher, mean_product
 from metarl.nets.policy import MLP, Activation, load_params, make_policy, stack
 from metarl.ranks import ALONE, Ranks
@@ -69,6 +70,8 @@ class MamlTrpoConfig:
     """γ per step."""
     trace: float = 0.97
     """λ of the advantages."""
+    scale_observations: bool = True
+    """Show the networks observations in standard deviations from their mean so far, so that units do not matter."""
     hidden: tuple[int, ...] = (100, 100)
     """Hidden layers of the policy."""
     activation: Activation = "relu"
@@ -140,6 +143,7 @@ class MamlTrpo:
             output_gain=config.output_gain,
         )
         self.policy = make_policy(network, discrete=spec.discrete, initial_std=config.initial_std)
+        self.scaler = Scaler(spec, on=config.scale_observations)
         self.meta = self.policy.init(streams["init"])
         if config.learn_rates:
             self.meta |= {RATE + name: torch.full_like(v, config.inner_rate) for name, v in self.meta.items()}
@@ -170,13 +174,16 @@ class MamlTrpo:
         tasks = sample_tasks(config.tasks, "train", streams["tasks"]).select(self.ranks.rows(config.tasks))
         theta, rates = self.split(self.meta)
         params = stack(theta, self.tasks)
+        warm = warm_up(self, env, sample_tasks, streams["warm-up"])
+        scale = self.scaler.scale
         points, batches, played, explained = [params], [], [], 0.0
         adapt_seconds = 0.0
         for step in range(config.inner_steps + 1):
-            actor = TaskPolicy(self.policy, params, self.tasks, ranks=self.ranks)
+            actor = TaskPolicy(self.policy, params, self.tasks, ranks=self.ranks, scale=scale)
             episodes = collect(env, actor, tasks, config.episodes, streams["rollout"], ranks=self.ranks).to(self.device)
             started = time.perf_counter()
-            batch, explained = prepare(episodes, self.policy, params, discount=config.discount, trace=config.trace)
+            seen = shown(scale, episodes)
+            batch, explained = prepare(seen, self.policy, params, discount=config.discount, trace=config.trace)
             if step < config.inner_steps:
                 with torch.no_grad():
                     params = over_tasks(
@@ -193,6 +200,7 @@ class MamlTrpo:
 
         started = time.perf_counter()
         update = self._update(points, batches)
+        self.scaler.update(played, self.ranks)
         update_seconds = time.perf_counter() - started
         return {
             **figures.of_returns(played[0], played[-1]),
@@ -200,7 +208,7 @@ class MamlTrpo:
             "update/explained_variance": explained,
             **spread(self.policy, params, batches[-1]),
             **self._rate_metrics(),
-            **figures.of_episodes(played),
+            **figures.of_episodes([*warm, *played]),
             "time/adapt": adapt_seconds,
             "time/update": update_seconds,
         }
@@ -264,13 +272,15 @@ class MamlTrpo:
             estimator=self.config.estimator,
             discount=self.config.discount,
             trace=self.config.trace,
+            scale=self.scaler.scale,
             chunk=4,
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the meta-parameters."""
-        return {"meta": {name: value.cpu() for name, value in self.meta.items()}}
+        """Return the meta-parameters, and the scale of observations."""
+        return {"meta": {name: value.cpu() for name, value in self.meta.items()}, **self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the meta-parameters."""
+        """Restore `state_dict()`; raise ValueError where it does not fit."""
         self.meta = load_params(self.meta, state["meta"])
+        self.scaler.load_state_dict(state)

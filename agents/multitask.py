@@ -23,10 +23,11 @@ from torch import Tensor
 from metarl.config import check
 from metarl.learning import figures
 from metarl.learning.experience import Batch, first_episodes, prepare, spread, tasks_at_a_time
-from metarl.learning.finetune import GradientLearner, TaskPolicy, tell
+from metarl.learning.finetune import GradientLearner, TaskPolicy, tell, warm_up
 from metarl.learning.inner import task_chunks
 from metarl.learning.outer import outer_step
 from metarl.learning.rollout import collect
+from metarl.learning.scaling import Scaler, shown
 from metarl.learning.trust_region import PolicyFisher, mean_product
 from metarl.nets.policy import MLP, Activation, load_params, make_policy, stack
 from metarl.ranks import ALONE, Ranks
@@ -52,6 +53,8 @@ class MultitaskConfig:
     """γ per step."""
     trace: float = 0.97
     """λ of the advantages."""
+    scale_observations: bool = True
+    """Show the networks observations in standard deviations from their mean so far, so that units do not matter."""
     hidden: tuple[int, ...] = (100, 100)
     """Hidden layers of the policy."""
     activation: Activation = "relu"
@@ -126,6 +129,7 @@ class Multitask:
             output_gain=config.output_gain,
         )
         self.policy = make_policy(network, discrete=spec.discrete, initial_std=config.initial_std)
+        self.scaler = Scaler(spec, on=config.scale_observations)
         self.params = {name: value.to(device) for name, value in self.policy.init(streams["init"]).items()}
 
     def train_iteration(self, env: BatchEnv, sample_tasks: SampleTasks, streams: Streams) -> Metrics:
@@ -133,14 +137,18 @@ class Multitask:
         config = self.config
         tasks = sample_tasks(config.tasks, "train", streams["tasks"]).select(self.ranks.rows(config.tasks))
         params = stack(self.params, self.tasks)
-        told = self._told(tasks)
-        actor = TaskPolicy(self.policy, params, self.tasks, told, self.ranks)
+        warm = warm_up(self, env, sample_tasks, streams["warm-up"])
+        told, scale = self._told(tasks), self.scaler.scale
+        actor = TaskPolicy(self.policy, params, self.tasks, told, self.ranks, scale)
         episodes = collect(env, actor, tasks, config.episodes, streams["rollout"], ranks=self.ranks).to(self.device)
 
         started = time.perf_counter()
-        seen = episodes if told is None else tell(episodes, told)
+        seen = shown(scale, episodes)
+        if told is not None:
+            seen = tell(seen, told)
         batch, explained = prepare(seen, self.policy, params, discount=config.discount, trace=config.trace)
         update = self._update(batch)
+        self.scaler.update([episodes], self.ranks)
         mean_return = float(episodes.returns.mean())
         return {
             "return/pre": mean_return,
@@ -148,7 +156,7 @@ class Multitask:
             **update,
             "update/explained_variance": explained,
             **spread(self.policy, stack(self.params, self.tasks), batch),
-            **figures.of_episodes([episodes]),
+            **figures.of_episodes([*warm, episodes]),
             "time/update": time.perf_counter() - started,
         }
 
@@ -197,16 +205,18 @@ class Multitask:
             discount=self.config.discount,
             trace=self.config.trace,
             features=self._told(tasks),
+            scale=self.scaler.scale,
             chunk=4,
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the parameters."""
-        return {"params": {name: value.cpu() for name, value in self.params.items()}}
+        """Return the parameters, and the scale of observations."""
+        return {"params": {name: value.cpu() for name, value in self.params.items()}, **self.scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the parameters."""
+        """Restore `state_dict()`; raise ValueError where it does not fit."""
         self.params = load_params(self.params, state["params"])
+        self.scaler.load_state_dict(state)
 
 
 multitask = partial(Multitask, name="multitask")

@@ -278,8 +278,9 @@ class Rl2:
         steps = mask.shape[1]
         # What is behind the trial's last step is scaled as the last step itself.
         moments = [*range(steps), steps - 1]
-        shift, scale = (x.to(scaled)[moments] for x in (self.returns.mean, self.returns.deviation))
-        values = shift + scale * scaled
+        shift, scale = (x.to(scaled)[moments] for x in self._scale_of_returns())
+        # Before any return was seen, values mean nothing in its unit.
+        values = shift + scale * scaled if bool(self.returns.count.any()) else torch.zeros_like(scaled)
         behind = values.gather(1, trials.lengths[:, None]).squeeze(1)
         behind = torch.zeros_like(behind) if config.finite_horizon else behind * trials.cut
         values = values[:, :-1] * mask
@@ -287,12 +288,29 @@ class Rl2:
         targets = advantages + values
         later = (0, len(self.returns.mean) - steps)
         self.returns.update(pad(targets, later), pad(mask, later), self.ranks)
-        shift, scale = (x.to(scaled)[:steps] for x in (self.returns.mean, self.returns.deviation))
+        shift, scale = (x.to(scaled)[:steps] for x in self._scale_of_returns())
         # About the mean of each step: what the values know beside how much of the trial is left.
-        left, spread = self.ranks.sum((advantages.square().sum(), ((targets - shift) * mask).square().sum()))
-        explained = 1.0 - float(left / spread.clamp_min(1e-12))
+        about = ((targets - shift) * mask).square().sum()
+        left, spread, size = self.ranks.sum((advantages.square().sum(), about, (targets * mask).square().sum()))
+        least = (1e-12 * size).clamp_min(torch.finfo(size.dtype).tiny)
+        explained = 1.0 - float(left / torch.maximum(spread, least))
         over, ranks = ((0, 1), self.ranks) if config.advantages == "batch" else ((1,), ALONE)
-        return standardise(advantages, mask, over=over, ranks=ranks), (targets - shift) / scale, explained
+        weights = standardise(advantages, mask, targets, over=over, ranks=ranks)
+        return weights, (targets - shift) / scale, explained
+
+    def _scale_of_returns(self) -> tuple[Float[Tensor, " L"], Float[Tensor, " L"]]:
+        """Return mean and spread of the returns from every step of a trial on.
+
+        Where a step's own spread is not known, that of the others stands in for it, or the returns' size: a spread of 1
+        would be that of a unit.
+        """
+        known = ~self.returns.still
+        if bool(known.any()):
+            stand_in = self.returns.deviation[known].mean()
+        else:
+            seen = self.returns.square[self.returns.count > 0]
+            stand_in = seen.mean().sqrt() if bool(seen.any()) else torch.ones((), dtype=seen.dtype)
+        return self.returns.mean, torch.where(known, self.returns.deviation, stand_in)
 
     # -- test and storage -------------------------------------------------------------------------------------------
 

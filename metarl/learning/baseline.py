@@ -73,4 +73,7 @@ def explained_variance(
         mean = (x * mask).sum((-2, -1)) / count
         return ((x - mean[:, None, None]).square() * mask).sum((-2, -1)) / count
 
-    return 1.0 - variance(returns - values) / variance(returns).clamp_min(1e-12)
+    # What rounding leaves where nothing varies is a part of the returns' own size, whatever their unit.
+    size = (returns * mask).square().sum((-2, -1)) / mask.sum((-2, -1))
+    least = (1e-12 * size).clamp_min(torch.finfo(size.dtype).tiny)
+    return 1.0 - variance(returns - values) / torch.maximum(variance(returns), least)

@@ -54,7 +54,7 @@ def prepare(
     mask = trajectories.mask
     returns = discounted_returns(trajectories.rewards, discount)
     values = fit_values(trajectories.observations, returns, mask)
-    advantages = standardise(gae(trajectories.rewards, values, mask, discount, trace), mask)
+    advantages = standardise(gae(trajectories.rewards, values, mask, discount, trace), mask, returns)
     batch = {
         "observations": trajectories.observations,
         "actions": trajectories.actions,

@@ -7,6 +7,7 @@ fine-tuned, an untrained one. They differ in the parameters they start from and 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -14,8 +15,10 @@ from torch import Tensor
 
 from metarl.learning.experience import Estimator, StochasticPolicy, inner_loss, prepare
 from metarl.learning.inner import Rates, adapt, over_tasks
+from metarl.learning.rollout import collect
+from metarl.learning.scaling import Scale, Scaler, shown
 from metarl.ranks import ALONE, Ranks
-from metarl.types import Params, Trajectories
+from metarl.types import BatchEnv, Params, SampleTasks, Tasks, Trajectories
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class TaskPolicy:
         tasks: M.
         features: appended to every observation of a task, [M, P] (what an oracle is told), or None.
         ranks: which of them have a share of the tasks each, as these M.
+        scale: how observations are shown to the network; None: as they are.
     """
 
     policy: StochasticPolicy
@@ -35,6 +39,7 @@ class TaskPolicy:
     tasks: int
     features: Float[Tensor, "M P"] | None = None
     ranks: Ranks = ALONE
+    scale: Scale | None = None
     _there: dict[torch.device, tuple[Params, Tensor | None]] = field(default_factory=dict, repr=False, compare=False)
 
     def on(self, device: torch.device) -> tuple[Params, Tensor | None]:
@@ -47,6 +52,8 @@ class TaskPolicy:
     def act(self, observation: Float[Tensor, "B O"], generator: torch.Generator) -> Float[Tensor, "B A"]:
         """Sample an action in every world, one-hot where they are discrete."""
         by_task = observation.unflatten(0, (self.tasks, -1))
+        if self.scale is not None:
+            by_task = self.scale(by_task)
         params, features = self.on(observation.device)
         if features is not None:
             by_task = with_features(by_task, features)
@@ -80,6 +87,8 @@ class GradientLearner:
         estimator: of the inner loss (its gradient is the same for all; kept with the agent's).
         discount, trace: γ and λ of the advantages.
         features: what an oracle is told of its tasks, [M, P], or None.
+        scale: how observations are shown to the network; None: as they are. One that knows nothing yet is replaced by
+            that of the first experience.
         steps: adaptation steps taken so far.
         chunk: tasks adapted at a time; 0 for all.
     """
@@ -92,6 +101,7 @@ class GradientLearner:
     discount: float
     trace: float
     features: Float[Tensor, "M P"] | None = None
+    scale: Scale | None = None
     steps: int = 0
     chunk: int = 0
 
@@ -99,12 +109,15 @@ class GradientLearner:
     def policy(self) -> TaskPolicy:
         """The policy at this point of adaptation."""
         tasks = next(iter(self.params.values())).shape[0]
-        return TaskPolicy(self.network, self.params, tasks, self.features)
+        return TaskPolicy(self.network, self.params, tasks, self.features, scale=self.scale)
 
     def learn(self, experience: Trajectories) -> GradientLearner:
         """Return the learner after one gradient step on the K episodes of each task."""
         device = next(iter(self.params.values())).device
-        experience = experience.to(device)
+        scale = self.scale
+        if scale is not None and not scale.known:
+            scale = scale.met(experience)
+        experience = shown(scale, experience.to(device))
         if self.features is not None:
             experience = tell(experience, self.features)
         batch, _ = prepare(experience, self.network, self.params, discount=self.discount, trace=self.trace)
@@ -115,4 +128,43 @@ class GradientLearner:
             adapted = over_tasks(
                 lambda p, b: adapt(loss, p, b, rates, first_order=True), self.params, batch, chunk=self.chunk
             )
-        return replace(self, params=adapted, steps=self.steps + 1)
+        return replace(self, params=adapted, scale=scale, steps=self.steps + 1)
+
+
+@runtime_checkable
+class GradientAgent(Protocol):
+    """An agent whose learners are `GradientLearner`s, as it is trained on M tasks of each of several ranks."""
+
+    config: Any
+    ranks: Ranks
+    scaler: Scaler
+
+    def start(self, tasks: Tasks) -> GradientLearner:
+        """Return a fresh learner for M new tasks."""
+        ...
+
+
+def warm_up(
+    agent: GradientAgent, env: BatchEnv, sample_tasks: SampleTasks, generator: torch.Generator
+) -> list[Trajectories]:
+    """Play some episodes that nothing is learned from but the scale of observations, where nothing was met yet.
+
+    They are played as the agent begins, which is shown nothing: what is done in them does not hang on the unit.
+
+    Args:
+        agent: whose first iteration begins; `config` has `tasks` and `episodes`.
+        env: its worlds.
+        sample_tasks: draws the tasks.
+        generator: draws tasks, starts and the policy's noise.
+
+    Returns:
+        What was played, to be counted; nothing where the scale is known, or off.
+    """
+    if agent.scaler.known:
+        return []
+    count, ranks = agent.config.tasks, agent.ranks
+    tasks = sample_tasks(count, "train", generator).select(ranks.rows(count))
+    policy = replace(agent.start(tasks).policy, ranks=ranks)
+    played = [collect(env, policy, tasks, agent.config.episodes, generator, ranks=ranks)]
+    agent.scaler.update(played, ranks)
+    return played

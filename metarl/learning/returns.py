@@ -11,6 +11,9 @@ from torch import Tensor
 
 from metarl.ranks import ALONE, Ranks
 
+ROUNDING = 1e-8
+"""Added to the deviation that values are divided by, in parts of the size of what they come from."""
+
 
 def discounted_returns(
     rewards: Float[Tensor, "*batch T"], discount: float, bootstrap: Float[Tensor, "*batch"] | None = None
@@ -71,7 +74,7 @@ def gae(
 def standardise(
     values: Float[Tensor, "*M T"],
     mask: Float[Tensor, "*M T"],
-    epsilon: float = 1e-8,
+    of: Float[Tensor, "*M T"] | None = None,
     *,
     over: tuple[int, ...] = (-2, -1),
     ranks: Ranks = ALONE,
@@ -81,11 +84,14 @@ def standardise(
     Args:
         values: to be standardised.
         mask: 1 for real steps.
-        epsilon: added to the deviation.
+        of: what the values were computed from, zero in the padding: a deviation far below its size is rounding, which
+            is not blown up. The values themselves if None. There is no other limit, so that the unit does not matter.
         over: axes with one mean: all but the first of [M, K, T] by default, so that each task has its own.
         ranks: which of them have values with the same mean, each its own.
     """
-    count, total = ranks.sum((mask.sum(over, keepdim=True), (values * mask).sum(over, keepdim=True)))
+    size = ((values if of is None else of) * mask).square().sum(over, keepdim=True)
+    count, total, square = ranks.sum((mask.sum(over, keepdim=True), (values * mask).sum(over, keepdim=True), size))
     centred = (values - total / count) * mask
     deviation = (ranks.sum(centred.square().sum(over, keepdim=True)) / count).sqrt()
-    return centred / (deviation + epsilon)
+    least = ROUNDING * (square / count).sqrt()
+    return centred / (deviation + least).clamp_min(torch.finfo(values.dtype).tiny)

@@ -93,6 +93,9 @@ def input_size(spec: EnvSpec) -> int:
 class Inputs:
     """What the network receives: the observation and the triple of the step before, scaled.
 
+    Before anything was met, observations and rewards are shown as 0: what an untrained network does must not hang on
+    their units.
+
     Args:
         spec: the family's sizes.
     """
@@ -112,10 +115,11 @@ class Inputs:
     ) -> Float[Tensor, "*N I"]:
         """Put the parts together: an observation, and action, reward and end of the step before it."""
         mean, deviation, _ = self.observation.on(observation)
-        seen = (observation - mean) / deviation
+        known = bool(self.observation.count.any())
+        seen = (observation - mean) / deviation if known else torch.zeros_like(observation)
         # The environment clips actions: what was done is remembered, not what was asked for.
         done = action if self.discrete else action.clamp(-1.0, 1.0)
-        scaled = reward / self.reward.on(reward)[2]
+        scaled = reward / self.reward.on(reward)[2] if known else torch.zeros_like(reward)
         rest = torch.stack((scaled.clamp(-LARGEST_INPUT, LARGEST_INPUT), ended), dim=-1)
         return torch.cat((seen.clamp(-LARGEST_INPUT, LARGEST_INPUT), done, rest), dim=-1)
 

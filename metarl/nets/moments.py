@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.ranks import ALONE, Ranks
@@ -21,7 +21,7 @@ class Moments:
     def __init__(self, size: int) -> None:
         self.count = torch.zeros(size, dtype=torch.float64)
         self.mean = torch.zeros(size, dtype=torch.float64)
-        self.square = torch.ones(size, dtype=torch.float64)
+        self.square = torch.zeros(size, dtype=torch.float64)
         self._there: dict[tuple[torch.device, torch.dtype], tuple[Tensor, tuple[Tensor, Tensor, Tensor]]] = {}
 
     def update(
@@ -45,12 +45,17 @@ class Moments:
         self.square = self.square + share * (squares / each - self.square)
 
     @property
+    def still(self) -> Bool[Tensor, " D"]:
+        """Which numbers never changed, as far as rounding lets one tell, in any unit; or were never seen."""
+        # Rounding leaves a little where nothing varies: a part of the square, or of numbers of size 1 that cancelled.
+        least = (1e-12 * self.square).clamp_min(1e-30)
+        return (self.count == 0.0) | (self.square - self.mean.square() <= least)
+
+    @property
     def deviation(self) -> Float[Tensor, " D"]:
         """Standard deviation; 1 for a number that never changed, so that dividing by it is harmless."""
         variance = self.square - self.mean.square()
-        # Rounding leaves a little where nothing varies.
-        still = variance <= 1e-10 * (1.0 + self.square)
-        return torch.where(still, 1.0, variance.clamp_min(0.0).sqrt())
+        return torch.where(self.still, 1.0, variance.clamp_min(0.0).sqrt())
 
     @property
     def size(self) -> Float[Tensor, " D"]:

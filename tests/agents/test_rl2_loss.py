@@ -140,6 +140,10 @@ PLAIN: dict[str, Callable[[rl2.Network, Tensor], list[Tensor]]] = {
 }
 
 
+SEEN = (-1.0, 1.0)
+"""Returns from every step of a trial that were seen before: values are scaled by mean 0 and deviation 1."""
+
+
 @dataclass
 class PlainStep:
     """One step of a trial, as one would write it down."""
@@ -150,7 +154,10 @@ class PlainStep:
     entropy: Tensor
     value: Tensor
     advantage: float = 0.0
+    returned: float = 0.0
+    """What the value should have been."""
     target: float = 0.0
+    """The same, scaled as values are."""
     weight: float = 0.0
     """The advantage, standardised."""
 
@@ -205,17 +212,19 @@ def plain_loss(agent: Rl2, trials: list[tuple[list[PlainStep], float]], chosen: 
         for step in reversed(trial):
             value = float(step.value.detach())
             advantage = step.reward + config.discount * following - value + config.discount * config.trace * advantage
-            step.advantage, step.target, following = advantage, advantage + value, value
+            step.advantage, step.returned, following = advantage, advantage + value, value
     steps = [step for trial, _ in trials for step in trial]
     longest = max(len(trial) for trial, _ in trials)
-    by_step = [mean_and_deviation([trial[t].target for trial, _ in trials if t < len(trial)]) for t in range(longest)]
+    by_step = [
+        mean_and_deviation([*SEEN, *(trial[t].returned for trial, _ in trials if t < len(trial))]) for t in range(longest)
+    ]
     for trial, _ in trials:
         group = trial if config.advantages == "task" else steps
         mean, deviation = mean_and_deviation([step.advantage for step in group])
+        size = math.sqrt(sum(step.returned**2 for step in group) / len(group))
         for step, (middle, spread) in zip(trial, by_step, strict=False):
-            # Of one return alone, the spread is not known.
-            step.target = (step.target - middle) / (spread or 1.0)
-            step.weight = (step.advantage - mean) / (deviation + 1e-8)
+            step.target = (step.returned - middle) / spread
+            step.weight = (step.advantage - mean) / (deviation + 1e-8 * size)
     parts = []
     for number in chosen:
         for t, step in enumerate(trials[number][0]):
@@ -245,6 +254,7 @@ def test_the_gradient_is_a_plain_loops(
     agent = make(config, family.spec(), double=True)
     agent.inputs.observation.update(torch.tensor([[1.0, 0.5], [-0.4, 2.0]]))
     agent.inputs.reward.update(torch.tensor([[2.0], [1.0]]))
+    agent.returns.update(torch.tensor(SEEN)[:, None].expand(-1, len(agent.returns.mean)))
     inputs, before = copy.deepcopy(agent.inputs), copy.deepcopy(agent)
     episodes = collected(agent, monkeypatch)
     # As if the policy had been another one: some of the ratios are clipped, on either side.
