@@ -12,7 +12,8 @@ differences; the Fisher matrix is the Gauss-Newton form pulled back through the 
 
     F = mean_i  J_iᵀ F_i J_i,   J_i = ∂θ'_i/∂θ = Π_k (1 - α H_ik),
 
-on a fraction of the episodes (`fisher_fraction`); KL and surrogate of the line search use all of them.
+on a fraction of the episodes (`fisher_fraction`); KL and surrogate of the line search use all of them; and observations
+are scaled (metarl/learning/scaling.py; `scale_observations`), where the paper's are as they come.
 """
 
 from __future__ import annotations

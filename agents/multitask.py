@@ -6,7 +6,8 @@
 
     max_θ  mean_i  S_i(θ; D_i)   s.t.   mean_i  KL(π_old ‖ π_θ) <= δ
 
-Advantages come from a baseline fitted per task, as for MAML-TRPO, so that the three differ in what they learn only.
+Advantages come from a baseline fitted per task, and observations are scaled (metarl/learning/scaling.py), as for
+MAML-TRPO, so that the three differ in what they learn only. What an oracle is told is scaled to -1..1 by the family.
 """
 
 from __future__ import annotations

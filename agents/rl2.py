@@ -19,7 +19,7 @@ ended it.
 Whole trials go through the core at once (metarl/nets/memory.py), in minibatches of trials (metarl/learning/ppo.py); the
 states are computed anew from the first step. Observations, and rewards as inputs, are scaled by running moments; values
 by those of the returns from each step of a trial on, so that the network need not learn how much of the trial is left.
-All are in the checkpoint.
+All are in the checkpoint. Before anything was met, in the first iteration, observations, rewards and values count as 0.
 """
 
 from __future__ import annotations

@@ -85,7 +85,10 @@ def run_maml(config: MamlConfig) -> dict[str, Any]:
     env = make_worlds(family, config.tasks * config.episodes, threads=threads)
 
     def settings(executor: Executor) -> MamlTrpoConfig:
-        chosen = MamlTrpoConfig(tasks=config.tasks, episodes=config.episodes, executor=executor)
+        # Every round begins anew: with a scale each would play a warm-up first.
+        chosen = MamlTrpoConfig(
+            tasks=config.tasks, episodes=config.episodes, executor=executor, scale_observations=False
+        )
         return replace(chosen, chunk_steps=1) if executor == "loop" else chosen
 
     def iteration(agent: MamlTrpo, start: dict[str, Any]) -> Metrics:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarl.ranks import ALONE, Ranks
 
-ROUNDING = 1e-8
+ROUNDING = 1e-10
 """Added to the deviation that values are divided by, in parts of the size of what they come from."""
 
 

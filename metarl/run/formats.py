@@ -66,10 +66,17 @@ def _sources(stored: Stored) -> None:
         stored.run["family"] = f"{source.replace(chr(92), '/').rpartition('/')[2]}:{name}"
 
 
+def _scale_of_observations(stored: Stored) -> None:
+    """Convert 4 to 5: agents that take gradient steps scale observations; before, they saw them as they are."""
+    if stored.trained in ("maml-trpo", "multitask", "oracle"):
+        stored.config["scale_observations"] = False
+
+
 CONVERSIONS: tuple[Conversion, ...] = (
     _number,
     _data_options,
     _sources,
+    _scale_of_observations,
 )
 """The first one leads from format 1 to 2, and so on."""
 

@@ -216,7 +216,8 @@ def plain_loss(agent: Rl2, trials: list[tuple[list[PlainStep], float]], chosen: 
     steps = [step for trial, _ in trials for step in trial]
     longest = max(len(trial) for trial, _ in trials)
     by_step = [
-        mean_and_deviation([*SEEN, *(trial[t].returned for trial, _ in trials if t < len(trial))]) for t in range(longest)
+        mean_and_deviation([*SEEN, *(trial[t].returned for trial, _ in trials if t < len(trial))])
+        for t in range(longest)
     ]
     for trial, _ in trials:
         group = trial if config.advantages == "task" else steps
@@ -224,7 +225,7 @@ def plain_loss(agent: Rl2, trials: list[tuple[list[PlainStep], float]], chosen: 
         size = math.sqrt(sum(step.returned**2 for step in group) / len(group))
         for step, (middle, spread) in zip(trial, by_step, strict=False):
             step.target = (step.returned - middle) / spread
-            step.weight = (step.advantage - mean) / (deviation + 1e-8 * size)
+            step.weight = (step.advantage - mean) / (deviation + 1e-10 * size)
     parts = []
     for number in chosen:
         for t, step in enumerate(trials[number][0]):
