@@ -1,38 +1,38 @@
 """The cache of decoded images: read once, at the asked size, then mapped into memory.
 
-An entry is a folder `<name>-<key>` with one uint8 array per split and `index.json` (classes, groups, origins, mean and
-deviation). Its key is a hash of the settings and of names, sizes and times of the source files: other files or
-settings give another entry. An entry is made beside its place under a lock and renamed when it is whole, so that a
-killed or failed process leaves nothing that could be taken for one.
+An entry is a folder `<name>-<key>` with one array per split, uint8 or float32 (see pictures.py), and `index.json`
+(classes, groups, origins, mean, deviation, ranges of deep pictures). Its key is a hash of the settings and of names,
+sizes and times of the source files: other files or settings give another entry. An entry is made beside its place under
+a lock and renamed when it is whole, so that a killed or failed process leaves nothing that could be taken for one.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import io
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from jaxtyping import Shaped, UInt8
 
 from metarl.errors import UserError
 from metarl.fewshot.classes import ClassData, ClassSplit
+from metarl.fewshot.data.deep import WORDS, Kind
 from metarl.fewshot.data.files import Tree
-from metarl.run.progress import counting
+from metarl.fewshot.data.pictures import DeeperThanKnown, ImageForm, Range, Survey, bombs_refused, decoded, extremes
+from metarl.run.progress import counting, tell
 
-FORMAT = 1
+FORMAT = 2
 """Number of the layout of an entry; part of its key."""
 CACHE_VARIABLE = "METARL_CACHE"
 """Environment variable with the folder of the cache."""
@@ -65,23 +65,6 @@ class Listed:
     name: str
     pictures: Sequence[Picture]
     group: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageForm:
-    """What images are brought to.
-
-    Attributes:
-        size: height and width, in pixels; the ratio of the sides is not kept. 0: as they are, all of one size.
-        channels: 1 (grey) or 3 (red, green, blue).
-        invert: dark becomes bright.
-        rotations: every class stands there four times, turned by 0, 90, 180 and 270 degrees.
-    """
-
-    size: int
-    channels: int = 3
-    invert: bool = False
-    rotations: bool = False
 
 
 Listing = Mapping[str, Sequence[Listed] | Callable[[], Sequence[Listed]]]
@@ -132,17 +115,17 @@ def cached(
     settings = {**settings, "size": form.size, "channels": form.channels}
     key = hashlib.sha256(json.dumps([FORMAT, settings, vars(form), sorted(stamps)]).encode()).hexdigest()[:16]
     entry = cache_folder() / f"{name}-{key}"
-    found = _load(entry, name, settings)
+    found = _load(entry, name, settings, form)
     if found is not None:
         return found
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
         with _locked(entry.with_name(entry.name + ".lock")):
             # Another process may have made it meanwhile.
-            found = _load(entry, name, settings)
+            found = _load(entry, name, settings, form)
             if found is None:
                 _make(entry, name, form, listing())
-                found = _load(entry, name, settings)
+                found = _load(entry, name, settings, form)
     except OSError as error:
         raise UserError(
             f"Could not write the cache of {name} ({error}). Free some space, or set {CACHE_VARIABLE} to a folder."
@@ -159,7 +142,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _load(entry: Path, name: str, settings: Mapping[str, Any]) -> ClassData | None:
+def _load(entry: Path, name: str, settings: Mapping[str, Any], form: ImageForm) -> ClassData | None:
     """Return what an entry holds; None where there is none, or none that can be used."""
     try:
         index = json.loads((entry / "index.json").read_text())
@@ -175,9 +158,17 @@ def _load(entry: Path, name: str, settings: Mapping[str, Any]) -> ClassData | No
                 origins=tuple(part["origins"]),
             )
         mean, deviation = tuple(index["mean"]), tuple(index["deviation"])
+        ranges = {kind: (float(low), float(high)) for kind, (low, high) in index["ranges"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return ClassData(name=name, splits=splits, mean=mean, deviation=deviation, settings=settings)
+    return ClassData(
+        name=name,
+        splits=splits,
+        mean=mean,
+        deviation=deviation,
+        settings={**settings, "ranges": {kind: list(ends) for kind, ends in ranges.items()}} if ranges else settings,
+        reader=replace(form, ranges=ranges),
+    )
 
 
 def _make(entry: Path, name: str, form: ImageForm, listing: Listing) -> None:
@@ -188,23 +179,78 @@ def _make(entry: Path, name: str, form: ImageForm, listing: Listing) -> None:
     shutil.rmtree(entry, ignore_errors=True)
     unfinished.mkdir()
     try:
-        index: dict[str, Any] = {"splits": {}, "mean": [0.0], "deviation": [1.0]}
-        seen: dict[str, str] = {}
-        for split, part in listing.items():
-            classes = part() if callable(part) else part
-            _check(name, split, classes, seen)
-            items = _decode(unfinished / f"{split}.npy", name, form, classes)
-            index["splits"][split] = _described(classes, form)
-            if split == "train":
-                index["mean"], index["deviation"] = channel_moments(items)
-            items.flush()
-            _sync(unfinished / f"{split}.npy")
+        try:
+            index = _write_splits(unfinished, name, form, listing)
+        except DeeperThanKnown:
+            # Rare, and found out while decoding: the others are read once.
+            form = replace(form, ranges=_surveyed(name, form, listing))
+            index = _write_splits(unfinished, name, form, listing)
+        if form.range is not None and not form.ranges:
+            raise UserError(
+                f"Got --range {form.range[0]:g} {form.range[1]:g}, and all pictures of {name} have 8 bits a channel, "
+                "whose range is 0 to 255. Leave it out."
+            )
+        index["ranges"] = dict(form.ranges)
         (unfinished / "index.json").write_text(json.dumps(index))
         _sync(unfinished / "index.json")
         unfinished.rename(entry)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
+
+
+def _write_splits(unfinished: Path, name: str, form: ImageForm, listing: Listing) -> dict[str, Any]:
+    """Decode all splits, and return what the index says of them."""
+    index: dict[str, Any] = {"splits": {}, "mean": [0.0], "deviation": [1.0]}
+    seen: dict[str, str] = {}
+    for split, part in listing.items():
+        classes = part() if callable(part) else part
+        _check(name, split, classes, seen)
+        items = _decode(unfinished / f"{split}.npy", name, form, classes)
+        index["splits"][split] = _described(classes, form)
+        if split == "train":
+            index["mean"], index["deviation"] = channel_moments(items)
+        items.flush()
+        _sync(unfinished / f"{split}.npy")
+    return index
+
+
+def _surveyed(name: str, form: ImageForm, listing: Listing) -> dict[Kind, Range]:
+    """Return the ranges of the deep pictures of all splits, and tell them."""
+    survey = Survey()
+    for part in listing.values():
+        found = (picture for listed in (part() if callable(part) else part) for picture in listed.pictures)
+        images = sorted(found, key=lambda picture: picture.place)
+        with _workers(f"Looking at {name}", len(images)) as (pool, count):
+            for chunk in _chunks(images):
+                contents = [picture.read() for picture in chunk]
+                survey.add(pool.map(extremes, contents, [picture.origin for picture in chunk]))
+                count(len(chunk))
+    ranges = survey.ranges(name, form.range)
+    for kind, (low, high) in ranges.items():
+        tell(
+            f"{name}: pictures with {WORDS[kind]} have values from {survey.least[kind][0]:g} to "
+            f"{survey.greatest[kind][0]:g}; {low:g} is taken for black and {high:g} for white"
+            f"{'' if form.range else ' (--range LEAST GREATEST says otherwise)'}."
+        )
+    return ranges
+
+
+@contextmanager
+def _workers(title: str, total: int) -> Iterator[tuple[ThreadPoolExecutor, Callable[[int], None]]]:
+    """Give the threads that decode, and what counts that they have done."""
+    with (
+        bombs_refused(),
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+        counting(title, total) as count,
+    ):
+        yield pool, count
+
+
+def _chunks(entries: Any) -> Iterator[Any]:
+    """Yield parts of a list or an array whose contents fit in memory together."""
+    for i in range(0, len(entries), _CHUNK):
+        yield entries[i : i + _CHUNK]
 
 
 def _check(name: str, split: str, classes: Sequence[Listed], seen: dict[str, str]) -> None:
@@ -236,7 +282,12 @@ def _described(classes: Sequence[Listed], form: ImageForm) -> dict[str, list[Any
 
 
 def _decode(path: Path, name: str, form: ImageForm, classes: Sequence[Listed]) -> np.memmap:
-    """Decode the images of a split into a file, uint8 [rows, C, H, W]."""
+    """Decode the images of a split into a file, [rows, C, H, W].
+
+    Raises:
+        DeeperThanKnown: an image is deep, and the form has no ranges for it.
+        UserError: an image cannot be read, or they are of mixed size.
+    """
     turns = 4 if form.rotations else 1
     jobs: list[tuple[Picture, list[int]]] = []
     start = 0
@@ -247,16 +298,14 @@ def _decode(path: Path, name: str, form: ImageForm, classes: Sequence[Listed]) -
         start += turns * size
     jobs.sort(key=lambda job: job[0].place)
     first = jobs[0][0]
-    shape = decoded(first.read(), form, first.origin).shape
+    with bombs_refused():
+        shape = decoded(first.read(), form, first.origin).shape
     if form.rotations and shape[1] != shape[2]:
         raise UserError(f"{first.origin} is not square, and is to be turned. Give a size.")
-    items = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(start, *shape))
-    with (
-        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-        counting(f"Decoding {name} ({path.stem})", len(jobs)) as count,
-    ):
-        for i in range(0, len(jobs), _CHUNK):
-            chunk = jobs[i : i + _CHUNK]
+    kind = np.float32 if form.ranges else np.uint8
+    items = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(start, *shape))
+    with _workers(f"Decoding {name} ({path.stem})", len(jobs)) as (pool, count):
+        for chunk in _chunks(jobs):
             # Read here and decoded there: archives are read by one thread, in their order.
             contents = [picture.read() for picture, _ in chunk]
             images = pool.map(decoded, contents, [form] * len(chunk), [picture.origin for picture, _ in chunk])
@@ -273,45 +322,24 @@ def _decode(path: Path, name: str, form: ImageForm, classes: Sequence[Listed]) -
     return items
 
 
-def decoded(content: bytes | UInt8[np.ndarray, "..."], form: ImageForm, origin: str) -> UInt8[np.ndarray, "C H W"]:
-    """Return an image in the asked form.
-
-    Args:
-        content: of an image file; or an image, [height, width] or [height, width, 3].
-        form: what it is brought to.
-        origin: what it is called in errors.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        image = Image.fromarray(content) if isinstance(content, np.ndarray) else Image.open(io.BytesIO(content))
-        if image.mode == "P":
-            # A palette with transparency is converted straight only with a warning.
-            image = image.convert("RGBA")
-        image = image.convert("L" if form.channels == 1 else "RGB")
-        if form.size and image.size != (form.size, form.size):
-            image = image.resize((form.size, form.size), Image.Resampling.LANCZOS)
-        array = np.asarray(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, TypeError) as error:
-        words = "no image that is known" if isinstance(error, UnidentifiedImageError) else str(error)
-        raise UserError(
-            f"The image {origin} cannot be read ({words}). Download it again, or take it out of the data."
-        ) from error
-    array = array[None] if form.channels == 1 else array.transpose(2, 0, 1)
-    return 255 - array if form.invert else array
-
-
-def channel_moments(items: UInt8[np.ndarray, "rows C *rest"]) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of every channel of images in [0, 1]; a deviation of 0 becomes 1."""
-    counts = np.zeros((items.shape[1], 256), dtype=np.int64)
-    for i in range(0, len(items), _CHUNK):
-        for channel in range(items.shape[1]):
-            counts[channel] += np.bincount(items[i : i + _CHUNK, channel].ravel(), minlength=256)
-    values = np.arange(256) / 255.0
-    shares = counts / counts.sum(1, keepdims=True)
-    mean = shares @ values
-    deviation = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
+def channel_moments(items: Shaped[np.ndarray, "rows C *rest"]) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of every channel, of uint8 as in [0, 1]; a deviation of 0 becomes 1."""
+    if items.dtype == np.uint8:
+        counts = np.zeros((items.shape[1], 256), dtype=np.int64)
+        for part in _chunks(items):
+            for channel in range(items.shape[1]):
+                counts[channel] += np.bincount(part[:, channel].ravel(), minlength=256)
+        values = np.arange(256) / 255.0
+        shares = counts / counts.sum(1, keepdims=True)
+        mean = shares @ values
+        deviation = np.sqrt((shares * (values - mean[:, None]) ** 2).sum(1))
+    else:
+        axes = (0, *range(2, items.ndim))
+        number = items[:, 0].size
+        mean = np.sum([part.sum(axes, dtype=np.float64) for part in _chunks(items)], axis=0) / number
+        centred = mean.reshape(-1, *(1 for _ in axes[1:]))
+        square = np.sum([((part - centred) ** 2).sum(axes, dtype=np.float64) for part in _chunks(items)], axis=0)
+        deviation = np.sqrt(square / number)
     return mean.tolist(), np.where(deviation > 0, deviation, 1.0).tolist()
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from metarl.errors import UserError
 from metarl.fewshot.classes import ClassData
-from metarl.fewshot.data.cache import ImageForm, Listed, Listing, Picture, cached
+from metarl.fewshot.data.cache import Listed, Listing, Picture, cached
 from metarl.fewshot.data.files import (
     Tree,
     below,
@@ -35,6 +35,7 @@ from metarl.fewshot.data.files import (
 )
 from metarl.fewshot.data.folder import inner_folder, list_classes, split_folders
 from metarl.fewshot.data.mini_imagenet import check_images
+from metarl.fewshot.data.pictures import ImageForm
 
 DEFAULT_SIZE = 32
 VARIANTS = {

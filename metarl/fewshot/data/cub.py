@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from metarl.errors import UserError
 from metarl.fewshot.classes import ClassData
-from metarl.fewshot.data.cache import ImageForm, Listed, Listing, cached
+from metarl.fewshot.data.cache import Listed, Listing, cached
 from metarl.fewshot.data.files import (
     SPLIT_FOLDERS,
     Tree,
@@ -25,6 +25,7 @@ from metarl.fewshot.data.files import (
     wrong_layout,
 )
 from metarl.fewshot.data.folder import list_classes
+from metarl.fewshot.data.pictures import ImageForm
 from metarl.fewshot.episodes import SPLITS
 
 DEFAULT_SIZE = 84

@@ -19,8 +19,17 @@ from typing import IO, Any
 
 from metarl.errors import UserError
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
+IMAGES = (
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".webp",
+    ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".tga", ".ico", ".icns", ".pcx", ".qoi", ".sgi",
+    ".msp", ".xbm", ".blp", ".dds",
+)  # fmt: skip
 """Endings of the files that are taken for images."""
+UNREAD = (
+    ".heic", ".heif", ".jxl", ".exr", ".hdr", ".svg", ".eps", ".psd", ".pdf", ".dcm", ".nii", ".nii.gz", ".fits",
+    ".fit", ".im", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".npy", ".npz", ".mat", ".czi", ".lif", ".svs",
+)  # fmt: skip
+"""Endings of files that are images, too, and are not read."""
 SPLIT_FOLDERS = {
     "train": ("train", "training"),
     "validation": ("val", "valid", "validation"),
@@ -31,7 +40,7 @@ ROOT_VARIABLE = "METARL_DATA"
 """Environment variable with the folder of all data sets."""
 
 _PUBLISHED = (".zip", ".tar", ".tar.gz", ".tgz")
-_KEYED = (*IMAGES, ".csv", ".txt", ".pkl", ".pickle", ".npy", ".npz", "train", "test", "meta")
+_KEYED = (*IMAGES, *UNREAD, ".csv", ".txt", ".pkl", ".pickle", "train", "test", "meta")
 
 
 # -- where a data set lies --------------------------------------------------------------------------------------------

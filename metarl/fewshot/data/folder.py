@@ -1,19 +1,23 @@
 """A tree of images of one's own: `<split>/<class>/<image>`, or `<class>/<image>`, which is split by class at random.
 
-A folder or an archive of it; images of a class may lie deeper. Where the top has a folder `train` it has splits.
+A folder or an archive of it; images of a class may lie deeper. Where the top has a folder `train` it has splits. What
+kinds of pictures there are, and what comes of each, says pictures.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from metarl.errors import UserError
 from metarl.fewshot.classes import ClassData
-from metarl.fewshot.data.cache import ImageForm, Listed, cached, pictures
-from metarl.fewshot.data.files import SPLIT_FOLDERS, Tree, by_class, find_root, open_tree, wrong_layout
+from metarl.fewshot.data.cache import Listed, cached, pictures
+from metarl.fewshot.data.files import IMAGES, SPLIT_FOLDERS, UNREAD, Tree, by_class, find_root, open_tree, wrong_layout
+from metarl.fewshot.data.pictures import GROUND, ImageForm
 from metarl.fewshot.data.splitting import split_at_random
+from metarl.run.progress import tell
 
 DEFAULT_SIZE = 0
 VARIANTS = {
@@ -23,21 +27,55 @@ VARIANTS = {
 _LOOKED_FOR = ("<split>/<class>/<image> with splits train, val, test", "<class>/<image>")
 
 
-def load(variant: str, root: Path | None, size: int) -> ClassData:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How pictures are read."""
+
+    ground: str = GROUND
+    """Colour that transparent pictures are laid on: a name, or '#rrggbb'."""
+    range: tuple[float, float] | None = None
+    """Values that become black and white, of pictures with more than 8 bits a channel; if not given, by a rule that
+    is told."""
+
+
+def load(variant: str, root: Path | None, size: int, options: Options) -> ClassData:
     """Return the images of a tree; arguments and errors as in `metarl.fewshot.data.load`.
 
     Size 0 takes the images as they are; all have to be of one size then.
     """
+    form = ImageForm(size=size, channels=1 if variant == "grey" else 3, ground=options.ground, range=options.range)
     folder = find_root("folder", root, ("*",), _LOOKED_FOR)
     with open_tree(folder) as tree:
-        form = ImageForm(size=size, channels=1 if variant == "grey" else 3)
-        return cached(
-            "folder",
-            {"variant": variant, "folder": folder.name},
-            tree.stamps(),
-            form,
-            partial(list_tree, "folder", tree, _LOOKED_FOR),
+        settings = {"variant": variant, "folder": folder.name, "ground": form.ground}
+        return cached("folder", settings, tree.stamps(), form, partial(_listing, tree))
+
+
+def _listing(tree: Tree) -> dict[str, list[Listed]]:
+    """Return the classes; tell which files are no pictures, and refuse those that are pictures of another kind."""
+    others = [name for name in tree.names if not name.lower().endswith(IMAGES)]
+    unread = [name for name in others if name.lower().endswith(UNREAD)]
+    if unread:
+        raise UserError(
+            f"{tree.path} has {len(unread)} files of kinds that are not read, as {unread[0]}. Save them as PNG or "
+            f"TIFF, or take them out; read are {', '.join(IMAGES)}."
         )
+    found = list_tree("folder", tree, _LOOKED_FOR)
+    # The folder of a class lies in the prefix, or one deeper in that of a split.
+    depth = inner_folder(tree).count("/") + ("train" in split_folders(tree, inner_folder(tree))) + 1
+    pictured = {_top(name, depth) for name in tree.names if name.lower().endswith(IMAGES)}
+    bare = next((name for name in others if name.count("/") >= depth and _top(name, depth) not in pictured), None)
+    if bare is not None:
+        raise UserError(
+            f"The folder {tree.path / _top(bare, depth)} holds other files and no pictures. Take it out, or "
+            "complete it."
+        )
+    if others:
+        tell(f"folder: left out {len(others)} files that are no pictures, as {others[0]}.")
+    return found
+
+
+def _top(name: str, depth: int) -> str:
+    return "/".join(name.split("/")[:depth])
 
 
 def list_tree(name: str, tree: Tree, looked_for: Sequence[str]) -> dict[str, list[Listed]]:

@@ -29,8 +29,9 @@ from rich.console import Console
 
 from metarl.errors import UserError
 from metarl.fewshot.classes import ClassData
-from metarl.fewshot.data.cache import ImageForm, Listed, Picture, cached
+from metarl.fewshot.data.cache import Listed, Picture, cached
 from metarl.fewshot.data.pen import SIDE, Hand, Strokes, joined, strokes, written
+from metarl.fewshot.data.pictures import ImageForm
 from metarl.fewshot.episodes import SPLITS
 
 DEFAULT_SIZE = 28

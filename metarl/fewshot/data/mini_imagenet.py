@@ -18,7 +18,7 @@ import numpy as np
 
 from metarl.errors import UserError
 from metarl.fewshot.classes import ClassData
-from metarl.fewshot.data.cache import ImageForm, Listed, Listing, Picture, cached, pictures
+from metarl.fewshot.data.cache import Listed, Listing, Picture, cached, pictures
 from metarl.fewshot.data.files import (
     Tree,
     below,
@@ -30,6 +30,7 @@ from metarl.fewshot.data.files import (
     wrong_layout,
 )
 from metarl.fewshot.data.folder import inner_folder, split_folders
+from metarl.fewshot.data.pictures import ImageForm
 
 DEFAULT_SIZE = 84
 VARIANTS = {

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from metarl.errors import UserError
 from metarl.fewshot.classes import ClassData
-from metarl.fewshot.data.cache import ImageForm, Listed, cached, pictures
+from metarl.fewshot.data.cache import Listed, cached, pictures
 from metarl.fewshot.data.files import Tree, find_root, open_tree, published, wrong_layout
+from metarl.fewshot.data.pictures import ImageForm
 from metarl.fewshot.data.splitting import shuffled
 from metarl.fewshot.episodes import SPLITS
 

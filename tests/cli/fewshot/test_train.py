@@ -8,11 +8,17 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from metarl.cli.fewshot.train import TrainOptions
 from metarl.cli.main import main
-from metarl.fewshot import FewShotRun
+from metarl.config import to_plain
+from metarl.fewshot import DATA, LEARNERS, FewShotRun, config_class, load
+from metarl.fewshot.classes import ClassData
+from metarl.fewshot.data import options_of
+from metarl.fewshot.run import stored
 from metarl.run.tracking import read_progress
 from tests.fewshot.test_run import logged
 from tests.helpers.commands import refused
@@ -112,3 +118,36 @@ def test_options_are_those_of_the_run() -> None:
     assert set(settings) - set(options) == {"learner", "fingerprint", "data_options", "sources"}
     for name in set(options) & set(settings) - {"data"}:
         assert options[name] == settings[name]
+
+
+def test_options_of_the_data_are_options_of_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for c in range(9):
+        (tmp_path / "mine" / f"{c}").mkdir(parents=True)
+        for i in range(3):
+            levels = np.full((4, 4), 100 * c + i, np.int32)
+            Image.fromarray(levels).save(tmp_path / "mine" / f"{c}" / f"{i}.tif")
+    run = tmp_path / "run"
+    data = ["--data-root", str(tmp_path / "mine")]
+    rest = ["--way", "2", "--query", "2", "--iterations", "2", "--validation", "0", "--test-episodes", "2"]
+    train = ["fewshot", "train", "maml", "--data=folder@grey", *data, *rest, "--out", str(run)]
+    assert "Give --range LEAST GREATEST" in refused(train, capsys)
+    assert main([*train, "--range", "0", "1000"]) == 0
+    settings = stored(run)[0]
+    assert settings.data_options == {"range": [0.0, 1000.0]}
+    assert main(["fewshot", "evaluate", str(run), "--episodes", "2"]) == 0
+    source = load(run).source
+    assert isinstance(source, ClassData)
+    found = source.read([tmp_path / "mine" / "7" / "2.tif"])
+    assert found.unique().tolist() == [pytest.approx(702 / 1000 * 255)]
+    assert "has no option '--range'" in refused([*train[:3], "--data", "glyphs", "--range", "0", "1"], capsys)
+    capsys.readouterr()
+    for command in (["audit"], ["show", "--out", str(tmp_path / "sheet.png"), "--split", "train"]):
+        assert main(["fewshot", *command, "folder", *data, "--range", "0", "1000"]) == 0
+    assert main(["fewshot", "list", "folder"]) == 0
+    shown = capsys.readouterr().out
+    assert "--ground" in shown
+    assert "grey" in shown
+    for name in DATA:
+        taken = {field.name for part in (TrainOptions, FewShotRun) for field in dataclasses.fields(part)}
+        taken |= {field.name for learner in LEARNERS for field in dataclasses.fields(config_class(learner))}
+        assert not taken & {key for part in options_of(name).values() for key in to_plain(part())}

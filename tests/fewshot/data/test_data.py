@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 
 from metarl.errors import UserError
 from metarl.fewshot.classes import ClassData
-from metarl.fewshot.data import DATA, Collection, folder, glyphs, load, options_of, variants
+from metarl.fewshot.data import DATA, Collection, folder, load, options_of, variants
 from metarl.fewshot.episodes import EpisodeShape
 from tests.helpers.image_files import data_of
 
@@ -72,32 +71,24 @@ def test_collection_by_address(tree: Path, tmp_path: Path) -> None:
     assert source.episodes("test", range(4), EpisodeShape(way=2, query=2), 0).query_x.shape == (4, 4, 3, 6, 6)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Options:
-    ground: str = "white"
-    limits: tuple[float, float] | None = None
-
-
 def test_a_data_set_gets_options_of_its_own(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    got: list[_Options] = []
+    got: list[folder.Options] = []
     original = folder.load
 
-    def with_options(variant: str, root: Path | None, size: int, options: _Options) -> ClassData:
+    def recording(variant: str, root: Path | None, size: int, options: folder.Options) -> ClassData:
         got.append(options)
-        return original(variant, root, size)
+        return original(variant, root, size, folder.Options())
 
-    monkeypatch.setattr(folder, "Options", _Options, raising=False)
-    monkeypatch.setattr(folder, "load", with_options)
-    monkeypatch.setattr(glyphs, "Options", None, raising=False)
-    assert options_of("folder@grey+glyphs") == {"folder": _Options}
+    monkeypatch.setattr(folder, "load", recording)
+    assert options_of("folder@grey+glyphs") == {"folder": folder.Options}
     load("folder", tree)
-    load("folder", tree, limits=(0, 4095))
-    load("folder", tree, limits=[0, 4095.0], ground="black")
-    limits = (0.0, 4095.0)
-    assert got == [_Options(), _Options(limits=limits), _Options(ground="black", limits=limits)]
+    load("folder", tree, range=(0, 4095))
+    load("folder", tree, range=[0, 4095.0], ground="black")
+    ends = (0.0, 4095.0)
+    assert got == [folder.Options(), folder.Options(range=ends), folder.Options(ground="black", range=ends)]
     with pytest.raises(UserError, match=r"folder has no option 'grund'. Did you mean 'ground'"):
         load("folder", tree, grund="black")
     with pytest.raises(UserError, match=r"glyphs has no option 'ground', and no other one. Leave it out"):
         load("glyphs", ground="black")
-    with pytest.raises(UserError, match=r"limits: got 7 .* where a list is needed|limits: got 7 where a list"):
-        load("folder", tree, limits=7)
+    with pytest.raises(UserError, match=r"range: got 7 .*where a list"):
+        load("folder", tree, range=7)
