@@ -17,8 +17,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import gymnasium
 import mujoco
@@ -143,6 +144,16 @@ class Family(ABC):
         """Name with the variant."""
         return f"{self.name}@{self.variant}"
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Family:
+        """Return the family itself: a copy of an environment has the same one, and it never changes."""
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what pickles: all but what is computed from it when it is first asked for, such as its model."""
+        kinds = (vars(kind).items() for kind in type(self).__mro__)
+        computed = {name for items in kinds for name, value in items if isinstance(value, cached_property)}
+        return {name: value for name, value in vars(self).items() if name not in computed}
+
     @property
     def observation_size(self) -> int:
         """O."""
@@ -203,11 +214,31 @@ class Family(ABC):
 F = TypeVar("F", bound=Family)
 
 
+HORIZON = "+horizon="
+"""What stands in a family's name before another time limit than its definition has."""
+
+
 def with_horizon(family: F, steps: int) -> F:
-    """Return the same family with another time limit; families are frozen dataclasses."""
+    """Return the same family with another time limit, which its name tells: `point-nav@maml17+horizon=500`.
+
+    Args:
+        family: a frozen dataclass, as all families are.
+        steps: T, at least 1. The family itself comes back where it has this horizon.
+
+    Raises:
+        UserError: no whole number of steps.
+    """
     if not dataclasses.is_dataclass(family):
         raise TypeError(f"{type(family).__name__} is no dataclass: write it as a frozen one, as the others are")
-    return dataclasses.replace(family, horizon=steps)
+    if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1:
+        raise UserError(f"{family.full_name}: got a horizon of {steps!r} steps: give a whole number from 1")
+    if steps == family.horizon:
+        return family
+    changes: dict[str, Any] = {"horizon": int(steps)}
+    # A family that is made of another one has no variant of its own: its base gets the longer name.
+    if any(part.name == "variant" for part in dataclasses.fields(family)):
+        changes["variant"] = f"{family.variant.partition(HORIZON)[0]}{HORIZON}{steps}"
+    return dataclasses.replace(family, **changes)
 
 
 class TorchFamily(Family):

@@ -69,6 +69,7 @@ def make_worlds(
     family: Family | str,
     num_worlds: int,
     *,
+    horizon: int | None = None,
     threads: int = 0,
     unit_actions: bool = True,
     dtype: torch.dtype = torch.float32,
@@ -81,6 +82,7 @@ def make_worlds(
     Args:
         family: a family, or its name.
         num_worlds: B.
+        horizon: steps of an episode; the family's if not given.
         threads: threads of the CPU engine; 0 takes every core.
         unit_actions: actions come scaled to -1..1 (what agents use), else in physical units.
         dtype: of observations and rewards.
@@ -91,7 +93,7 @@ def make_worlds(
     Raises:
         UserError: no worlds, too many threads, or the engine does not run the family.
     """
-    family = resolve(family)
+    family = resolve(family, horizon=horizon)
     if num_worlds < 1:
         raise UserError(f"got {num_worlds} worlds: at least 1 is needed")
     if not 0 <= threads <= MOST_THREADS:

@@ -17,9 +17,9 @@ import gymnasium
 from metarl.envs.external.adapter import source_of
 from metarl.envs.external.child import Unfit, import_source
 from metarl.envs.families import FILES
-from metarl.envs.family import Family
+from metarl.envs.family import HORIZON, Family, with_horizon
 from metarl.envs.modifiers.apply import modify
-from metarl.envs.modifiers.names import parse, split_name
+from metarl.envs.modifiers.names import parse, split_name, take_horizon
 from metarl.envs.origins import Origin, files_of, present
 from metarl.errors import UserError, nearest
 from metarl.run.sources import Source
@@ -54,7 +54,7 @@ def register(family: Family, *, replace: bool = False) -> None:
         for modified in [other for other in _MODIFIED if split_name(other)[0] == name]:
             del _MODIFIED[modified]
     if is_new:
-        # No max_episode_steps: the environments truncate by themselves, at their variant's horizon.
+        # No max_episode_steps: the environments truncate by themselves, at their own or their variant's horizon.
         gymnasium.register(
             gymnasium_id(family.name),
             entry_point="metarl.envs.gym.single:FamilyEnv",
@@ -104,8 +104,10 @@ def get(name: str) -> Family:
     name = _load(name)
     plain, modifiers = split_name(name)
     if modifiers:
-        family = modify(get(plain), *(parse(modifier) for modifier in modifiers))
-        return _MODIFIED.setdefault(family.full_name, family)
+        steps, modifiers = take_horizon(modifiers, name)
+        family = get(plain) if steps is None else with_horizon(get(plain), steps)
+        family = modify(family, *(parse(modifier) for modifier in modifiers)) if modifiers else family
+        return _MODIFIED.setdefault(family.full_name, family) if "+" in family.full_name else family
     base, _, variant = name.partition("@")
     if base not in _FAMILIES:
         raise UserError(f"unknown family '{base}'.{nearest(base, _FAMILIES)}")
@@ -155,16 +157,33 @@ def _load(name: str) -> str:
     return plain
 
 
+def _is_registered(family: Family) -> bool:
+    known = _MODIFIED.get(family.full_name) or _FAMILIES.get(family.name, {}).get(family.variant)
+    return known is family
+
+
 def _full_names() -> set[str]:
     return {family.full_name for variants in _FAMILIES.values() for family in variants.values()}
 
 
-def resolve(family: Family | str, variant: str | None = None) -> Family:
+def resolve(family: Family | str, variant: str | None = None, horizon: int | None = None) -> Family:
     """Return a family by its name, and by its variant where the name does not say it.
 
+    Args:
+        family: a family, or its name.
+        variant: of the name, where that has none.
+        horizon: steps of an episode, where they are to be others than the family's.
+
     Raises:
-        UserError: it does not exist, or two variants were given.
+        UserError: it does not exist, two variants or two horizons were given, or no whole number of steps.
     """
+    if horizon is not None:
+        chosen = resolve(family, variant)
+        if HORIZON in chosen.full_name and chosen.horizon != horizon:
+            raise UserError(f"got horizon={horizon} for {chosen.full_name}, which names its own: leave one of them out")
+        # By its name: one name is one object, where the family is a registered one.
+        longer = with_horizon(chosen, horizon)
+        return _MODIFIED.setdefault(longer.full_name, longer) if _is_registered(chosen) else longer
     if isinstance(family, str) and variant is None:
         return get(family)
     if isinstance(family, str) and "@" not in family:

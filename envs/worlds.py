@@ -10,9 +10,10 @@ needs and returns is on the engine's device. An engine in lockstep (a GPU's) nev
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -57,6 +58,33 @@ class Physics(Protocol):
     def advance(self, action: Float[Tensor, "B A"], worlds: Tensor | None) -> Bool[Tensor, " B"] | None:
         """Take one control step; return the worlds whose simulation became invalid, or None."""
         ...
+
+    def get_state(self) -> dict[str, Any]:
+        """Return all that `advance` depends on and reads out, copied; raise UserError where the engine cannot."""
+        ...
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go back to what `get_state` returned, here or in another engine of this kind, family and size."""
+        ...
+
+
+_STATE = (
+    "tasks",
+    "present",
+    "_all_tasks",
+    "_seen",
+    "_trial_steps",
+    "_later",
+    "_next_tasks",
+    "_next_tasks_due",
+    "_elapsed",
+    "_active",
+    "_all_active",
+    "_failures",
+    "_wrong_action",
+    "_observation",
+)
+"""What changes in `Worlds`, beside its physics."""
 
 
 class Worlds:
@@ -124,6 +152,36 @@ class Worlds:
     def failures(self) -> int:
         """Simulations that became invalid since construction."""
         return int(self._failures)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return where the worlds are, in the middle of an episode too, copied; only `set_state` reads it.
+
+        Raises:
+            UserError: the engine cannot tell (worker processes, the GPU engine of robots).
+        """
+        kept = {name: getattr(self, name) for name in _STATE}
+        return {"family": self.family_name, "physics": self.physics.get_state(), **copy.deepcopy(kept)}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go back to where these worlds, or others like them, were: all that follows is the same, bit for bit.
+
+        Args:
+            state: of `get_state`; it stays as it is, and can be gone back to again.
+
+        Raises:
+            UserError: it is of another family or of another number of worlds.
+        """
+        if not isinstance(state, Mapping) or not {"family", "physics", *_STATE} <= set(state):
+            raise UserError("got what is no state of worlds: give what get_state() returned")
+        count = len(state["_elapsed"])
+        if (state["family"], count) != (self.family_name, self.num_worlds):
+            raise UserError(
+                f"got the state of {count} worlds of {state['family']}: give one of {self.num_worlds} worlds of "
+                f"{self.family_name}"
+            )
+        self.physics.set_state(state["physics"])
+        for name in _STATE:
+            setattr(self, name, copy.deepcopy(state[name]))
 
     def set_tasks(self, tasks: Tasks) -> None:
         """Give world i the task i, from its next reset on.

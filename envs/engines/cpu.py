@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -37,6 +38,8 @@ class MujocoPhysics:
         self.batch = Batch(family.model, num_worlds, threads)
         self.state = {name: self._live(name) for name in dict.fromkeys(("qpos", "qvel", *family.fields))}
         self._control = self._live("ctrl")
+        # Model fields that the worlds have of their own, live.
+        self._own: dict[str, np.ndarray] = {}
 
     def _live(self, name: str) -> Tensor:
         with warnings.catch_warnings():
@@ -51,7 +54,8 @@ class MujocoPhysics:
             return
         rows = slice(None) if worlds is None else worlds.numpy()
         for name, values in fields.items():
-            self.batch.expand(name)[rows] = values.numpy()[rows]
+            self._own[name] = self.batch.expand(name)
+            self._own[name][rows] = values.numpy()[rows]
         self.batch.set_const(None if worlds is None else worlds.numpy())
 
     def write(self, state: Mapping[str, Tensor], worlds: Tensor | None) -> None:
@@ -80,6 +84,35 @@ class MujocoPhysics:
         if broken is not None:
             failed[torch.from_numpy(np.asarray(broken, dtype=np.int64))] = True
         return failed
+
+    def get_state(self) -> dict[str, Any]:
+        """Return MuJoCo's whole state, the fields that the family reads, and the worlds' own model fields."""
+        return {
+            "state": self.batch.state.copy(),
+            "fields": {name: value.clone() for name, value in self.state.items()},
+            "model": {name: values.copy() for name, values in self._own.items()},
+        }
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state of `get_state`."""
+        model = state["model"]
+        if not (model.keys() == self._own.keys() and all(np.array_equal(model[n], self._own[n]) for n in model)):
+            for name, values in model.items():
+                self._own[name] = self.batch.expand(name)
+                self._own[name][:] = values
+            self.batch.set_const(None)
+        self.batch.state[:] = state["state"]
+        # Into the outputs too: they are what the next step's "before" is read from.
+        for name, value in state["fields"].items():
+            self.state[name].copy_(value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle: a batch of its own in the same state."""
+        return type(self), (self.family, self.batch.nsim, self.batch.nthread), self.get_state()
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Go to the state of the one that was copied."""
+        self.set_state(state)
 
     def snapshot(
         self, world: int, model: mujoco.MjModel | None = None, data: mujoco.MjData | None = None

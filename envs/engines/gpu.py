@@ -243,6 +243,18 @@ class WarpPhysics:
 
         return replay
 
+    def get_state(self) -> dict[str, Any]:
+        """Refuse: the engine keeps more from step to step than can be read out of it."""
+        raise UserError(f"{self.family.full_name}: worlds on the GPU engine cannot be copied: take engine='cpu'")
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Refuse as `get_state` does."""
+        self.get_state()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Refuse to be copied or pickled."""
+        return type(self), (), self.get_state()
+
     def apply(self, tasks: Tasks, worlds: Tensor | None) -> None:
         """Write the per-world model fields of the tasks and derive on the device what depends on them.
 

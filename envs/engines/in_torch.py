@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,6 +24,7 @@ class TorchPhysics:
         # A state of the right shapes, until the first `write`.
         anything = family.space.sample(num_worlds, "train", torch.Generator())
         start = family.reset_state(torch.Generator(), anything)
+        self.tasks: Tasks | None = None
         self.state: dict[str, Tensor] = {name: value.to(device) for name, value in start.items()}
 
     def apply(self, tasks: Tasks, worlds: Tensor | None) -> None:
@@ -36,8 +38,18 @@ class TorchPhysics:
             begun = value.to(self.device)
             self.state[name] = begun if rows is None else self.state[name].index_copy(0, rows, begun)
 
+    def get_state(self) -> dict[str, Any]:
+        """Return the tasks and the state fields, copied."""
+        return {"tasks": self.tasks, "fields": {name: value.clone() for name, value in self.state.items()}}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go back to a state of `get_state`."""
+        self.tasks = state["tasks"]
+        self.state = {name: value.clone() for name, value in state["fields"].items()}
+
     def advance(self, action: Float[Tensor, "B A"], worlds: Tensor | None) -> Bool[Tensor, " B"] | None:
         """Take one step in the chosen worlds."""
+        assert self.tasks is not None, "worlds give their tasks before the first step"
         after = self.family.advance(self.state, action, self.tasks)
         if worlds is not None:
             after = {k: self.state[k].index_copy(0, worlds, v[worlds]) for k, v in after.items()}

@@ -232,6 +232,21 @@ class WorkerPhysics:
             return None
         return ~((observation.abs() < LARGEST_VALID).all(1) & (reward.abs() < LARGEST_VALID))
 
+    def get_state(self) -> dict[str, Any]:
+        """Refuse: what the environments are like inside their processes is not known here."""
+        raise UserError(
+            f"{self.family.full_name}: got a request to copy environments that run in worker processes: copy one that "
+            f"you make yourself ({self.family.make})"
+        )
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Refuse as `get_state` does."""
+        self.get_state()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Refuse to be copied or pickled."""
+        return type(self), (), self.get_state()
+
 
 def _cores() -> int:
     # Imported where it is used: it brings TensorBoard along.

@@ -39,7 +39,8 @@ class Bandit(TorchFamily):
     """Distribution of an arm's reward around its mean."""
     arms: int
     """k."""
-    variant: str = field(init=False)
+    variant: str = ""
+    """Distribution and number of arms unless given."""
     name: str = "bandit"
     summary: str = "find the best of several arms; an episode is one pull"
     source: str
@@ -53,7 +54,7 @@ class Bandit(TorchFamily):
     space: ParameterSpace = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "variant", f"{self.rewards}-{self.arms}")
+        object.__setattr__(self, "variant", self.variant or f"{self.rewards}-{self.arms}")
         object.__setattr__(self, "action_low", (0.0,) * self.arms)
         object.__setattr__(self, "action_high", (1.0,) * self.arms)
         text = "mean reward of every arm"

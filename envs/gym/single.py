@@ -6,6 +6,7 @@
     observation, info = env.reset(seed=0)                                   # info["task"] == {"velocity": 1.5}
     observation, info = env.reset(options={"task": {"velocity": 0.5}})      # another task from here on
     observation, info = env.reset(options={"task": "sample"})               # a task drawn from the split
+    env = gymnasium.make("metarl/HalfCheetahVel-v0", horizon=500)            # longer episodes
 
 A plain reset starts a new episode of the same task. A modified family (see modifiers/names.py) is a variant too:
 `variant="maml17+mass"`, or `FamilyEnv("half-cheetah-vel+mass")`.
@@ -13,16 +14,20 @@ A plain reset starts a new episode of the same task. A modified family (see modi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Discrete
 from jaxtyping import Float
 
 from metarl.envs.draw import Painter, Picture, make_painter
 from metarl.envs.family import LARGEST_VALID, Family
+from metarl.envs.gym.limit import asked_horizon, limit_of_make, with_limit
+from metarl.envs.gym.standing import environment_state, restore_environment
 from metarl.envs.gym.task_choice import Task, TaskChoice, check_options, generators
 from metarl.envs.making import make_worlds
 from metarl.envs.registry import resolve
@@ -40,13 +45,14 @@ class FamilyEnv(gymnasium.Env[Observation, Action]):
     """One world of a family.
 
     Observations are float64, actions are in the family's physical unit and clipped to its bounds (the number of the
-    alternative where the family is discrete). The time limit is the family's: no `TimeLimit` wrapper is needed.
+    alternative where the family is discrete). It keeps its time limit itself: no `TimeLimit` wrapper is needed.
     `info["task"]` is the record of the task in force, `info["reward/<term>"]` each term of the reward,
     `info["success"]` whether the task's goal is met, where the family has one.
 
     Args:
         family: a family or its name, `name` or `name@variant`.
         variant: the variant, where `family` names none.
+        horizon: steps of an episode; the family's if not given. `gymnasium.make` takes `max_episode_steps` for it too.
         task: the task from the start.
         split: where tasks are drawn from (`train` unless given): one at the first reset, others only on the reset
             option `task="sample"`.
@@ -55,7 +61,7 @@ class FamilyEnv(gymnasium.Env[Observation, Action]):
         height: of the pictures, pixels.
 
     Raises:
-        UserError: an unknown name, task and split both given, or a task that is not valid.
+        UserError: an unknown name, task and split both given, or a task or horizon that is not valid.
     """
 
     # Gymnasium reads the class's before it makes an instance, whose frame rate is its family's.
@@ -66,20 +72,31 @@ class FamilyEnv(gymnasium.Env[Observation, Action]):
         family: Family | str,
         *,
         variant: str | None = None,
+        horizon: int | None = None,
         task: Task | None = None,
         split: str | None = None,
         render_mode: str | None = None,
         width: int = 480,
         height: int = 480,
     ) -> None:
-        self.family = resolve(family, variant)
+        self.family = resolve(family, variant, asked_horizon(horizon, limit_of_make(type(self))))
         self.render_mode = check_render_mode(render_mode)
         self.metadata = {**type(self).metadata, "render_fps": frames_per_second(self.family)}
         self.observation_space, self.action_space = make_spaces(self.family)
         self._choice = TaskChoice(self.family, 1, task, split)
         self._worlds = make_worlds(self.family, 1, threads=1, unit_actions=False, dtype=torch.float64)
+        self._spec: EnvSpec | None = None
         self._picture_size = (width, height)
         self._painter: Painter | None = None
+
+    @property
+    def spec(self) -> EnvSpec | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What `gymnasium.make` made it from, with its time limit."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = with_limit(spec, self.family.horizon)
 
     @property
     def task(self) -> Record:
@@ -125,6 +142,31 @@ class FamilyEnv(gymnasium.Env[Observation, Action]):
             info["success"] = bool(step.success)
         observation = step.observation[0].numpy()
         return observation, step.reward.item(), bool(step.terminated), bool(step.truncated), info
+
+    def get_state(self) -> dict[str, Any]:
+        """Return where the environment is, its randomness included: the middle of an episode can be gone back to.
+
+        It pickles, and is much cheaper than a copy of the environment (`copy.deepcopy` and `pickle` work too).
+
+        Raises:
+            UserError: the family's environments run in processes of their own.
+        """
+        return environment_state(self._worlds, self._choice, self.np_random)
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go back to where this environment, or another one of its family, was.
+
+        Args:
+            state: of `get_state`; it stays as it is, and can be gone back to again.
+
+        Raises:
+            UserError: it is of another family.
+        """
+        self.np_random = restore_environment(state, self._worlds, self._choice)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy has: all but the pictures' painter, which it makes anew."""
+        return {**vars(self), "_painter": None}
 
     def render(self) -> Picture | None:
         """Return the picture of the world, or None without a render mode.

@@ -63,6 +63,14 @@ class TaskChoice:
         self._begun, self._due = True, None
         return tasks
 
+    def get_state(self) -> tuple[Tasks | None, bool]:
+        """Return the tasks that are due at the next reset, and whether there was one already."""
+        return self._due, self._begun
+
+    def set_state(self, state: tuple[Tasks | None, bool]) -> None:
+        """Go back to a state of `get_state`."""
+        self._due, self._begun = state
+
     def _given(self, records: Any) -> Tasks:
         if isinstance(records, str) or not isinstance(records, list | tuple) or len(records) != self.count:
             raise UserError(f"got tasks={records!r}: give a list of {self.count} task records, one per world")

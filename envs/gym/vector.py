@@ -18,13 +18,16 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float
 
 from metarl.envs.draw import Painter, Picture, make_painter
 from metarl.envs.family import Family
+from metarl.envs.gym.limit import asked_horizon, with_limit
 from metarl.envs.gym.single import RENDER_MODES, check_render_mode, frames_per_second, make_spaces, to_actions
+from metarl.envs.gym.standing import environment_state, restore_environment
 from metarl.envs.gym.task_choice import Task, TaskChoice, check_options, generators
 from metarl.envs.making import make_worlds
 from metarl.envs.registry import resolve
@@ -48,6 +51,8 @@ class FamilyVectorEnv(gymnasium.vector.VectorEnv[Observations, np.ndarray, np.nd
         num_envs: B.
         family: a family or its name, `name` or `name@variant`.
         variant: the variant, where `family` names none.
+        horizon: steps of an episode; the family's if not given.
+        max_episode_steps: Gymnasium's word for `horizon`.
         task: the task of all worlds from the start.
         split: where tasks are drawn from (`train` unless given): one a world at the first reset, others only on the
             reset option `task="sample"`.
@@ -60,7 +65,7 @@ class FamilyVectorEnv(gymnasium.vector.VectorEnv[Observations, np.ndarray, np.nd
         height: of the pictures, pixels.
 
     Raises:
-        UserError: an unknown name, task and split both given, or a task that is not valid.
+        UserError: an unknown name, task and split both given, or a task or horizon that is not valid.
     """
 
     # Gymnasium reads the class's before it makes an instance, whose mode and frame rate may be others.
@@ -76,6 +81,8 @@ class FamilyVectorEnv(gymnasium.vector.VectorEnv[Observations, np.ndarray, np.nd
         family: Family | str,
         *,
         variant: str | None = None,
+        horizon: int | None = None,
+        max_episode_steps: int | None = None,
         task: Task | None = None,
         split: str | None = None,
         threads: int = 0,
@@ -84,7 +91,7 @@ class FamilyVectorEnv(gymnasium.vector.VectorEnv[Observations, np.ndarray, np.nd
         width: int = 480,
         height: int = 480,
     ) -> None:
-        self.family = resolve(family, variant)
+        self.family = resolve(family, variant, asked_horizon(horizon, max_episode_steps))
         self.num_envs = num_envs
         self.render_mode = check_render_mode(render_mode)
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
@@ -99,8 +106,18 @@ class FamilyVectorEnv(gymnasium.vector.VectorEnv[Observations, np.ndarray, np.nd
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._choice = TaskChoice(self.family, num_envs, task, split)
         self._ended = np.zeros(num_envs, dtype=np.bool_)
+        self._spec: EnvSpec | None = None
         self._picture_size = (width, height)
         self._painter: Painter | None = None
+
+    @property
+    def spec(self) -> EnvSpec | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What `gymnasium.make_vec` made them from, with their time limit."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = with_limit(spec, self.family.horizon)
 
     @property
     def tasks(self) -> Tasks:
@@ -187,6 +204,33 @@ class FamilyVectorEnv(gymnasium.vector.VectorEnv[Observations, np.ndarray, np.nd
                 infos[name] = np.where(has_details, value, np.zeros((), value.dtype))
                 infos[f"_{name}"] = has_details.copy()
         return infos
+
+    def get_state(self) -> dict[str, Any]:
+        """Return where the worlds are, their randomness included: the middle of an episode can be gone back to.
+
+        It pickles, and is much cheaper than a copy of the environment (`copy.deepcopy` and `pickle` work too).
+
+        Raises:
+            UserError: the family's environments run in processes of their own.
+        """
+        return {**environment_state(self._worlds, self._choice, self.np_random), "ended": self._ended.copy()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go back to where these worlds, or as many others of their family, were.
+
+        Args:
+            state: of `get_state`; it stays as it is, and can be gone back to again.
+
+        Raises:
+            UserError: it is of another family, or of another number of worlds.
+        """
+        self.np_random = restore_environment(state, self._worlds, self._choice)
+        # Of a single world it has none: the next step of an ended one would have been an error.
+        self._ended = np.array(state.get("ended", np.zeros(self.num_envs, dtype=np.bool_)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy has: all but the pictures' painter, which it makes anew."""
+        return {**vars(self), "_painter": None}
 
     def render(self) -> tuple[Picture, ...] | None:
         """Return the picture of every world, or None without a render mode.

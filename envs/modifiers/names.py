@@ -7,10 +7,12 @@
     +mass=each          a factor for each body, in place of one for all; +mass=0.5..2,each gives both
     +damage=limb        a whole limb fails; =joint: a single actuator (see damage.py)
     +switch=50..150     the task changes between the steps 50 and 150 of a trial
+    +horizon=500        episodes of 500 steps
 
 So every command, run folder and checkpoint takes them without an option of its own. The modifiers of a family are kept
-in one order and without what is default anyway, so that a family has one name. `switch` comes last: whatever a task
-consists of, dynamics and damage included, changes with it. What each of them does stands in dynamics.py, damage.py and
+in one order and without what is default anyway, so that a family has one name. `horizon` comes first: it belongs to the
+family itself and adds nothing to its tasks (`with_horizon` of family.py). `switch` comes last: whatever a task consists
+of, dynamics and damage included, changes with it. What each of the others does stands in dynamics.py, damage.py and
 switching.py, how a family takes them in apply.py.
 """
 
@@ -20,6 +22,7 @@ import contextlib
 import math
 from collections.abc import Sequence
 
+from metarl.envs.family import HORIZON
 from metarl.envs.modifiers.damage import Damage
 from metarl.envs.modifiers.dynamics import QUANTITIES, Factor
 from metarl.envs.modifiers.switching import Switch
@@ -31,11 +34,35 @@ Modifier = Factor | Damage | Switch
 MODIFIERS = (*QUANTITIES, "damage", "switch")
 """Every modifier, in the order of a family's name."""
 
+WORDS = (*MODIFIERS, HORIZON.strip("+="))
+"""All that may stand after a plus."""
+
 
 def split_name(name: str) -> tuple[str, tuple[str, ...]]:
     """Return a family's name without its modifiers, and their texts."""
     base, *modifiers = name.split("+")
     return base, tuple(modifiers)
+
+
+def take_horizon(texts: Sequence[str], name: str) -> tuple[int | None, tuple[str, ...]]:
+    """Return the horizon that is among the texts of modifiers, if any, and the others.
+
+    Args:
+        texts: such as `("horizon=500", "mass")`.
+        name: of the family, for the error.
+
+    Raises:
+        UserError: it is no number of steps, or there are two.
+    """
+    mark = HORIZON.strip("+")
+    given = [text for text in texts if text == mark.rstrip("=") or text.startswith(mark)]
+    rest = tuple(text for text in texts if text not in given)
+    if not given:
+        return None, rest
+    steps = given[0].removeprefix(mark)
+    if len(given) > 1 or not steps.isascii() or not steps.isdigit() or int(steps) < 1:
+        raise UserError(f"got '{name}': give {HORIZON} once, with a whole number of steps from 1, such as {HORIZON}500")
+    return int(steps), rest
 
 
 def in_name(modifier: Modifier) -> str:
@@ -60,7 +87,7 @@ def parse(text: str) -> Modifier:
     """
     word, equals, given = text.partition("=")
     if word not in MODIFIERS:
-        raise UserError(f"unknown modifier '+{word}'.{nearest(word, MODIFIERS)}")
+        raise UserError(f"unknown modifier '+{word}'.{nearest(word, WORDS)}")
     arguments = given.split(",") if equals else []
     if word == "damage":
         if arguments in (["limb"], ["joint"]):

@@ -31,6 +31,7 @@ def train(
     agent: str,
     family: Family | str = DEFAULT_FAMILY,
     *,
+    horizon: int | None = None,
     out: Path | str | None = None,
     seed: int = 0,
     device: Device = "cpu",
@@ -48,6 +49,7 @@ def train(
     Args:
         agent: its name: maml-trpo, rl2, ... (`metarl list`).
         family: its name, NAME or NAME@VARIANT, with +MODIFIER for more to vary; or a registered family itself.
+        horizon: steps of an episode; the family's if not given.
         out: the run folder, which must not exist yet; runs/FAMILY-AGENT-seedSEED if not given.
         seed: where all randomness comes from.
         device: where the networks live: `cpu`, `cuda` or `auto`.
@@ -66,7 +68,7 @@ def train(
     Example:
         >>> run = metarl.train("maml-trpo", "point-nav", iterations=100, inner_rate=0.5)
     """
-    family = _named(family)
+    family = resolve(_named(family), horizon=horizon)
     config = agent_config(agent, settings)
     run = new_run(
         agent,
@@ -141,7 +143,8 @@ def _named(family: Family | str) -> Family:
     if found is not family:
         raise UserError(
             f"Got a {family.full_name} that is not the registered family of this name, and a run folder holds its "
-            "name only. Give it a variant of its own, and call metarl.envs.register(family) first."
+            "name only. Give it a variant of its own, and call metarl.envs.register(family) first; for other episodes "
+            "only, give horizon=."
         )
     return family
 

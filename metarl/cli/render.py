@@ -42,6 +42,8 @@ class RenderOptions:
 
     what: tyro.conf.Positional[str]
     """A run folder; or a family, for an untrained policy."""
+    horizon: int | None = None
+    """Steps of an episode of a family, where they are to be others than its own; a run has its own."""
     task: str = "0"
     """Number of the task (column `task` of adaptation.csv), or a task as JSON: '{"velocity": 1.5}'."""
     split: Split = "test"
@@ -91,14 +93,18 @@ def render_command(arguments: list[str]) -> int:
     import torch
 
     from metarl.api.runs import load, untrained
-    from metarl.envs import families, get
-    from metarl.envs.registry import is_family
+    from metarl.envs import families
+    from metarl.envs.registry import is_family, resolve
 
     if Path(options.what).is_dir():
+        if options.horizon is not None:
+            raise UserError(
+                f"Got --horizon {options.horizon} for the run {options.what}. Leave it out: a run has its own."
+            )
         run = load(options.what, options.checkpoint, trust=options.trust, source=options.source)
         family, agent = run.family, run.agent
     elif is_family(options.what):
-        family = get(options.what)
+        family = resolve(options.what, horizon=options.horizon)
         agent = untrained(family, options.seed, torch.device("cpu"))
     else:
         choices = nearest(options.what, families())

@@ -37,6 +37,8 @@ class TrainOptions:
 
     family: str = DEFAULT_FAMILY
     """Task family, as NAME or NAME@VARIANT, with +MODIFIER for more to vary (see `metarl list`)."""
+    horizon: int | None = None
+    """Steps of an episode; the family's if not given."""
     seed: int = 0
     """Where all randomness comes from."""
     out: Path | None = None
@@ -102,10 +104,10 @@ def _trainable() -> list[str]:
 
 def _train(name: str, options: TrainOptions, config: Any) -> int:
     from metarl.api.training import carry_out, default_folder, new_run
-    from metarl.envs import get
+    from metarl.envs.registry import resolve
 
-    family = get(options.family)
-    given = {key: value for key, value in vars(options).items() if key not in ("family", "out", "json")}
+    family = resolve(options.family, horizon=options.horizon)
+    given = {key: value for key, value in vars(options).items() if key not in ("family", "horizon", "out", "json")}
     run = new_run(name, family, **given)
     folder = options.out or default_folder(family, name, options.seed)
     return _report(carry_out(folder, run, config, config.iterations, json=options.json), options.json)

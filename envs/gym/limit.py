@@ -1,0 +1,59 @@
+"""The time limit that an environment is asked for: `horizon`, or Gymnasium's own word for it, `max_episode_steps`.
+
+`gymnasium.make` tells `max_episode_steps` to a wrapper only, after it has made the environment: episodes could be cut
+short by it, but never become longer. So the environment looks up what the `make` that is making it was asked.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from types import FrameType
+
+from gymnasium.envs.registration import EnvSpec, make
+
+from metarl.errors import UserError
+
+
+def asked_horizon(horizon: int | None, max_episode_steps: int | None) -> int | None:
+    """Return the number of steps that an environment being made is asked for, or None for its family's.
+
+    Args:
+        horizon: the argument of this name.
+        max_episode_steps: likewise.
+
+    Raises:
+        UserError: the two differ, or `max_episode_steps` is no number of steps from 1.
+    """
+    limit = max_episode_steps
+    if limit is None:
+        return horizon
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        raise UserError(f"got max_episode_steps={limit!r}: give a whole number from 1, every episode ends some time")
+    if horizon is not None and horizon != limit:
+        raise UserError(f"got horizon={horizon} and max_episode_steps={limit}, which mean the same: give one of them")
+    return limit
+
+
+def limit_of_make(kind: type) -> int | None:
+    """Return the `max_episode_steps` of the `gymnasium.make` that is making an environment, if one is.
+
+    Args:
+        kind: the environment's class: another environment's `make` may be making one of its own of this class.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not make.__code__:
+        frame = frame.f_back
+    if frame is None or frame.f_locals["env_creator"] is not kind:
+        return None
+    asked, made_from = frame.f_locals["max_episode_steps"], frame.f_locals["id"]
+    return made_from.max_episode_steps if asked is None and isinstance(made_from, EnvSpec) else asked
+
+
+def with_limit(spec: EnvSpec | None, horizon: int) -> EnvSpec | None:
+    """Return the spec of an environment, telling its time limit."""
+    if spec is None:
+        return None
+    told = copy.copy(spec)
+    told.max_episode_steps = horizon
+    return told
