@@ -90,12 +90,12 @@ class FamilyEnv(gymnasium.Env[Observation, Action]):
         self._painter: Painter | None = None
 
     @property
-    def spec(self) -> EnvSpec | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def spec(self) -> EnvSpec | None:
         """What `gymnasium.make` made it from, with its time limit."""
         return self._spec
 
     @spec.setter
-    def spec(self, spec: EnvSpec | None) -> None:
+    def spec(self, spec: EnvSpec | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         self._spec = with_limit(spec, self.family.horizon)
 
     @property

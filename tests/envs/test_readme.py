@@ -37,8 +37,8 @@ SMALL = {
 pytestmark = pytest.mark.usefixtures("own_registry")
 
 
-def run(code: str) -> dict[str, Any]:
-    names: dict[str, Any] = {}
+def run(code: str, names: dict[str, Any] | None = None) -> dict[str, Any]:
+    names = {} if names is None else names
     exec(compile(code, "README.md", "exec"), names)
     return names
 
@@ -145,6 +145,9 @@ def test_modifiers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gym_example() -> None:
     names = run(block("envs/gym/README.md", "FamilyVectorEnv("))
     assert names["infos"]["task"]["velocity"].tolist() == [0.25 * world for world in range(8)]
+    run(block("envs/gym/README.md", "copy.deepcopy("), names)
+    assert names["imagined"].get_state()["worlds"]["_elapsed"] == 1
+    assert sorted(names["rewards"]) == [-1.0, 0.0, 1.0]
     names["env"].close()
     names["envs"].close()
 

@@ -17,7 +17,7 @@ from metarl.run.tracking import read_progress
 from tests.helpers.processes import Started
 from tests.helpers.run_folders import assert_same_run
 
-ITERATIONS = 30
+ITERATIONS = 16
 
 SMALL = ["--hidden", "16", "--checkpoint-every", "2", "--threads", "1"]
 POINT = ["maml-trpo", "--family", "point-nav", "--tasks", "4", "--episodes", "5", "--learn-rates", *SMALL]
@@ -62,8 +62,8 @@ def test_runs_killed_at_any_moment_end_the_same(arguments: list[str], tmp_path: 
             process = launch(*arguments, "--iterations", str(ITERATIONS), "--out", str(killed))
         else:
             process = launch("--resume", str(killed))
-        target = len(read_progress(killed)) + moments.randint(1, 6)
-        deadline = time.monotonic() + 60.0
+        target = len(read_progress(killed)) + moments.randint(1, 4)
+        deadline = time.monotonic() + 120.0
         while len(read_progress(killed)) < target:
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline
@@ -78,11 +78,10 @@ def test_runs_killed_at_any_moment_end_the_same(arguments: list[str], tmp_path: 
     assert_same_run(killed, whole)
 
 
-@pytest.mark.parametrize("arguments", [POINT, CHEETAH], ids=["point-nav", "half-cheetah-vel"])
-def test_a_fresh_process_goes_on_where_another_ended(arguments: list[str], tmp_path: Path) -> None:
+def test_a_fresh_process_goes_on_where_another_ended(tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run_here(*arguments, "--iterations", "6", "--out", str(whole))
-    run_here(*arguments, "--iterations", "4", "--out", str(parts))
+    run_here(*CHEETAH, "--iterations", "6", "--out", str(whole))
+    run_here(*CHEETAH, "--iterations", "4", "--out", str(parts))
     finish(launch("--resume", str(parts), "--iterations", "6"))
     assert_same_run(parts, whole)
     first, last = (
