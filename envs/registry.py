@@ -175,8 +175,11 @@ def resolve(family: Family | str, variant: str | None = None, horizon: int | Non
         horizon: steps of an episode, where they are to be others than the family's.
 
     Raises:
-        UserError: it does not exist, two variants or two horizons were given, or no whole number of steps.
+        UserError: it does not exist, it is no family, two variants or two horizons were given, or no whole number of
+            steps.
     """
+    if not isinstance(family, Family | str):
+        raise UserError(f"got {family!r} where a family is needed: give its name, such as 'ant-dir', or a Family")
     if horizon is not None:
         chosen = resolve(family, variant)
         if HORIZON in chosen.full_name and chosen.horizon != horizon:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from numbers import Integral
 from types import FrameType
 
 from gymnasium.envs.registration import EnvSpec, make
@@ -28,11 +29,11 @@ def asked_horizon(horizon: int | None, max_episode_steps: int | None) -> int | N
     limit = max_episode_steps
     if limit is None:
         return horizon
-    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+    if isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 1:
         raise UserError(f"got max_episode_steps={limit!r}: give a whole number from 1, every episode ends some time")
     if horizon is not None and horizon != limit:
         raise UserError(f"got horizon={horizon} and max_episode_steps={limit}, which mean the same: give one of them")
-    return limit
+    return int(limit)
 
 
 def limit_of_make(kind: type) -> int | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import pytest
@@ -14,6 +16,7 @@ from metarl.cli.main import main
 from metarl.envs import get, register, registry
 from metarl.envs.external import child
 from metarl.envs.families import FILES
+from metarl.envs.families.point_nav import PointNav
 from metarl.errors import UserError
 from tests.helpers.adapted import FILE
 
@@ -158,3 +161,9 @@ def test_refuses_a_second_family_of_a_name() -> None:
 def test_every_file_of_a_family_stands_in_the_table() -> None:
     found = {file.stem for file in (Path(registry.__file__).parent / "families").glob("*.py")}
     assert sorted(FILES) == sorted(found - {"__init__"})
+
+
+@pytest.mark.parametrize("given", [Path("family.py"), None, PointNav])
+def test_what_is_no_family_is_refused(given: Any) -> None:
+    with pytest.raises(UserError, match=r"where a family is needed: give its name, such as 'ant-dir', or a Family"):
+        inspect.unwrap(registry.resolve)(given)
