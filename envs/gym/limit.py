@@ -10,18 +10,19 @@ import copy
 import sys
 from numbers import Integral
 from types import FrameType
+from typing import Any
 
 from gymnasium.envs.registration import EnvSpec, make
 
 from metarl.errors import UserError
 
 
-def asked_horizon(horizon: int | None, max_episode_steps: int | None) -> int | None:
+def asked_horizon(horizon: int | None, max_episode_steps: Any) -> int | None:
     """Return the number of steps that an environment being made is asked for, or None for its family's.
 
     Args:
         horizon: the argument of this name.
-        max_episode_steps: likewise.
+        max_episode_steps: likewise, of any type.
 
     Raises:
         UserError: the two differ, or `max_episode_steps` is no number of steps from 1.
@@ -36,7 +37,7 @@ def asked_horizon(horizon: int | None, max_episode_steps: int | None) -> int | N
     return int(limit)
 
 
-def limit_of_make(kind: type) -> int | None:
+def limit_of_make(kind: type) -> Any:
     """Return the `max_episode_steps` of the `gymnasium.make` that is making an environment, if one is.
 
     Args:
