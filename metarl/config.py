@@ -49,7 +49,10 @@ def to_plain(config: Any) -> Any:
         return {key: to_plain(value) for key, value in config.items()}
     if isinstance(config, Path):
         return str(config)
-    if config is None or isinstance(config, bool | int | float | str):
+    if isinstance(config, str):
+        # Of a kind of string that carries more (a backbone that was given in Python), the string.
+        return str(config)
+    if config is None or isinstance(config, bool | int | float):
         return config
     raise TypeError(f"A configuration cannot hold {config!r} ({type(config).__name__}); use plain fields only.")
 

@@ -12,7 +12,8 @@ from metarl.errors import UserError
 from metarl.fewshot.episodes import Source
 from metarl.fewshot.learners import config_class
 from metarl.fewshot.parts.learner import FewShotLearner
-from metarl.fewshot.run import FewShotRun, fitted, make_learner, on_device, open_data
+from metarl.fewshot.parts.own import OWN, Given
+from metarl.fewshot.run import FewShotRun, fitted, make_learner, on_device, open_data, trainable
 from metarl.run.driver import TrainResult
 from metarl.run.folder import RunFolder
 from metarl.run.settings import Device
@@ -45,6 +46,7 @@ def load(
     *,
     source: Source | None = None,
     like: FewShotRun | None = None,
+    backbone: Any = None,
     data_root: Path | None = None,
     device: Device = "cpu",
 ) -> Trained:
@@ -56,15 +58,23 @@ def load(
             last.
         source: the data, where they are open already.
         like: the run that they are of, which must have the same.
+        backbone: the module, or the callable, that training was given in Python; its weights are those of the
+            checkpoint.
         data_root: where they lie now, if elsewhere than in training.
         device: where the learner is to live.
 
     Raises:
-        UserError: there is no such run or checkpoint, it is of another kind, or the data are others.
+        UserError: there is no such run or checkpoint, it is of another kind, or the data or the backbone are others.
     """
     folder = Path(folder)
     run, plain = RunFolder(folder).settings(FewShotRun)
     run = replace(run, data_root=data_root or run.data_root, device=device)
+    if backbone is not None and not isinstance(backbone, str):
+        if not run.backbone.startswith(OWN):
+            raise UserError(f"Got a backbone for {folder}, which has its own, {run.backbone}. Leave it out.")
+        run = replace(run, backbone=Given(run.backbone, backbone))
+    elif isinstance(backbone, Given):
+        run = replace(run, backbone=backbone)
     if like is not None and _asked(like) != _asked(run):
         raise UserError(
             f"Got {folder} trained on {_described(run)}, and a run trained on {_described(like)}. "
@@ -75,7 +85,7 @@ def load(
     learner = make_learner(run, from_plain(config_class(run.learner), plain), source, Streams(run.seed))
     if which is None:
         which = "best" if RunFolder(folder).checkpoint("best").exists() else "last"
-    iteration = RunFolder(folder).restore(run, which, learner)
+    iteration = RunFolder(folder).restore(run, which, trainable(learner))
     source = on_device(source, resolve_device(device))
     return Trained(folder=folder, run=run, learner=learner, source=source, checkpoint=which, iteration=iteration)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, get_args, runtime_checkable
 
 import torch
 
 from metarl.config import check, from_plain
 from metarl.devices import resolve_device
-from metarl.errors import UserError
+from metarl.errors import UserError, nearest
 from metarl.fewshot.classes import ClassData
 from metarl.fewshot.data import load as load_data
 from metarl.fewshot.episodes import EpisodeShape, Source
@@ -19,8 +19,9 @@ from metarl.fewshot.parts.backbones import BackboneName, make_backbone
 from metarl.fewshot.parts.layers import Precision
 from metarl.fewshot.parts.learner import FewShotLearner, Setting
 from metarl.fewshot.parts.norms import BatchNorm
+from metarl.fewshot.parts.own import OWN, Given, OwnBackbone, name_of, own_backbone
 from metarl.ranks import ALONE, Ranks
-from metarl.run.folder import RunFolder
+from metarl.run.folder import RunFolder, Trainable
 from metarl.run.settings import RunSettings
 from metarl.seeding import Streams
 
@@ -46,8 +47,11 @@ class FewShotRun(RunSettings):
     """Support items of each class; of the whole episode in regression."""
     query: int = 5
     """Query items of each class; of the whole episode in regression."""
-    backbone: Literal["auto"] | BackboneName = "auto"
-    """Network from items to features; auto is conv4 for images, else mlp."""
+    backbone: Any = "auto"
+    """Network from items to features: auto (conv4 for images, else mlp), mlp, conv4, resnet12, identity (items are
+    features already), or one's own: a torch module [N, *item] -> [N, F], or a callable that makes one."""
+    freeze_backbone: bool = False
+    """The weights of one's own backbone stay as they are."""
     width: int = 64
     """Channels of conv4; of the first block of resnet12."""
     hidden: tuple[int, ...] = (40, 40)
@@ -74,6 +78,19 @@ class FewShotRun(RunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self, at_least={"size": 0, "way": 2, "shot": 1, "query": 1, "validation": 0, "log_every": 1})
+        if not isinstance(self.backbone, str):
+            object.__setattr__(self, "backbone", Given(name_of(self.backbone), self.backbone))
+        names = ("auto", *get_args(BackboneName))
+        own = self.backbone.startswith(OWN)
+        if self.backbone not in names and not own:
+            raise UserError(f"Unknown backbone '{self.backbone}'.{nearest(self.backbone, names)}")
+        if self.freeze_backbone and not own:
+            raise UserError(
+                f"Got freeze_backbone with the backbone {self.backbone}, which has no weights before it is trained. "
+                "Leave it out, or give a module with weights of its own."
+            )
+        if own and self.precision != "float32":
+            raise UserError(f"Got the precision {self.precision} for {self.backbone}. Use float32.")
 
     @property
     def title(self) -> str:
@@ -141,14 +158,17 @@ def make_learner(
     """Return the learner of a run, freshly made; `run` is fitted to its data."""
     if run.backbone == "auto":
         raise ValueError("fit the run to its data first")
-    backbone = make_backbone(
-        run.backbone,
-        source.item_shape,
-        width=run.width,
-        hidden=run.hidden,
-        channels_last=run.channels_last,
-        precision=run.precision,
-    )
+    if run.backbone.startswith(OWN):
+        backbone = _own(run, source)
+    else:
+        backbone = make_backbone(
+            run.backbone,
+            source.item_shape,
+            width=run.width,
+            hidden=run.hidden,
+            channels_last=run.channels_last,
+            precision=run.precision,
+        )
     setting = Setting(
         shape=run.shape,
         backbone=backbone,
@@ -159,6 +179,57 @@ def make_learner(
         ranks=ranks,
     )
     return make(run.learner, config, setting, streams, resolve_device(run.device))
+
+
+def _own(run: FewShotRun, source: Source) -> OwnBackbone:
+    """Return a run's own backbone, where it was given."""
+    if not isinstance(run.backbone, Given):
+        raise UserError(
+            f"The backbone of this run, {run.backbone}, was given in Python, and is needed again: "
+            "fewshot.load(folder, backbone=...), or fewshot.train with the same FewShotRun(backbone=...) and "
+            "resume=True. Commands cannot find it."
+        )
+    seed = int(torch.randint(2**62, (), generator=Streams(run.seed)["backbone"]))
+    return own_backbone(run.backbone.thing, source.item_shape, freeze=run.freeze_backbone, seed=seed)
+
+
+class WithBackbone:
+    """A learner with what its own backbone holds beside its parameters, as a checkpoint has them.
+
+    Args:
+        learner: it has a backbone of one's own.
+        backbone: that one.
+    """
+
+    def __init__(self, learner: FewShotLearner, backbone: OwnBackbone) -> None:
+        self.learner = learner
+        self.backbone = backbone
+
+    @property
+    def config(self) -> Any:
+        """Settings of the learner."""
+        return self.learner.config
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of both."""
+        state = self.learner.state_dict()
+        return {**state, "backbone": self.backbone.state_dict(state["params"])}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore both.
+
+        Raises:
+            ValueError: names or shapes differ, or the backbone computes something else than it did.
+        """
+        own = {name: value for name, value in state.items() if name != "backbone"}
+        self.learner.load_state_dict(own)
+        self.backbone.load_state_dict(state["backbone"], own["params"])
+
+
+def trainable(learner: FewShotLearner) -> Trainable:
+    """Return what a run folder keeps of a learner."""
+    backbone = learner.setting.backbone
+    return WithBackbone(learner, backbone) if isinstance(backbone, OwnBackbone) else learner
 
 
 def classes_of(source: Source) -> int:

@@ -23,7 +23,9 @@ from metarl.fewshot.loading import Trained, load
 from metarl.fewshot.manifest import Manifest
 from metarl.fewshot.measure import measure
 from metarl.fewshot.parts.learner import FewShotLearner
-from metarl.fewshot.run import FewShotRun, classes_of, fitted, make_learner, on_device, open_data
+from metarl.fewshot.parts.optimiser import NOTHING
+from metarl.fewshot.parts.own import ModuleBackbone
+from metarl.fewshot.run import FewShotRun, classes_of, fitted, make_learner, on_device, open_data, trainable
 from metarl.ranks import ALONE, Ranks
 from metarl.run.driver import Step, console_of
 from metarl.run.driver import train as train_in_folder
@@ -77,11 +79,14 @@ def train(
     ranks.share(getattr(config, "tasks", 0) or config.batch_size)
     streams = Streams(run.seed)
     learner = make_learner(run, config, source, streams, ranks)
+    if asked and getattr(learner, "params", None) == {}:
+        raise UserError(f"{NOTHING}.")
+    _tell_dropout(learner, console, json=json)
     source = on_device(source, resolve_device(run.device))
     result = train_in_folder(
         folder,
         run,
-        learner,
+        trainable(learner),
         _updates(learner, source, run, asked, _validation(run, source, console, json=json), ranks),
         streams,
         asked,
@@ -94,7 +99,15 @@ def train(
         json=json,
         ranks=ranks,
     )
-    return replace(load(folder, source=source, device=run.device), result=result)
+    return replace(load(folder, source=source, backbone=run.backbone, device=run.device), result=result)
+
+
+def _tell_dropout(learner: FewShotLearner, console: Console, *, json: bool) -> None:
+    """Say that dropout is off, where one's own backbone has some."""
+    backbone = learner.setting.backbone
+    if isinstance(backbone, ModuleBackbone) and backbone.dropouts:
+        text = f"{backbone.name} is used in eval mode: its {backbone.dropouts} dropout layers are off."
+        console.out(to_json({"message": text}) if json else text, highlight=False)
 
 
 def _check_shape(run: FewShotRun, config: Any, source: Source) -> None:

@@ -72,11 +72,18 @@ def _scale_of_observations(stored: Stored) -> None:
         stored.config["scale_observations"] = False
 
 
+def _freeze_backbone(stored: Stored) -> None:
+    """Convert 5 to 6: weights of a backbone may stay as they are; before, all were trained."""
+    if stored.few_shot:
+        stored.run["freeze_backbone"] = False
+
+
 CONVERSIONS: tuple[Conversion, ...] = (
     _number,
     _data_options,
     _sources,
     _scale_of_observations,
+    _freeze_backbone,
 )
 """The first one leads from format 1 to 2, and so on."""
 

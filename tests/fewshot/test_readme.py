@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from metarl import fewshot
 from metarl.cli.main import main
 from metarl.fewshot import DATA
 from tests.helpers.readme import block, commands
@@ -27,6 +28,14 @@ def test_quick_start_with_own_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert names["answers"] == ["oak", "elm", "ash"]
     assert names["probabilities"].shape == (3, 3)
     assert (tmp_path / "runs" / "mine" / "checkpoints" / "best.pt").is_file()
+
+
+def test_own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 255, (400, 28, 28), dtype=np.uint8)
+    names: dict = {"fewshot": fewshot, "data": fewshot.from_arrays(images, np.arange(400) // 10)}
+    exec(compile(block(README, "backbone=network"), "README.md", "exec"), names)
+    assert names["trained"].iteration == 5
 
 
 def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,8 +53,10 @@ class TrainOptions:
     """Support items of each class; of the whole episode in regression."""
     query: int = 5
     """Query items of each class; of the whole episode in regression."""
-    backbone: Literal["auto", "mlp", "conv4", "resnet12"] = "auto"
-    """Network from items to features; auto is conv4 for images, else mlp."""
+    backbone: Literal["auto", "mlp", "conv4", "resnet12", "identity"] = "auto"
+    """Network from items to features; auto is conv4 for images, else mlp; identity: items are features already."""
+    freeze_backbone: bool = False
+    """The weights of one's own backbone stay as they are."""
     width: int = 64
     """Channels of conv4; of the first block of resnet12."""
     hidden: tuple[int, ...] = (40, 40)

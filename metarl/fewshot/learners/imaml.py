@@ -27,6 +27,7 @@ from metarl.fewshot.parts.features import RunningMoments, averages_for
 from metarl.fewshot.parts.learner import Predictor, Setting, last, meta_batch
 from metarl.fewshot.parts.norms import BatchNorm, Norm
 from metarl.fewshot.parts.optimiser import Optimiser, OptimiserConfig
+from metarl.fewshot.parts.own import refuse_once_differentiable
 from metarl.fewshot.parts.scores import scores_metrics, task_loss
 from metarl.fewshot.parts.solved import conjugate_gradients
 from metarl.learning.inner import gradient_of
@@ -73,6 +74,7 @@ class Imaml:
     name = "imaml"
 
     def __init__(self, config: ImamlConfig, setting: Setting, streams: Streams, device: torch.device) -> None:
+        refuse_once_differentiable(setting.backbone, "maml --first-order, or reptile")
         self.config = config
         self.setting = setting
         self.device = device

@@ -35,6 +35,7 @@ from metarl.fewshot.parts.features import RunningMoments, averages_for
 from metarl.fewshot.parts.learner import Predictor, Setting, last, meta_batch
 from metarl.fewshot.parts.norms import BatchNorm, Moment, Norm
 from metarl.fewshot.parts.optimiser import Optimiser, OptimiserConfig
+from metarl.fewshot.parts.own import OwnBackbone, refuse_once_differentiable
 from metarl.fewshot.parts.scores import scores_metrics, task_loss
 from metarl.seeding import Streams
 from metarl.types import Metrics, Params
@@ -96,8 +97,12 @@ class Maml:
     name = "maml"
 
     def __init__(self, config: MamlConfig, setting: Setting, streams: Streams, device: torch.device) -> None:
-        if config.step_norm and not setting.backbone.norms:
-            raise UserError("Got --step-norm, and this backbone has no norms. Leave it out, or use conv4 or resnet12.")
+        own = isinstance(setting.backbone, OwnBackbone)
+        if config.step_norm and (own or not setting.backbone.norms):
+            which = "one's own backbone" if own else "this backbone has no norms"
+            raise UserError(f"Got --step-norm, and {which}. Leave it out, or use conv4 or resnet12.")
+        if not config.first_order and config.adapts == "all":
+            refuse_once_differentiable(setting.backbone, "--first-order, or --adapts head")
         self.executor: Executor = choose(config.executor, setting.backbone)
         setting = replace(setting, backbone=laid_out(setting.backbone, self.executor))
         self.config = config

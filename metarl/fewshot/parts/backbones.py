@@ -26,7 +26,7 @@ from metarl.fewshot.parts.norms import Norm
 from metarl.nets.policy import ACTIVATIONS, MLP, Activation
 from metarl.types import Params
 
-BackboneName = Literal["mlp", "conv4", "resnet12"]
+BackboneName = Literal["mlp", "conv4", "resnet12", "identity"]
 
 
 @runtime_checkable
@@ -119,6 +119,37 @@ class MlpBackbone:
     ) -> Float[Tensor, "*M n F"]:
         """Compute features."""
         return ACTIVATIONS[self.activation](self._network(params, x.flatten(-len(self.item_shape))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """No network: items are features already, such as those of a pretrained network.
+
+    Attributes:
+        item_shape: of one item, which is flattened.
+    """
+
+    item_shape: tuple[int, ...]
+
+    @property
+    def features(self) -> int:
+        """Return F: the numbers of an item."""
+        return math.prod(self.item_shape)
+
+    @property
+    def norms(self) -> int:
+        """Return 0."""
+        return 0
+
+    def init(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Params:
+        """Return no parameters."""
+        return {}
+
+    def __call__(
+        self, params: Params, x: Float[Tensor, "*M n *item"], norm: Norm, *, by_task: bool = False
+    ) -> Float[Tensor, "*M n F"]:
+        """Return the numbers of the items."""
+        return x.flatten(-len(self.item_shape))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,7 +297,7 @@ def make_backbone(
     """Return a backbone by name.
 
     Args:
-        name: `mlp`, `conv4` or `resnet12`.
+        name: `mlp`, `conv4`, `resnet12` or `identity`.
         item_shape: of one item.
         width: channels of conv4; of the first block of resnet12, doubled by each of the others.
         hidden: units of the layers of an mlp.
@@ -278,9 +309,11 @@ def make_backbone(
     """
     if precision not in get_args(Precision):
         raise UserError(f"Unknown precision '{precision}'.{nearest(precision, get_args(Precision))}")
+    if name in ("mlp", "identity") and precision != "float32":
+        raise UserError(f"Got the precision {precision} for {name}, and only convolutions have it. Use float32.")
+    if name == "identity":
+        return Identity(item_shape=item_shape)
     if name == "mlp":
-        if precision != "float32":
-            raise UserError(f"Got the precision {precision} for an mlp, and only convolutions have it. Use float32.")
         return MlpBackbone(item_shape=item_shape, hidden=hidden)
     if name == "conv4":
         return Conv4(item_shape=item_shape, width=width, channels_last=channels_last, precision=precision)

@@ -30,7 +30,8 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from metarl.errors import UserError, nearest
-from metarl.fewshot.parts.backbones import Backbone, Conv4, MlpBackbone, ResNet12
+from metarl.fewshot.parts.backbones import Backbone, Conv4, Identity, MlpBackbone, ResNet12
+from metarl.fewshot.parts.own import OwnBackbone
 from metarl.learning.inner import Rates, functional_gradient_of, gradient_of, moved, task_chunks
 from metarl.types import Params
 
@@ -133,10 +134,21 @@ def choose(executor: str, backbone: Backbone) -> Executor:
         raise UserError(f"Unknown executor '{executor}'.{nearest(executor, get_args(Executor))}")
     if executor == "compiled" and shutil.which("g++") is None and shutil.which("clang++") is None:
         raise UserError("Got the executor 'compiled', and there is no C++ compiler here. Install g++, or use grouped.")
+    if isinstance(backbone, OwnBackbone):
+        # Its tasks are computed one after the other anyway, and in the loop they need the memory of one.
+        return _choose_for_own(executor, backbone)
     if executor != "auto":
         return cast(Executor, executor)
     pixels = math.prod(backbone.item_shape[1:]) if len(backbone.item_shape) == 3 else 0
-    return "grouped" if isinstance(backbone, MlpBackbone) or pixels <= SMALL_ITEM else "loop"
+    return "grouped" if isinstance(backbone, MlpBackbone | Identity) or pixels <= SMALL_ITEM else "loop"
+
+
+def _choose_for_own(executor: str, backbone: OwnBackbone) -> Executor:
+    if executor == "compiled":
+        raise UserError(f"Got the executor 'compiled' for {backbone.name}. Use loop, or vmap.")
+    if executor == "vmap":
+        backbone.check_vmap()
+    return "loop" if executor == "auto" else cast(Executor, executor)
 
 
 def laid_out(backbone: Backbone, executor: Executor) -> Backbone:

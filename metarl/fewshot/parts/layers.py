@@ -88,18 +88,18 @@ def convolve_and_pool(x: Tensor, params: Params, layer: str, norm: Norm, number:
     weight, scale = params[f"conv{layer}"], params[f"scale{layer}"]
     sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
     x = convolve(x, weight * sign[..., None, None, None], form)
-    moment = _statistics(x, norm, number, form, sign)
-    return _apply(nnf.max_pool2d(x, 2), moment, scale * sign, params[f"shift{layer}"], form)
+    moment = statistics(x, norm, number, form, sign)
+    return apply(nnf.max_pool2d(x, 2), moment, scale * sign, params[f"shift{layer}"], form)
 
 
 def normalise(x: Tensor, params: Params, layer: str, norm: Norm, number: int, form: Form) -> Tensor:
     """Normalise the channels of one layer under a policy (see metarl/fewshot/parts/norms.py)."""
     scale = params[f"scale{layer}"]
-    moment = _statistics(x, norm, number, form, torch.ones_like(scale))
-    return _apply(x, moment, scale, params[f"shift{layer}"], form)
+    moment = statistics(x, norm, number, form, torch.ones_like(scale))
+    return apply(x, moment, scale, params[f"shift{layer}"], form)
 
 
-def _statistics(x: Tensor, norm: Norm, number: int, form: Form, sign: Tensor) -> Moment:
+def statistics(x: Tensor, norm: Norm, number: int, form: Form, sign: Tensor) -> Moment:
     """Return what one layer is normalised by, broadcastable to [outer, n, inner, C, H, W].
 
     Args:
@@ -127,10 +127,10 @@ def _statistics(x: Tensor, norm: Norm, number: int, form: Form, sign: Tensor) ->
     return Moment(*(torch.cat(pair, dim=1) for pair in zip(*spread, strict=True)))
 
 
-def _apply(x: Tensor, moment: Moment, scale: Tensor, shift: Tensor, form: Form) -> Tensor:
+def apply(x: Tensor, moment: Moment, scale: Tensor, shift: Tensor, form: Form, epsilon: float = EPSILON) -> Tensor:
     """Return x as it came, normalised by given moments."""
     shape = (1, 1, form.inner if scale.dim() == 2 else 1, scale.shape[-1], 1, 1)
-    factor = scale.view(shape) * (moment.variance + EPSILON).rsqrt()
+    factor = scale.view(shape) * (moment.variance + epsilon).rsqrt()
     offset = shift.view(shape) - moment.mean * factor
     return torch.addcmul(offset, form.parts(x), factor).flatten(0, 1).flatten(1, 2)
 

@@ -9,10 +9,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from metarl.errors import NotFiniteError
+from metarl.errors import NotFiniteError, UserError
 from metarl.nets.policy import load_params
 from metarl.ranks import ALONE, Ranks
 from metarl.types import Metrics, Params
+
+NOTHING = (
+    "This learner has nothing to train with a backbone whose weights stay as they are. Give --iterations 0, which "
+    "makes it ready for tests, or take one whose head is trained: r2d2, logistic, matching, relation, siamese, baseline"
+)
+"""The error of a training that could change nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +52,10 @@ class Optimiser:
         self.params = params
         leaves = [value.requires_grad_() for value in params.values()]
         rate, decay = config.learning_rate, config.weight_decay
-        if config.optimiser == "adam":
-            self._optimiser: torch.optim.Optimizer = torch.optim.AdamW(leaves, lr=rate, weight_decay=decay, fused=True)
-        else:
+        self._optimiser: torch.optim.Optimizer | None = None
+        if leaves and config.optimiser == "adam":
+            self._optimiser = torch.optim.AdamW(leaves, lr=rate, weight_decay=decay, fused=True)
+        elif leaves:
             self._optimiser = torch.optim.SGD(leaves, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True)
 
     def step(self, gradients: Params, number: int) -> Metrics:
@@ -60,7 +67,10 @@ class Optimiser:
 
         Raises:
             NotFiniteError: a gradient is not finite; nothing is changed.
+            UserError: there are no parameters.
         """
+        if self._optimiser is None:
+            raise UserError(NOTHING)
         gradients = self.ranks.mean(gradients)
         norm = nn.utils.get_total_norm(list(gradients.values()))
         if not bool(norm.isfinite()):
@@ -81,6 +91,8 @@ class Optimiser:
 
     def descend(self, loss: Tensor, number: int) -> Metrics:
         """Take a step down a loss of the parameters; the rest as in `step`."""
+        if self._optimiser is None:
+            raise UserError(NOTHING)
         gradients = torch.autograd.grad(loss, list(self.params.values()), materialize_grads=True)
         return self.step(dict(zip(self.params, gradients, strict=True)), number)
 
@@ -89,7 +101,7 @@ class Optimiser:
         return {
             "params": {name: value.detach().to("cpu", copy=True) for name, value in self.params.items()},
             # Copies: the optimiser works in place.
-            "optimiser": deepcopy(self._optimiser.state_dict()),
+            "optimiser": {} if self._optimiser is None else deepcopy(self._optimiser.state_dict()),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -102,4 +114,5 @@ class Optimiser:
         with torch.no_grad():
             for name, value in self.params.items():
                 value.copy_(stored[name])
-        self._optimiser.load_state_dict(deepcopy(state["optimiser"]))
+        if self._optimiser is not None:
+            self._optimiser.load_state_dict(deepcopy(state["optimiser"]))
