@@ -20,6 +20,8 @@ from torch import Tensor
 
 from metarl.errors import UserError
 from metarl.fewshot.episodes import Episodes, EpisodeShape, MetaDatasetShape, Support, check_split, keyed, uniform
+from metarl.fewshot.form import ItemForm, scaled
+from metarl.fewshot.layout import FORMS, KINDS
 
 
 @runtime_checkable
@@ -103,6 +105,7 @@ class ClassData:
         deviation: likewise.
         settings: what it was made with (size, split list, ...), plain data.
         reader: gives other files in the form of these items; None where items do not come from files.
+        layout: of the user's arrays that it was made of, if it was.
     """
 
     name: str
@@ -112,11 +115,34 @@ class ClassData:
     settings: Mapping[str, Any] = field(default_factory=dict)
     reader: ItemReader | None = None
     outputs: int = 0
+    layout: str = ""
 
     @property
     def item_shape(self) -> tuple[int, ...]:
         """Shape of one item."""
         return tuple(next(iter(self.splits.values())).items.shape[1:])
+
+    @property
+    def form(self) -> ItemForm:
+        """What its items are, for `predict`."""
+        return self._form
+
+    @cached_property
+    def _form(self) -> ItemForm:
+        part = self.splits["train"] if "train" in self.splits else next(iter(self.splits.values()))
+        least, most = (0.0, 255.0) if part.items.dtype == torch.uint8 else map(float, torch.aminmax(part.items))
+        kind = KINDS.get(len(self.item_shape), "array")
+        return ItemForm(
+            name=self.name,
+            kind=kind,
+            layout=self.layout or FORMS[kind][0],
+            shape=self.item_shape,
+            bytes=part.items.dtype == torch.uint8,
+            low=least,
+            high=most,
+            mean=self.mean,
+            deviation=self.deviation,
+        )
 
     def split(self, name: str) -> ClassSplit:
         """Return a split.
@@ -182,12 +208,7 @@ class ClassData:
 
     def scaled(self, items: Shaped[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Bring items as they are stored to what a network gets: uint8 to [0, 1], then mean 0 and deviation 1."""
-        unit = 255.0 if items.dtype == torch.uint8 else 1.0
-        shape = (-1, *(1 for _ in self.item_shape[1:]))
-        mean = torch.tensor(self.mean, device=items.device).view(shape) * unit
-        deviation = torch.tensor(self.deviation, device=items.device).view(shape) * unit
-        # A copy even of floats: the caller's items stay as they are.
-        return items.to(torch.float32, copy=True).sub_(mean).div_(deviation)
+        return scaled(items, self.mean, self.deviation, len(self.item_shape))
 
     def batch(
         self, split: str, number: int, size: int, seed: int

@@ -109,7 +109,7 @@ def measure(
 
 def items_at_once(item_shape: Sequence[int]) -> int:
     """Return how many items a chunk of episodes may have, so that its features stay within MEMORY."""
-    places = math.prod(item_shape[-2:] if len(item_shape) == 3 else item_shape)
+    places = math.prod(item_shape[1:]) if len(item_shape) in (2, 3) else math.prod(item_shape)
     return max(1, MEMORY // (4 * CHANNELS * places))
 
 

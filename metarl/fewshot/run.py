@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, get_args, runtime_checkable
@@ -14,8 +15,10 @@ from metarl.errors import UserError, nearest
 from metarl.fewshot.classes import ClassData
 from metarl.fewshot.data import load as load_data
 from metarl.fewshot.episodes import EpisodeShape, Source
+from metarl.fewshot.layout import PLAIN
 from metarl.fewshot.learners import config_class, make
 from metarl.fewshot.parts.backbones import BackboneName, make_backbone
+from metarl.fewshot.parts.conv1d import SHORTEST
 from metarl.fewshot.parts.layers import Precision
 from metarl.fewshot.parts.learner import FewShotLearner, Setting
 from metarl.fewshot.parts.norms import BatchNorm
@@ -48,12 +51,13 @@ class FewShotRun(RunSettings):
     query: int = 5
     """Query items of each class; of the whole episode in regression."""
     backbone: Any = "auto"
-    """Network from items to features: auto (conv4 for images, else mlp), mlp, conv4, resnet12, identity (items are
-    features already), or one's own: a torch module [N, *item] -> [N, F], or a callable that makes one."""
+    """Network from items to features: auto (conv4 for images, conv1d for signals, else mlp), mlp, conv4, resnet12,
+    conv1d, identity (items are features already), or one's own: a torch module [N, *item] -> [N, F], or a callable
+    that makes one."""
     freeze_backbone: bool = False
     """The weights of one's own backbone stay as they are."""
     width: int = 64
-    """Channels of conv4; of the first block of resnet12."""
+    """Channels of conv4 and conv1d; of the first block of resnet12."""
     hidden: tuple[int, ...] = (40, 40)
     """Units of the layers of mlp."""
     channels_last: bool = True
@@ -141,15 +145,23 @@ def fitted(run: FewShotRun, source: Source) -> FewShotRun:
     """
     fingerprint = source.describe()["fingerprint"]
     if run.fingerprint not in ("", fingerprint):
+        layout = source.layout if isinstance(source, ClassData) else ""
+        earlier = " Of an earlier version: arrays with the layout 'plain'." if layout not in ("", "nf", PLAIN) else ""
         raise UserError(
             f"Got the data {source.name} with fingerprint {fingerprint[:12]}, and the run was made with "
-            f"{run.fingerprint[:12]} ({run.data}). Give the same data: --data-root says where they lie."
+            f"{run.fingerprint[:12]} ({run.data}). Give the same data: --data-root says where they lie.{earlier}"
         )
     backbone = run.backbone
     if backbone == "auto":
-        is_image = len(source.item_shape) == 3 and min(source.item_shape[1:]) >= SMALLEST_IMAGE
-        backbone = "conv4" if is_image else "mlp"
+        backbone = backbone_for(source.item_shape)
     return replace(run, fingerprint=fingerprint, backbone=backbone)
+
+
+def backbone_for(item_shape: Sequence[int]) -> BackboneName:
+    """Return the backbone that `auto` stands for: it suits what items of such a shape are."""
+    if len(item_shape) == 3 and min(item_shape[1:]) >= SMALLEST_IMAGE:
+        return "conv4"
+    return "conv1d" if len(item_shape) == 2 and item_shape[1] >= SHORTEST else "mlp"
 
 
 def make_learner(

@@ -17,6 +17,7 @@ from rich.console import Console
 from metarl.devices import resolve_device
 from metarl.errors import UserError
 from metarl.fewshot import manifest as manifests
+from metarl.fewshot.classes import ClassData
 from metarl.fewshot.episodes import Source
 from metarl.fewshot.learners import config_class
 from metarl.fewshot.loading import Trained, load
@@ -76,6 +77,7 @@ def train(
     asked: int = config.iterations if iterations is None else iterations
     console = console_of(ranks, console)
     _check_shape(run, config, source)
+    _tell_items(source, run, console, json=json)
     ranks.share(getattr(config, "tasks", 0) or config.batch_size)
     streams = Streams(run.seed)
     learner = make_learner(run, config, source, streams, ranks)
@@ -107,6 +109,13 @@ def _tell_dropout(learner: FewShotLearner, console: Console, *, json: bool) -> N
     backbone = learner.setting.backbone
     if isinstance(backbone, ModuleBackbone) and backbone.dropouts:
         text = f"{backbone.name} is used in eval mode: its {backbone.dropouts} dropout layers are off."
+        console.out(to_json({"message": text}) if json else text, highlight=False)
+
+
+def _tell_items(source: Source, run: FewShotRun, console: Console, *, json: bool) -> None:
+    """Say what a user's arrays were taken for, where that was a choice."""
+    if isinstance(source, ClassData) and source.layout not in ("", "nf"):
+        text = f"Items: {source.form.words()}, from the layout {source.layout}; backbone {run.backbone}."
         console.out(to_json({"message": text}) if json else text, highlight=False)
 
 

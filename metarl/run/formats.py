@@ -78,12 +78,19 @@ def _freeze_backbone(stored: Stored) -> None:
         stored.run["freeze_backbone"] = False
 
 
+def _layout(stored: Stored) -> None:
+    """Convert 6 to 7: arrays have a layout; before, they were taken as they stood."""
+    if stored.few_shot and "arrays" in [part.strip().partition("@")[0] for part in stored.run["data"].split("+")]:
+        stored.run["data_options"] = {**stored.run["data_options"], "layout": "plain"}
+
+
 CONVERSIONS: tuple[Conversion, ...] = (
     _number,
     _data_options,
     _sources,
     _scale_of_observations,
     _freeze_backbone,
+    _layout,
 )
 """The first one leads from format 1 to 2, and so on."""
 

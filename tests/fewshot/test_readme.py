@@ -45,15 +45,22 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("METARL_DATA", str(tmp_path / "DATA"))
     for name in ("glyphs", "omniglot"):
         monkeypatch.setitem(DATA, name, ("arrays", DATA[name][1]))
+    for name in ("few", "others"):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "items.npy", np.load(tmp_path / "DATA" / "items.npy")[:20:10])
+        np.save(tmp_path / name / "labels.npy", np.array(["oak", "elm"]))
     lines = commands(README)
-    assert len(lines) == 7
+    assert len(lines) == 8
     for line in lines:
         if " train " in line:
             line += " --iterations 2 --validation 5 --test-episodes 5 --threads 1"
             line += "" if "sinusoid" in line else " --width 4 --tasks 2"
+        elif " predict " in line:
+            line += " --threads 1"
         elif " evaluate " in line:
             line += " --episodes 5 --threads 1"
         # A compiled graph would break at the checks of annotations that tests run with.
         assert main(line.replace("compiled", "grouped").split()[1:]) == 0, line
     assert (tmp_path / "sheet.png").is_file()
     assert (tmp_path / "runs" / "maml" / "evaluation" / "test" / "fewshot.json").is_file()
+    assert (tmp_path / "runs" / "maml" / "predictions.csv").read_text().startswith("item,answer,p(elm),p(oak)")

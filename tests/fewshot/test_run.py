@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from rich.console import Console
 
 from metarl.errors import UserError
-from metarl.fewshot import Source, Trained, config_class, load, score, train
+from metarl.fewshot import Source, Trained, config_class, from_arrays, load, score, train
 from metarl.fewshot.data import Collection
 from metarl.fewshot.run import FewShotRun, fitted, stored
 from metarl.run.checkpoint import read_header
@@ -187,3 +188,18 @@ def test_runs_of_another_kind_are_refused(whole: Path, tmp_path: Path) -> None:
     (rl / "config.yaml").write_text(yaml.safe_dump(settings))
     with pytest.raises(UserError, match=r"is a run of another kind, RL: use metarl evaluate, or metarl train --resume"):
         load(rl)
+
+
+def test_what_arrays_were_taken_for_is_told(tmp_path: Path) -> None:
+    x, classes = np.random.default_rng(0).random((160, 2, 32)), np.arange(160) // 8
+    for json_lines in (False, True):
+        console = Console(file=io.StringIO(), width=200)
+        folder = tmp_path / str(json_lines)
+        trained = start(folder, source=from_arrays(x, classes), iterations=1, console=console, json=json_lines)
+        assert isinstance(console.file, io.StringIO)
+        first = console.file.getvalue().splitlines()[0]
+        text = json.loads(first)["message"] if json_lines else first
+        assert text == "Items: signals, 2 channels x 32 values, from the layout ncl; backbone conv1d."
+        assert trained.run.backbone == "conv1d"
+    with pytest.raises(UserError, match="Of an earlier version: arrays with the layout 'plain'"):
+        load(folder, source=from_arrays(x + 1.0, classes))

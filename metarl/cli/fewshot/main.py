@@ -7,7 +7,7 @@ from importlib import import_module
 from metarl.cli.codes import BAD_INPUT
 from metarl.errors import UserError, nearest
 
-COMMANDS = ("train", "evaluate", "audit", "list", "show")
+COMMANDS = ("train", "evaluate", "predict", "audit", "list", "show")
 """Each is a file beside this one, with a function NAME_command."""
 
 USAGE = """\
@@ -18,6 +18,7 @@ Train learners that learn new classes from a few items, and measure how well the
 commands:
   train        train a learner on a data set, or go on with a run; ends with a test on held-out classes
   evaluate     test trained learners on the same episodes: accuracy, curves over inner steps, calibration
+  predict      learn new classes from a few files, and tell the class of others; a table and a CSV file
   audit        look for leaks between the splits of a data set, and in its episodes
   list         learners and data sets that exist; the options of a learner
   show         a contact sheet of a data set's images
@@ -25,6 +26,7 @@ commands:
 examples:
   metarl fewshot train proto --data glyphs --way 5 --shot 1
   metarl fewshot evaluate runs/glyphs-proto-5way-1shot-seed0 --shot 1 5 --baseline
+  metarl fewshot predict runs/mine --support few --query others
   metarl fewshot audit glyphs
 """
 

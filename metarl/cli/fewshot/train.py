@@ -53,12 +53,13 @@ class TrainOptions:
     """Support items of each class; of the whole episode in regression."""
     query: int = 5
     """Query items of each class; of the whole episode in regression."""
-    backbone: Literal["auto", "mlp", "conv4", "resnet12", "identity"] = "auto"
-    """Network from items to features; auto is conv4 for images, else mlp; identity: items are features already."""
+    backbone: Literal["auto", "mlp", "conv4", "resnet12", "conv1d", "identity"] = "auto"
+    """Network from items to features; auto is conv4 for images, conv1d for signals, else mlp; identity: items are
+    features already."""
     freeze_backbone: bool = False
     """The weights of one's own backbone stay as they are."""
     width: int = 64
-    """Channels of conv4; of the first block of resnet12."""
+    """Channels of conv4 and conv1d; of the first block of resnet12."""
     hidden: tuple[int, ...] = (40, 40)
     """Units of the layers of mlp."""
     channels_last: bool = True

@@ -36,6 +36,7 @@ DATA: dict[str, tuple[str, str]] = {
     "cub": ("cub", "birds of 200 species"),
     "folder": ("folder", "your own images: <split>/<class>/<image> or <class>/<image>"),
     "arrays": ("arrays", "your own arrays: items.npy and classes.npy"),
+    "signals": ("signals", "your own signals: <split>/<class>/<file> or <class>/<file>, WAV, CSV or NPY"),
     "functions": ("own_functions", "your own functions: x.npy and y.npy, or functions.csv"),
     "molecules": ("molecules", "your own molecules: a CSV file of SMILES and assays"),
     "sinusoid": ("functions", "regression of sine waves"),

@@ -20,6 +20,8 @@ from torch.nn.functional import interpolate
 from metarl.errors import UserError
 from metarl.fewshot.classes import ClassData, Drawn
 from metarl.fewshot.episodes import SPLITS, Episodes, EpisodeShape, MetaDatasetShape, check_split, keyed
+from metarl.fewshot.form import ItemForm
+from metarl.fewshot.layout import FORMS
 
 _ROWS = ("support_rows", "support_y", "query_rows", "query_y")
 
@@ -58,6 +60,35 @@ class Collection:
         """Shape of one item: most channels of a member, height and width of the first."""
         shapes = [member.item_shape for member in self.members]
         return (max(shape[0] for shape in shapes), *shapes[0][1:])
+
+    @property
+    def form(self) -> ItemForm:
+        """What its items are, for `predict`.
+
+        In training every member is scaled by its own moments; items that are of no member are scaled by those of all
+        members together, each of which weighs the same. For items of one of them give `predict` that member's form.
+        """
+        return self._form
+
+    @cached_property
+    def _form(self) -> ItemForm:
+        forms = [member.form for member in self.members]
+        channels = self.item_shape[0]
+        # Of one channel: the same for each that it becomes.
+        means = torch.tensor([form.mean * (channels // len(form.mean)) for form in forms], dtype=torch.float64)
+        spreads = torch.tensor([form.deviation * (channels // len(form.deviation)) for form in forms]).double()
+        mean = means.mean(0)
+        variance = (spreads.square() + means.square()).mean(0) - mean.square()
+        return replace(
+            forms[0],
+            name=self.name,
+            layout=FORMS[forms[0].kind][0],
+            shape=self.item_shape,
+            low=min(form.low for form in forms),
+            high=max(form.high for form in forms),
+            mean=tuple(mean.tolist()),
+            deviation=tuple(variance.sqrt().tolist()),
+        )
 
     def members_of(self, split: str) -> tuple[ClassData, ...]:
         """Return the members that have a split.

@@ -30,6 +30,7 @@ from metarl.fewshot.classes import ClassSplit, Drawn, draw_items
 from metarl.fewshot.data.files import find_root, wrong_layout
 from metarl.fewshot.data.splitting import FRACTIONS, split_at_random, split_by_list
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Support, check_split, keyed
+from metarl.fewshot.form import ItemForm
 
 DEFAULT_SIZE = 2048
 VARIANTS = {"morgan": "a CSV file of SMILES and assays; Morgan fingerprints by RDKit"}
@@ -125,6 +126,7 @@ def from_csv(
         table=_fingerprints(fingerprint, [row[column].strip() for row in rows]),
         splits={split: _split([(names[i], measured[names[i]]) for i in part]) for split, part in parts.items()},
         settings={"file": path.name, "seed": seed} if splits is None else {"file": path.name, "splits": "given"},
+        prints=fingerprint,
     )
 
 
@@ -210,18 +212,38 @@ class MoleculeData:
         table: item of every molecule.
         splits: classes are the outcomes of assays, inactive before active; items are rows of the table.
         settings: what it was made with.
+        prints: gives the items of other molecules.
     """
 
     name: str
     table: Shaped[Tensor, "molecules *item"]
     splits: Mapping[str, ClassSplit]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    prints: Fingerprint | None = None
     outputs: int = 0
 
     @property
     def item_shape(self) -> tuple[int, ...]:
         """Shape of one item."""
         return tuple(self.table.shape[1:])
+
+    @property
+    def form(self) -> ItemForm:
+        """What its items are, for `predict`."""
+        return self._form
+
+    @cached_property
+    def _form(self) -> ItemForm:
+        return ItemForm(
+            name=self.name,
+            kind="fingerprint",
+            layout="nf" if len(self.item_shape) == 1 else "plain",
+            shape=self.item_shape,
+            bytes=False,
+            low=float(self.table.min()),
+            high=float(self.table.max()),
+            labels=LABELS,
+        )
 
     def split(self, name: str) -> ClassSplit:
         """Return the assays of a split.

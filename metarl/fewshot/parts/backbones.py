@@ -21,12 +21,13 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from metarl.errors import UserError, nearest
+from metarl.fewshot.parts.conv1d import Conv1d
 from metarl.fewshot.parts.layers import Form, Precision, activate, convolve, convolve_and_pool, draw_layer, normalise
 from metarl.fewshot.parts.norms import Norm
 from metarl.nets.policy import ACTIVATIONS, MLP, Activation
 from metarl.types import Params
 
-BackboneName = Literal["mlp", "conv4", "resnet12", "identity"]
+BackboneName = Literal["mlp", "conv4", "resnet12", "conv1d", "identity"]
 
 
 @runtime_checkable
@@ -197,7 +198,7 @@ class Conv4:
         params: Params = {}
         for i in range(4):
             inputs = self.item_shape[0] if i == 0 else self.width
-            params |= draw_layer(str(i), inputs, self.width, 3, generator, dtype)
+            params |= draw_layer(str(i), inputs, self.width, (3, 3), generator, dtype)
         return params
 
     def __call__(
@@ -253,8 +254,8 @@ class ResNet12:
         inputs = self.item_shape[0]
         for i, width in enumerate(self.widths):
             for j in range(3):
-                params |= draw_layer(f"{i}_{j}", inputs if j == 0 else width, width, 3, generator, dtype)
-            params |= draw_layer(f"{i}_short", inputs, width, 1, generator, dtype)
+                params |= draw_layer(f"{i}_{j}", inputs if j == 0 else width, width, (3, 3), generator, dtype)
+            params |= draw_layer(f"{i}_short", inputs, width, (1, 1), generator, dtype)
             inputs = width
         return params
 
@@ -279,9 +280,10 @@ class ResNet12:
 def _check_image(item_shape: tuple[int, ...], smallest: int) -> None:
     """Refuse items that are no images, or too small ones."""
     if len(item_shape) != 3 or min(item_shape[1:]) < smallest:
+        advice = "conv1d for signals, or mlp" if len(item_shape) == 2 else "mlp, or larger images"
         raise UserError(
             f"Got items of shape {item_shape}, and this backbone takes images (channels, height, width) of at least "
-            f"{smallest} x {smallest} pixels. Use --backbone mlp, or larger images."
+            f"{smallest} x {smallest} pixels. Use --backbone {advice}."
         )
 
 
@@ -297,9 +299,9 @@ def make_backbone(
     """Return a backbone by name.
 
     Args:
-        name: `mlp`, `conv4`, `resnet12` or `identity`.
+        name: `mlp`, `conv4`, `resnet12`, `conv1d` or `identity`.
         item_shape: of one item.
-        width: channels of conv4; of the first block of resnet12, doubled by each of the others.
+        width: channels of conv4 and conv1d; of the first block of resnet12, doubled by each of the others.
         hidden: units of the layers of an mlp.
         channels_last: memory layout of the convolutions.
         precision: of the convolutions.
@@ -320,4 +322,6 @@ def make_backbone(
     if name == "resnet12":
         widths = (width, 2 * width, 4 * width, 8 * width)
         return ResNet12(item_shape=item_shape, widths=widths, channels_last=channels_last, precision=precision)
+    if name == "conv1d":
+        return Conv1d(item_shape=item_shape, width=width, channels_last=channels_last, precision=precision)
     raise UserError(f"Unknown backbone '{name}'.{nearest(name, get_args(BackboneName))}")

@@ -31,6 +31,7 @@ from torch.func import grad_and_value, vmap
 
 from metarl.errors import UserError, nearest
 from metarl.fewshot.parts.backbones import Backbone, Conv4, Identity, MlpBackbone, ResNet12
+from metarl.fewshot.parts.conv1d import Conv1d
 from metarl.fewshot.parts.own import OwnBackbone
 from metarl.learning.inner import Rates, functional_gradient_of, gradient_of, moved, task_chunks
 from metarl.types import Params
@@ -39,7 +40,7 @@ Executor = Literal["auto", "loop", "grouped", "vmap", "compiled"]
 Data = Mapping[str, Tensor]
 """Tensors with a leading task axis M; without it for one task."""
 SMALL_ITEM = 32 * 32
-"""Up to so many pixels `auto` is `grouped`: one task alone leaves the machine idle."""
+"""Up to so many pixels, or values of a signal, `auto` is `grouped`: one task alone leaves the machine idle."""
 
 TOGETHER = 8
 """Tasks of images that a CPU takes at a time: with more of them the tensors leave its cache."""
@@ -139,7 +140,7 @@ def choose(executor: str, backbone: Backbone) -> Executor:
         return _choose_for_own(executor, backbone)
     if executor != "auto":
         return cast(Executor, executor)
-    pixels = math.prod(backbone.item_shape[1:]) if len(backbone.item_shape) == 3 else 0
+    pixels = math.prod(backbone.item_shape[1:])
     return "grouped" if isinstance(backbone, MlpBackbone | Identity) or pixels <= SMALL_ITEM else "loop"
 
 
@@ -153,7 +154,7 @@ def _choose_for_own(executor: str, backbone: OwnBackbone) -> Executor:
 
 def laid_out(backbone: Backbone, executor: Executor) -> Backbone:
     """Return a backbone in a memory layout that an executor can work with."""
-    if executor in ("vmap", "compiled") and isinstance(backbone, Conv4 | ResNet12):
+    if executor in ("vmap", "compiled") and isinstance(backbone, Conv1d | Conv4 | ResNet12):
         return replace(backbone, channels_last=False)
     return backbone
 

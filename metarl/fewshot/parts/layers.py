@@ -69,18 +69,20 @@ class Form:
 
 
 def convolve(x: Tensor, weight: Tensor, form: Form, stride: int = 1) -> Tensor:
-    """Convolve with the weights [out, in, k, k] of all tasks, or [M, out, in, k, k] of each."""
+    """Convolve with the weights [out, in, h, w] of all tasks, or [M, out, in, h, w] of each; h and w are odd."""
     groups = 1
     if weight.dim() == 5:
         weight, groups = weight.flatten(0, 1), form.inner
-    dtype, padding = x.dtype, weight.shape[-1] // 2
+    dtype, padding = x.dtype, (weight.shape[-2] // 2, weight.shape[-1] // 2)
     if form.precision == "bfloat16":
         x, weight = x.bfloat16(), weight.bfloat16()
     return nnf.conv2d(x, weight, stride=stride, padding=padding, groups=groups).to(dtype)
 
 
-def convolve_and_pool(x: Tensor, params: Params, layer: str, norm: Norm, number: int, form: Form) -> Tensor:
-    """Convolve, normalise, and take the maximum of every 2x2 places.
+def convolve_and_pool(
+    x: Tensor, params: Params, layer: str, norm: Norm, number: int, form: Form, pool: tuple[int, int] = (2, 2)
+) -> Tensor:
+    """Convolve, normalise, and take the maximum of every `pool` places.
 
     A norm keeps the order of a channel's values, or turns it round where its scale is negative. So the pooling comes
     before the scaling, which then has a quarter of the work; where the scale is negative, it is that of -x.
@@ -89,7 +91,7 @@ def convolve_and_pool(x: Tensor, params: Params, layer: str, norm: Norm, number:
     sign = torch.where(scale.detach() < 0, -1.0, 1.0).to(scale.dtype)
     x = convolve(x, weight * sign[..., None, None, None], form)
     moment = statistics(x, norm, number, form, sign)
-    return apply(nnf.max_pool2d(x, 2), moment, scale * sign, params[f"shift{layer}"], form)
+    return apply(nnf.max_pool2d(x, pool), moment, scale * sign, params[f"shift{layer}"], form)
 
 
 def normalise(x: Tensor, params: Params, layer: str, norm: Norm, number: int, form: Form) -> Tensor:
@@ -141,11 +143,11 @@ def activate(x: Tensor, slope: float) -> Tensor:
 
 
 def draw_layer(
-    name: str, inputs: int, outputs: int, size: int, generator: torch.Generator, dtype: torch.dtype
+    name: str, inputs: int, outputs: int, size: tuple[int, int], generator: torch.Generator, dtype: torch.dtype
 ) -> Params:
-    """Draw a convolution without bias, and the norm behind it."""
-    deviation = math.sqrt(2.0 / (inputs * size * size))
-    weight = torch.randn(outputs, inputs, size, size, generator=generator, dtype=torch.float64) * deviation
+    """Draw a convolution without bias, whose kernel has a height and a width, and the norm behind it."""
+    deviation = math.sqrt(2.0 / (inputs * math.prod(size)))
+    weight = torch.randn(outputs, inputs, *size, generator=generator, dtype=torch.float64) * deviation
     return {
         f"conv{name}": weight.to(dtype),
         f"scale{name}": torch.ones(outputs, dtype=dtype),

@@ -20,6 +20,7 @@ from tests.helpers.commands import refused
         ("fewshot train --help", list(LEARNERS)),
         ("fewshot train --resume x --help", ["--iterations", "--data-root"]),
         ("fewshot evaluate --help", ["--both", "--manifest", "examples:"]),
+        ("fewshot predict --help", ["--support", "--query", "signals", "molecules", "examples:"]),
         ("fewshot audit --help", ["--data-root"]),
         ("fewshot list --help", ["--json"]),
         ("fewshot show --help", ["--out"]),

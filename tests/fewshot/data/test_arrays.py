@@ -35,7 +35,7 @@ def test_from_arrays_makes_episodes() -> None:
 def test_from_arrays_with_given_splits() -> None:
     items = torch.arange(60, dtype=torch.uint8).view(15, 2, 2)
     classes = torch.arange(5).repeat_interleave(3)
-    data = from_arrays(items, classes, splits={"train": [4, 0], "test": [2]})
+    data = from_arrays(items, classes, splits={"train": [4, 0], "test": [2]}, layout="nhw")
     assert {name: part.names for name, part in data.splits.items()} == {"train": ("0", "4"), "test": ("2",)}
     # Grey images got a channel axis, and bytes stayed bytes.
     assert data.item_shape == (1, 2, 2)
@@ -88,3 +88,45 @@ def test_arrays_from_files(tmp_path: Path) -> None:
     (tmp_path / "classes.npy").write_bytes((tmp_path / "classes.npy").read_bytes()[:100])
     with pytest.raises(UserError, match="cannot be read"):
         load("arrays", tmp_path)
+
+
+def test_both_layouts_of_pictures_are_the_same_data() -> None:
+    x = np.random.default_rng(0).integers(0, 256, (40, 12, 14, 3)).astype(np.uint8)
+    classes = np.arange(40) // 4
+    last, first = from_arrays(x, classes), from_arrays(np.ascontiguousarray(x.transpose(0, 3, 1, 2)), classes)
+    assert (last.layout, first.layout) == ("nhwc", "nchw")
+    assert last.item_shape == (3, 12, 14)
+    assert last.fingerprint == first.fingerprint
+    assert last.mean == first.mean
+    assert torch.equal(last.form.take(x), first.form.take(x))
+
+
+def test_signals_have_a_mean_and_a_deviation_for_every_channel() -> None:
+    generator = np.random.default_rng(0)
+    x = np.stack([generator.normal(0.0, 0.01, (40, 64)), generator.normal(300.0, 50.0, (40, 64))], axis=1)
+    classes = np.arange(40) // 4
+    for given in (x, x[:, :, None], x.transpose(0, 2, 1), x.transpose(0, 2, 1)[:, :, None]):
+        data = from_arrays(given, classes)
+        assert data.form.kind == "signal"
+        assert data.item_shape == (2, 64)
+        train = data.splits["train"].items
+        assert data.mean == pytest.approx(train.mean((0, 2)).tolist(), rel=1e-3)
+        assert data.deviation == pytest.approx((0.01, 50.0), rel=0.1)
+    alone = from_arrays(x[:, :1, None], classes)
+    assert (alone.form.kind, alone.item_shape) == ("signal", (1, 64))
+
+
+def test_a_layout_that_is_not_certain_is_asked_for_and_the_advice_works(tmp_path: Path) -> None:
+    x, classes = np.random.default_rng(0).random((40, 16, 16, 16)), np.arange(40) // 4
+    with pytest.raises(UserError, match=r"\(40, 16, 16, 16\), whose axes .* `layout` \(--layout .*nchw or nhwc"):
+        from_arrays(x, classes)
+    last, first, plain = (from_arrays(x, classes, layout=layout) for layout in ("nhwc", "nchw", "plain"))
+    assert torch.equal(last.form.take(x), last.form.take(x.transpose(0, 3, 1, 2), layout="nchw"))
+    assert last.fingerprint != first.fingerprint == plain.fingerprint
+    np.save(tmp_path / "items.npy", x)
+    np.save(tmp_path / "classes.npy", classes)
+    with pytest.raises(UserError, match="--layout of the command"):
+        load("arrays", tmp_path)
+    assert data_of(load("arrays", tmp_path, layout="nhwc")).fingerprint == last.fingerprint
+    with pytest.raises(UserError, match="Got the layout 'hwc'"):
+        load("arrays", tmp_path, layout="hwc")

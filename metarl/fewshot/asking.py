@@ -1,0 +1,195 @@
+"""A task in files: items to learn from with their labels, and items that are asked about, for `predict`.
+
+What the files are follows from what the learner was trained on:
+
+    pictures, signals    support: a folder <class>/<file>. Queries: files, or folders of them
+    arrays               support: a folder with items.npy and labels.npy. Queries: .npy files, or folders with items.npy
+    molecules            support: a CSV file with the columns smiles and label. Queries: CSV files with a column smiles
+    functions            support: a CSV file with columns x... and y..., or a folder with x.npy and y.npy. Queries: CSV
+                         files with columns x..., .npy files, or folders with x.npy
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metarl.errors import UserError, nearest
+from metarl.fewshot.classes import ClassData
+from metarl.fewshot.data.molecules import MoleculeData
+from metarl.fewshot.data.scaling import Regression
+from metarl.fewshot.episodes import Source
+
+ARRAYS = ("items.npy", "labels.npy")
+POINTS = ("x.npy", "y.npy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What `predict` is asked.
+
+    Attributes:
+        items: S items to learn from.
+        labels: of each; values in regression.
+        queries: Q items.
+        names: of the queries, for tables.
+    """
+
+    items: Any
+    labels: Any
+    queries: Any
+    names: tuple[str, ...]
+
+
+def read_task(source: Source, support: Path, queries: Sequence[Path]) -> Task:
+    """Read a task from files (see the module).
+
+    Args:
+        source: what the learner was trained on.
+        support: folder or file of what is learned from.
+        queries: folders or files of what is asked about.
+
+    Raises:
+        UserError: something is missing, or cannot be read; says what was looked for.
+    """
+    for path in (support, *queries):
+        if not path.exists():
+            raise UserError(f"There is no {path}. Give the folder or file that holds the items.")
+    if isinstance(source, Regression):
+        return _of_points(source, support, queries)
+    if isinstance(source, MoleculeData):
+        return _of_molecules(source, support, queries)
+    if isinstance(source, ClassData) and source.reader is not None:
+        return _of_files(source, support, queries)
+    return _of_arrays(support, queries)
+
+
+def _of_files(source: ClassData, support: Path, queries: Sequence[Path]) -> Task:
+    classes = sorted(entry for entry in _entries(support) if entry.is_dir())
+    found = [(file, entry.name) for entry in classes for file in _below(entry)]
+    if not found:
+        raise UserError(f"{support} has no files in folders of classes. Give a folder with <class>/<file>.")
+    asked = [file for path in queries for file in (_below(path) if path.is_dir() else [path])]
+    return Task(
+        items=source.read([file for file, _ in found]),
+        labels=[label for _, label in found],
+        queries=source.read(asked) if asked else [],
+        names=tuple(map(str, asked)),
+    )
+
+
+def _of_arrays(support: Path, queries: Sequence[Path]) -> Task:
+    items, labels = (_array(_inside(support, name)) for name in ARRAYS)
+    parts = [(path, _array(_inside(path, ARRAYS[0]) if path.is_dir() else path)) for path in queries]
+    return Task(items=items, labels=labels, queries=_joined([part for _, part in parts]), names=_numbered(parts))
+
+
+def _of_molecules(source: MoleculeData, support: Path, queries: Sequence[Path]) -> Task:
+    known = _table(support, ("smiles", "label"))
+    asked = [smiles for path in queries for smiles in _table(path, ("smiles",))["smiles"]]
+    if source.prints is None:
+        raise UserError(f"{source.name} does not say how fingerprints are made. Make it by from_csv.")
+    return Task(
+        items=source.prints(known["smiles"]),
+        labels=known["label"],
+        queries=source.prints(asked) if asked else [],
+        names=tuple(asked),
+    )
+
+
+def _of_points(source: Regression, support: Path, queries: Sequence[Path]) -> Task:
+    if support.is_dir():
+        x, y = (_array(_inside(support, name)) for name in POINTS)
+    else:
+        x, y = (_columns(support, letter) for letter in "xy")
+    parts = []
+    for path in queries:
+        if path.is_dir():
+            parts.append((path, _array(_inside(path, POINTS[0]))))
+        else:
+            parts.append((path, _array(path) if path.suffix == ".npy" else _columns(path, "x")))
+    return Task(items=x, labels=y, queries=_joined([part for _, part in parts]), names=_numbered(parts))
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _entries(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"Got the file {folder}. Give a folder with <class>/<file>.")
+    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+
+
+def _below(folder: Path) -> list[Path]:
+    """Return all files below a folder, sorted, without hidden ones."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def _inside(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.is_file():
+        raise UserError(f"There is no {name} in {folder}. Give a folder that holds it.")
+    return path
+
+
+def _array(path: Path) -> np.ndarray:
+    try:
+        found = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} cannot be read as an array ({error}). Write it with numpy.save.") from error
+    if not isinstance(found, np.ndarray) or not found.ndim:
+        raise UserError(f"{path} holds no array of items. Write it with numpy.save.")
+    return found
+
+
+def _joined(parts: Sequence[np.ndarray]) -> Any:
+    if len({(part.shape[1:], part.dtype) for part in parts}) > 1:
+        raise UserError(f"Got queries of the shapes {', '.join(str(part.shape) for part in parts)}. Ask one by one.")
+    return np.concatenate(parts) if parts else []
+
+
+def _numbered(parts: Sequence[tuple[Path, np.ndarray]]) -> tuple[str, ...]:
+    return tuple(f"{path}[{row}]" for path, part in parts for row in range(len(part)))
+
+
+def _table(path: Path, wanted: Sequence[str]) -> dict[str, list[str]]:
+    """Return the wanted columns of a CSV file, whose capitals do not matter."""
+    header, rows = _rows(path)
+    lower = [name.lower() for name in header]
+    for name in wanted:
+        if name not in lower:
+            raise UserError(f"{path} has no column '{name}'.{nearest(name, header)}")
+    return {name: [row[lower.index(name)].strip() for row in rows] for name in wanted}
+
+
+def _columns(path: Path, letter: str) -> np.ndarray:
+    """Return the columns of a CSV file whose names begin with a letter, as numbers, [rows, columns]."""
+    header, rows = _rows(path)
+    places = [place for place, name in enumerate(header) if name[:1].lower() == letter]
+    if not places:
+        raise UserError(f"{path} has no column that begins with {letter}; it has {', '.join(header)}.")
+    try:
+        return np.array([[float(row[place]) for place in places] for row in rows]).reshape(len(rows), len(places))
+    except ValueError as error:
+        raise UserError(f"{path}: {error}. Give a number in every column {letter}...") from error
+
+
+def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as a table ({error}). Give a CSV file in UTF-8.") from error
+    if not rows:
+        raise UserError(f"{path} is empty. Give a row of column names and a row for each item.")
+    header = [name.strip() for name in rows[0]]
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(header):
+            raise UserError(f"Row {number} of {path} has {len(row)} columns, and the first has {len(header)}.")
+    return header, rows[1:]
