@@ -12,8 +12,7 @@ from metarl.errors import UserError
 from metarl.fewshot.episodes import Source
 from metarl.fewshot.learners import config_class
 from metarl.fewshot.parts.learner import FewShotLearner
-from metarl.fewshot.parts.own import OWN, Given
-from metarl.fewshot.run import FewShotRun, fitted, make_learner, on_device, open_data, trainable
+from metarl.fewshot.run import FewShotRun, fitted, make_learner, on_device, open_data, trainable, with_backbone
 from metarl.run.driver import TrainResult
 from metarl.run.folder import RunFolder
 from metarl.run.settings import Device
@@ -49,6 +48,7 @@ def load(
     backbone: Any = None,
     data_root: Path | None = None,
     device: Device = "cpu",
+    trust: bool = False,
 ) -> Trained:
     """Return what a run trained.
 
@@ -58,10 +58,11 @@ def load(
             last.
         source: the data, where they are open already.
         like: the run that they are of, which must have the same.
-        backbone: the module, or the callable, that training was given in Python; its weights are those of the
-            checkpoint.
+        backbone: the module, or the callable, that training was given in Python, or an address where that of the run
+            is not found; weights are those of the checkpoint.
         data_root: where they lie now, if elsewhere than in training.
         device: where the learner is to live.
+        trust: execute the file of its backbone though you did not make the run on this machine.
 
     Raises:
         UserError: there is no such run or checkpoint, it is of another kind, or the data or the backbone are others.
@@ -69,12 +70,7 @@ def load(
     folder = Path(folder)
     run, plain = RunFolder(folder).settings(FewShotRun)
     run = replace(run, data_root=data_root or run.data_root, device=device)
-    if backbone is not None and not isinstance(backbone, str):
-        if not run.backbone.startswith(OWN):
-            raise UserError(f"Got a backbone for {folder}, which has its own, {run.backbone}. Leave it out.")
-        run = replace(run, backbone=Given(run.backbone, backbone))
-    elif isinstance(backbone, Given):
-        run = replace(run, backbone=backbone)
+    run = with_backbone(run, backbone, folder, trust=trust)
     if like is not None and _asked(like) != _asked(run):
         raise UserError(
             f"Got {folder} trained on {_described(run)}, and a run trained on {_described(like)}. "

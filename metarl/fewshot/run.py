@@ -14,15 +14,17 @@ from metarl.devices import resolve_device
 from metarl.errors import UserError, nearest
 from metarl.fewshot.classes import ClassData
 from metarl.fewshot.data import load as load_data
-from metarl.fewshot.episodes import EpisodeShape, Source
+from metarl.fewshot.episodes import EpisodeShape
+from metarl.fewshot.episodes import Source as DataSource
 from metarl.fewshot.layout import PLAIN
 from metarl.fewshot.learners import config_class, make
+from metarl.fewshot.parts.addresses import given_at, given_in, is_address
 from metarl.fewshot.parts.backbones import BackboneName, make_backbone
 from metarl.fewshot.parts.conv1d import SHORTEST
 from metarl.fewshot.parts.layers import Precision
 from metarl.fewshot.parts.learner import FewShotLearner, Setting
 from metarl.fewshot.parts.norms import BatchNorm
-from metarl.fewshot.parts.own import OWN, Given, OwnBackbone, name_of, own_backbone
+from metarl.fewshot.parts.own import Given, OwnBackbone, is_own, name_of, own_backbone
 from metarl.ranks import ALONE, Ranks
 from metarl.run.folder import RunFolder, Trainable
 from metarl.run.settings import RunSettings
@@ -52,8 +54,8 @@ class FewShotRun(RunSettings):
     """Query items of each class; of the whole episode in regression."""
     backbone: Any = "auto"
     """Network from items to features: auto (conv4 for images, conv1d for signals, else mlp), mlp, conv4, resnet12,
-    conv1d, identity (items are features already), or one's own: a torch module [N, *item] -> [N, F], or a callable
-    that makes one."""
+    conv1d, identity (items are features already), or one's own: a torch module [N, *item] -> [N, F], a callable that
+    makes one, or the address of either, file.py:name or package.module:name."""
     freeze_backbone: bool = False
     """The weights of one's own backbone stay as they are."""
     width: int = 64
@@ -85,7 +87,7 @@ class FewShotRun(RunSettings):
         if not isinstance(self.backbone, str):
             object.__setattr__(self, "backbone", Given(name_of(self.backbone), self.backbone))
         names = ("auto", *get_args(BackboneName))
-        own = self.backbone.startswith(OWN)
+        own = is_own(self.backbone)
         if self.backbone not in names and not own:
             raise UserError(f"Unknown backbone '{self.backbone}'.{nearest(self.backbone, names)}")
         if self.freeze_backbone and not own:
@@ -107,18 +109,23 @@ class FewShotRun(RunSettings):
         return EpisodeShape(way=self.way, shot=self.shot, query=self.query)
 
 
-def stored(folder: Path, data_root: Path | None = None) -> tuple[FewShotRun, Any, int]:
+def stored(
+    folder: Path, data_root: Path | None = None, *, backbone: str | None = None, trust: bool = False
+) -> tuple[FewShotRun, Any, int]:
     """Return the settings of a run, those of its learner, and the iterations that it was last asked for.
+
+    The last two arguments are those of `with_backbone`.
 
     Raises:
         UserError: there is no such run, or it is of another kind.
     """
     run, plain = RunFolder(folder).settings(FewShotRun)
     config = from_plain(config_class(run.learner), plain)
-    return replace(run, data_root=data_root or run.data_root), config, RunFolder(folder).iterations()
+    run = with_backbone(replace(run, data_root=data_root or run.data_root), backbone, folder, trust=trust)
+    return run, config, RunFolder(folder).iterations()
 
 
-def open_data(run: FewShotRun) -> Source:
+def open_data(run: FewShotRun) -> DataSource:
     """Return the data of a run."""
     return load_data(run.data, run.data_root, size=run.size, **run.data_options)
 
@@ -127,17 +134,48 @@ def open_data(run: FewShotRun) -> Source:
 class Movable(Protocol):
     """Data whose items can lie on any device."""
 
-    def to(self, device: torch.device) -> Source:
+    def to(self, device: torch.device) -> DataSource:
         """Return them with all items on `device`."""
         ...
 
 
-def on_device(source: Source, device: torch.device) -> Source:
+def on_device(source: DataSource, device: torch.device) -> DataSource:
     """Return data on a device, where they can be moved: episodes are then gathered there."""
     return source.to(device) if isinstance(source, Movable) else source
 
 
-def fitted(run: FewShotRun, source: Source) -> FewShotRun:
+def with_backbone(run: FewShotRun, given: Any = None, folder: Path | None = None, *, trust: bool = False) -> FewShotRun:
+    """Return a run's settings with its own backbone, where it has one.
+
+    Args:
+        run: the settings; of a run folder, where one is named.
+        given: the backbone, or its address, where the user says it anew.
+        folder: the run folder; None for a new run.
+        trust: execute the file that the run names though this user did not make the run.
+
+    Raises:
+        UserError: the run has a backbone of ours, or its own is not found, or may not be executed.
+    """
+    if given is not None and not is_own(run.backbone):
+        raise UserError(f"Got a backbone for {folder}, which has its own, {run.backbone}. Leave it out.")
+    if given is not None and not is_address(given):
+        thing = given.thing if isinstance(given, Given) else given
+        if isinstance(thing, str):
+            raise UserError(f"Got the backbone '{thing}' for {folder}. Give a module, or FILE:NAME.")
+        return replace(run, backbone=Given(run.backbone, thing))
+    if given is not None:
+        found, source = given_at(given)
+        return replace(run, backbone=Given(run.backbone, found.thing), sources=(source,))
+    if not is_address(run.backbone):
+        return run
+    if folder is None:
+        found, source = given_at(run.backbone)
+    else:
+        found, source = given_in(folder, run.backbone, run.sources, trust=trust)
+    return replace(run, backbone=found, sources=(source,))
+
+
+def fitted(run: FewShotRun, source: DataSource) -> FewShotRun:
     """Return a run's settings with what follows from the data: their fingerprint, and the backbone.
 
     Raises:
@@ -165,12 +203,12 @@ def backbone_for(item_shape: Sequence[int]) -> BackboneName:
 
 
 def make_learner(
-    run: FewShotRun, config: Any, source: Source, streams: Streams, ranks: Ranks = ALONE
+    run: FewShotRun, config: Any, source: DataSource, streams: Streams, ranks: Ranks = ALONE
 ) -> FewShotLearner:
     """Return the learner of a run, freshly made; `run` is fitted to its data."""
     if run.backbone == "auto":
         raise ValueError("fit the run to its data first")
-    if run.backbone.startswith(OWN):
+    if is_own(run.backbone):
         backbone = _own(run, source)
     else:
         backbone = make_backbone(
@@ -193,7 +231,7 @@ def make_learner(
     return make(run.learner, config, setting, streams, resolve_device(run.device))
 
 
-def _own(run: FewShotRun, source: Source) -> OwnBackbone:
+def _own(run: FewShotRun, source: DataSource) -> OwnBackbone:
     """Return a run's own backbone, where it was given."""
     if not isinstance(run.backbone, Given):
         raise UserError(
@@ -244,6 +282,6 @@ def trainable(learner: FewShotLearner) -> Trainable:
     return WithBackbone(learner, backbone) if isinstance(backbone, OwnBackbone) else learner
 
 
-def classes_of(source: Source) -> int:
+def classes_of(source: DataSource) -> int:
     """Return the number of training classes; 0 where there is no one list of them."""
     return len(source.split("train").names) if isinstance(source, ClassData) else 0

@@ -25,8 +25,17 @@ from metarl.fewshot.manifest import Manifest
 from metarl.fewshot.measure import measure
 from metarl.fewshot.parts.learner import FewShotLearner
 from metarl.fewshot.parts.optimiser import NOTHING
-from metarl.fewshot.parts.own import ModuleBackbone
-from metarl.fewshot.run import FewShotRun, classes_of, fitted, make_learner, on_device, open_data, trainable
+from metarl.fewshot.parts.own import Given, ModuleBackbone
+from metarl.fewshot.run import (
+    FewShotRun,
+    classes_of,
+    fitted,
+    make_learner,
+    on_device,
+    open_data,
+    trainable,
+    with_backbone,
+)
 from metarl.ranks import ALONE, Ranks
 from metarl.run.driver import Step, console_of
 from metarl.run.driver import train as train_in_folder
@@ -72,7 +81,7 @@ def train(
     """
     folder = Path(folder)
     source = open_data(run) if source is None else source
-    run = fitted(run, source)
+    run = fitted(with_backbone(run), source)
     config = config_class(run.learner)() if config is None else config
     asked: int = config.iterations if iterations is None else iterations
     console = console_of(ranks, console)
@@ -101,7 +110,8 @@ def train(
         json=json,
         ranks=ranks,
     )
-    return replace(load(folder, source=source, backbone=run.backbone, device=run.device), result=result)
+    given = run.backbone if isinstance(run.backbone, Given) else None
+    return replace(load(folder, source=source, backbone=given, device=run.device), result=result)
 
 
 def _tell_dropout(learner: FewShotLearner, console: Console, *, json: bool) -> None:

@@ -77,6 +77,10 @@ class EvaluateOptions:
     """Of the episodes and of the bootstrap: the same seed gives the same episodes."""
     data_root: Path | None = None
     """Folder of the data, if elsewhere than in training."""
+    backbone: str | None = None
+    """Address of the runs' own backbone, file.py:name, where that is not found."""
+    trust: bool = False
+    """Execute the file of a run's own backbone though you did not make the run on this machine: read it first."""
     out: Path | None = None
     """Folder for the results; RUN/evaluation/SPLIT of the first run if not given."""
     device: Device = "cpu"
@@ -162,8 +166,10 @@ def _load(options: EvaluateOptions) -> list[tuple[str, list[Trained]]]:
             options.checkpoint,
             source=None if first is None else first.source,
             like=None if first is None else first.run,
+            backbone=options.backbone,
             data_root=options.data_root,
             device=options.device,
+            trust=options.trust,
         )
         settings = lasting_settings(run.run) | by_option(to_plain(run.learner.config))
         for key in ("learner", "seed", "iterations"):

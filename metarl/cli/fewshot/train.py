@@ -53,9 +53,9 @@ class TrainOptions:
     """Support items of each class; of the whole episode in regression."""
     query: int = 5
     """Query items of each class; of the whole episode in regression."""
-    backbone: Literal["auto", "mlp", "conv4", "resnet12", "conv1d", "identity"] = "auto"
-    """Network from items to features; auto is conv4 for images, conv1d for signals, else mlp; identity: items are
-    features already."""
+    backbone: str = "auto"
+    """Network from items to features: auto (conv4 for images, conv1d for signals, else mlp), mlp, conv4, resnet12,
+    conv1d, identity (items are features already), or one's own by its address, file.py:name or package.module:name."""
     freeze_backbone: bool = False
     """The weights of one's own backbone stay as they are."""
     width: int = 64
@@ -101,6 +101,10 @@ class ResumeOptions:
     """Which checkpoint to go on from."""
     data_root: Path | None = None
     """Folder of the data, if elsewhere than before."""
+    backbone: str | None = None
+    """Address of its own backbone, file.py:name, where that is not found."""
+    trust: bool = False
+    """Execute the file of its own backbone though you did not make the run on this machine: read it first."""
     test_episodes: int = EPISODES
     """Test episodes at the end; 0: no test."""
     json: bool = False
@@ -147,7 +151,7 @@ def _train(name: str, options: TrainOptions, config: Any, data_options: dict[str
 def _resume(options: ResumeOptions) -> int:
     from metarl.fewshot.run import open_data, stored
 
-    run, config, iterations = stored(options.resume, options.data_root)
+    run, config, iterations = stored(options.resume, options.data_root, backbone=options.backbone, trust=options.trust)
     iterations = iterations if options.iterations is None else options.iterations
     test_episodes, json_lines = options.test_episodes, options.json
     source = open_data(run)

@@ -69,6 +69,11 @@ def name_of(thing: Any) -> str:
     return OWN + str(getattr(thing, "__qualname__", type(thing).__qualname__))
 
 
+def is_own(name: str) -> bool:
+    """Tell whether a run's backbone is one's own: given in Python, or by an address."""
+    return name.startswith(OWN) or ":" in name
+
+
 def own_backbone(thing: Any, item_shape: tuple[int, ...], *, freeze: bool = False, seed: int = 0) -> OwnBackbone:
     """Return a backbone of one's own, tried on a few items.
 
