@@ -59,21 +59,22 @@ def files_of(family: Family, origin: Origin | None) -> tuple[Source, ...]:
     if isinstance(family, GymnasiumFamily):
         for role in ("make", "set_task"):
             source, _, _ = str(getattr(family, role)).rpartition(":")
-            file = file_of(source) if child.names_python(str(getattr(family, role))) else None
+            file = file_of(source, family.folder) if child.names_python(str(getattr(family, role))) else None
             if file is not None:
                 sources.append(of_file(role, file, "" if source.endswith(".py") else source))
     return tuple(sources)
 
 
-def file_of(source: str) -> Path | None:
+def file_of(source: str, folder: str) -> Path | None:
     """Return the file of a module of the user's without importing it; None where it is an installed one, or not found.
 
     Args:
         source: `package.module`, or the path of a file.
+        folder: where it is looked for first.
     """
     if source.endswith(".py"):
         return Path(source) if Path(source).is_file() else None
-    places: list[str] | None = [*child.FOLDERS, str(Path.cwd()), *sys.path]
+    places: list[str] | None = [folder, str(Path.cwd()), *child.FOLDERS, *sys.path]
     name, spec = "", None
     for part in source.split("."):
         name = f"{name}.{part}" if name else part

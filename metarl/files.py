@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.errors import UserError
+from metarl.system import sync_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +82,4 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     partial.replace(path)
     # Without this the renaming itself may be lost when the machine goes down.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)

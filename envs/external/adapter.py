@@ -18,6 +18,7 @@ end of episodes are as in every family, since `Worlds` sees to them here too.
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -44,6 +46,19 @@ SEEDS = 2**31
 """Each episode's `reset(seed=...)` is below."""
 
 
+@dataclass(frozen=True)
+class Carried:
+    """A callable that no module has which workers could import: they get it by value."""
+
+    label: str
+    """What people know it by."""
+    content: bytes = field(repr=False)
+    """By cloudpickle."""
+
+    def __str__(self) -> str:
+        return self.label
+
+
 @dataclass(frozen=True, kw_only=True)
 class GymnasiumFamily(Family):
     """A Gymnasium environment with tasks.
@@ -58,9 +73,10 @@ class GymnasiumFamily(Family):
 
     name: str
     """Family name, as in `--family`."""
-    make: str | Callable[..., Any]
-    """How an environment is made: a Gymnasium id, or `module:callable`, `path/file.py:callable`, or a callable that
-    has such a name. Workers import it, so it should stand in a module that does not import metarl."""
+    make: str | Callable[..., Any] | Carried
+    """How an environment is made: a Gymnasium id, or `module:callable`, `path/file.py:callable`, or a callable. One of
+    a module is imported by workers, so it should stand in one that does not import metarl; what no module has (of a
+    notebook, of the program that is run, a lambda) they get by value, as it is when the family is made."""
     parameters: tuple[Parameter, ...]
     """What differs between tasks."""
     horizon: int
@@ -69,10 +85,10 @@ class GymnasiumFamily(Family):
     """Whose definition it is, where there are several."""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of `make`: plain data."""
-    set_task: str | Callable[..., Any] = "options"
+    set_task: str | Callable[..., Any] | Carried = "options"
     """How the environment gets its task, a record such as {"goal": [0.1, 0.2]}, at every reset: `options` by
     `reset(options={"task": record})`; `attributes` as its attributes of the parameters' names; the name of one of its
-    methods, called with the record; or `module:function`, called with the environment and the record."""
+    methods, called with the record; or `module:function` or a callable, called with the environment and the record."""
     success_key: str | None = None
     """Key of a step's info that says whether the goal is met."""
     vector: bool = False
@@ -80,6 +96,8 @@ class GymnasiumFamily(Family):
     all its tasks at once: `options={"tasks": [...]}`, or a list of records where `set_task` is called."""
     python: str | None = None
     """Another interpreter to run the environments, such as `~/metaworld/bin/python`; this one if None."""
+    folder: str = field(default_factory=lambda: str(_folder()))
+    """What `make` and `set_task` are imported from first; that of the file that defines the family if not given."""
     timeout: float = 60.0
     """Longest time that one call of the environment may take, s."""
     fixed: FixedTasks | None = None
@@ -96,8 +114,8 @@ class GymnasiumFamily(Family):
 
     def __post_init__(self) -> None:
         fill = {
-            "make": reference(self.make, "make"),
-            "set_task": reference(self.set_task, "set_task"),
+            "make": reference(self.make, "make", self.python),
+            "set_task": reference(self.set_task, "set_task", self.python),
             "space": ParameterSpace(self.full_name, self.parameters, self.fixed),
         }
         fill["summary"] = self.summary or f"{fill['make']} with tasks"
@@ -116,14 +134,19 @@ class GymnasiumFamily(Family):
     @property
     def job(self) -> Job:
         """What worker processes are to run."""
+        given = {"make": self.make, "set_task": self.set_task}
         hello = {
-            "make": self.make,
+            **{name: str(value) for name, value in given.items()},
+            "carried": {
+                name: base64.b64encode(value.content).decode()
+                for name, value in given.items()
+                if isinstance(value, Carried)
+            },
             "kwargs": dict(self.kwargs),
             "vector": self.vector,
-            "set_task": self.set_task,
             "success_key": self.success_key,
         }
-        return Job(family=self.full_name, hello=hello, python=self.python, timeout=self.timeout)
+        return Job(family=self.full_name, hello=hello, folder=self.folder, python=self.python, timeout=self.timeout)
 
     @cached_property
     def _spaces(self) -> tuple[list[str], dict[str, Any]]:
@@ -255,24 +278,55 @@ def _cores() -> int:
     return resolve_threads(0)
 
 
-def reference(given: str | Callable[..., Any], field_name: str) -> str:
-    """Return `module:name` or `file.py:name` for a callable that workers can find by it; a text as it is."""
+def _folder() -> Path:
+    """Return the folder of the file that is being imported as a source of families, else the present one."""
+    return child.IMPORTING[-1] if child.IMPORTING else Path.cwd()
+
+
+def reference(given: Any, field_name: str, python: str | None = None) -> str | Carried:
+    """Return what workers find a callable by: `module:name` or `file.py:name`, else the callable by value.
+
+    Args:
+        given: a callable, or a text that names one.
+        field_name: for error texts.
+        python: the other interpreter that is to run it, if any.
+
+    Raises:
+        UserError: it is no callable, or one that can neither be imported nor sent.
+    """
+    if isinstance(given, Carried):
+        return given
     if isinstance(given, str):
         # A file is found from the one that names it, else from here; a worker or a later run may stand elsewhere.
         source, colon, name = given.rpartition(":")
-        folder = child.IMPORTING[-1] if child.IMPORTING else Path.cwd()
-        return f"{(folder / Path(source).expanduser()).resolve()}{colon}{name}" if source.endswith(".py") else given
+        return f"{(_folder() / Path(source).expanduser()).resolve()}{colon}{name}" if source.endswith(".py") else given
+    got = f"got {field_name}={given!r}"
+    if not callable(given):
+        raise UserError(f"{got}: give its class or a function, or a text that names one such as 'file.py:name'")
     module = sys.modules.get(getattr(given, "__module__", None) or "")
-    name = getattr(given, "__qualname__", "")
+    name = str(getattr(given, "__qualname__", type(given).__name__))
     found: Any = module
     for part in name.split("."):
         found = getattr(found, part, None)
-    if module is None or found is not given:
+    importable = module is not None and found is given
+    # A notebook has no file. A program's would be run by every worker: it goes by value, if its interpreter is this.
+    if (
+        module is not None
+        and importable
+        and (module.__name__ != "__main__" or (python and hasattr(module, "__file__")))
+    ):
+        return f"{source_of(module)}:{name}"
+    cure = f"write it to a file of its own, say mine.py, and give {field_name}='mine.py:NAME'"
+    if python is not None:
+        raise UserError(f"{got}, which no file has that the interpreter {python} could import: {cure}")
+    try:
+        return Carried(f"{name} of this session", cloudpickle.dumps(given))
+    # What refuses to be pickled may raise anything.
+    except Exception as error:
         raise UserError(
-            f"got {field_name}={given!r}, which a worker process cannot find by name: define it at the top of a "
-            "module, or give 'module:name'"
-        )
-    return f"{source_of(module)}:{name}"
+            f"{got}, which cannot be sent to worker processes ({type(error).__name__}: {error}). Make what it holds "
+            f"inside the call, or {cure}"
+        ) from error
 
 
 def source_of(module: ModuleType) -> str:

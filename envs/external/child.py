@@ -1,12 +1,13 @@
 """The worker process of an adapted environment: steps a group of Gymnasium environments for metarl.
 
-It is run by path, `python child.py SOCKET MEMORY` (two inherited file descriptors), by any Python from 3.8 on that
-has numpy and gymnasium. Neither metarl nor torch is needed there, so an environment that needs other versions of
-anything runs in a virtual environment of its own. That is why all of it is one file: beside it there is nothing that
-such a Python could import, not even its neighbours, whose names would hide the user's modules.
-`metarl.envs.external.pool` is the other end, and shares `Channel`.
+It is run by path, `python child.py SOCKET MEMORY` (two inherited file descriptors; on Windows, which has no such thing,
+`port:NUMBER` on this machine and the path of a file), by any Python from 3.8 on that has numpy and gymnasium. Neither
+metarl nor torch is needed there, so an environment that needs other versions of anything runs in a virtual environment
+of its own. That is why all of it is one file: beside it there is nothing that such a Python could import, not even its
+neighbours, whose names would hide the user's modules. `metarl.envs.external.pool` is the other end, and shares
+`Channel`.
 
-Message format, version 1. Words go over the Unix stream socket SOCKET, numbers stand in the memory MEMORY that both
+Message format, version 2. Words go over the stream socket SOCKET, numbers stand in the memory MEMORY that both
 processes map. A message is one byte, and after a `J` also the length of what follows (4 bytes, little endian) and so
 many bytes of JSON, an object with a `type`:
 
@@ -20,7 +21,8 @@ many bytes of JSON, an object with a `type`:
 | type | from | fields | answer |
 |---|---|---|---|
 | `hello` | metarl | version, worlds (how many), path (folders to import from), timeout; make, kwargs, vector, \
-set_task, success_key (as in `GymnasiumFamily`) | `spaces` |
+set_task, success_key (as in `GymnasiumFamily`), carried {make or set_task: a callable by value, cloudpickle in \
+base64, which its text then only describes} | `spaces` |
 | `spaces` | worker | version, python, gymnasium, observation (a name for each number), action {low, high} or \
 {count} | |
 | `memory` | metarl | size (bytes), first (the worker's first row), arrays {name: {dtype, shape, offset}} | `.` |
@@ -45,12 +47,14 @@ if __name__ == "__main__":
     _here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != _here]  # noqa: PTH100
 
+import base64
 import contextlib
 import faulthandler
 import importlib
 import importlib.util
 import json
 import mmap
+import pickle
 import platform
 import select
 import signal
@@ -65,7 +69,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-VERSION = 1
+VERSION = 2
 """Of the message format; both ends must have the same."""
 STEP, DONE, BUSY, OBJECT = b"S", b".", b"+", b"J"
 
@@ -170,6 +174,14 @@ def resolve(reference: str) -> Any:
     return found
 
 
+def callable_of(hello: dict[str, Any], field: str) -> Any:
+    """Return the callable that a field names, or that came by value; None if it is neither."""
+    content = hello["carried"].get(field)
+    if content is not None:
+        return pickle.loads(base64.b64decode(content))
+    return resolve(hello[field]) if names_python(hello[field]) else None
+
+
 def labels(space: spaces.Space, name: str = "observation") -> list[str]:
     """Return a name for every number of a flattened observation."""
     if isinstance(space, spaces.Dict):
@@ -249,15 +261,16 @@ class Group:
         self.success_key: str | None = hello["success_key"]
         self.watch = watch
         self.with_options = hello["set_task"] == "options"
-        self.set_task = self._task_setter(hello["set_task"])
+        self.set_task = self._task_setter(hello)
 
-    def _task_setter(self, how: str) -> Any:
+    def _task_setter(self, hello: dict[str, Any]) -> Any:
         """Return a function of the environment and a task (all environments and their tasks, if vectorised)."""
+        how = hello["set_task"]
         if how == "options":
             return None
         if how == "attributes":
             return set_attributes
-        return resolve(how) if ":" in how else lambda env, task: method(env, how)(task)
+        return callable_of(hello, "set_task") or (lambda env, task: method(env, how)(task))
 
     def spaces(self) -> dict[str, Any]:
         """Return the `spaces` message."""
@@ -272,9 +285,13 @@ class Group:
             "action": actions,
         }
 
-    def attach(self, memory: int, message: dict[str, Any]) -> None:
+    def attach(self, memory: str, message: dict[str, Any]) -> None:
         """Map the shared arrays; keep this worker's rows of them."""
-        whole = mmap.mmap(memory, message["size"])
+        if memory.isdecimal():
+            whole = mmap.mmap(int(memory), message["size"])
+        else:
+            with open(memory, "r+b") as file:  # noqa: PTH123
+                whole = mmap.mmap(file.fileno(), message["size"])
         rows = slice(message["first"], message["first"] + self.count)
         for name, place in message["arrays"].items():
             flat = np.frombuffer(whole, place["dtype"], int(np.prod(place["shape"])), place["offset"])
@@ -307,14 +324,16 @@ class Singles(Group):
         self.envs: list[Any] = []
         for world in range(self.count):
             watch.call("make", world)
-            if names_python(hello["make"]):
-                env = resolve(hello["make"])(**hello["kwargs"])
-            else:
-                env = gymnasium.make(hello["make"], **hello["kwargs"])
+            build = callable_of(hello, "make") or self._registered(hello["make"])
+            env = build(**hello["kwargs"])
             if not isinstance(env, gymnasium.Env):
                 raise Unfit(f"{hello['make']} returned {env!r}: a gymnasium.Env is needed")
             self.envs.append(env)
         self.observation_space, self.action_space = self.envs[0].observation_space, self.envs[0].action_space
+
+    @staticmethod
+    def _registered(name: str) -> Any:
+        return lambda **kwargs: gymnasium.make(name, **kwargs)
 
     def reset(self, worlds: list[int], seeds: list[int], tasks: list[dict[str, Any]]) -> None:
         """Begin an episode of its task in each of the worlds."""
@@ -359,7 +378,7 @@ class Vectorised(Group):
     def __init__(self, hello: dict[str, Any], watch: Watch) -> None:
         super().__init__(hello, watch)
         watch.call("make", None)
-        build = resolve(hello["make"]) if names_python(hello["make"]) else self._registered(hello["make"])
+        build = callable_of(hello, "make") or self._registered(hello["make"])
         self.envs = build(num_envs=self.count, **hello["kwargs"])
         if not isinstance(self.envs, gymnasium.vector.VectorEnv) or self.envs.num_envs != self.count:
             raise Unfit(f"{hello['make']} returned {self.envs!r}: a VectorEnv of {self.count} worlds is needed")
@@ -460,7 +479,17 @@ def place_of(error: BaseException) -> str:
     return f"{frames[-1].filename}, line {frames[-1].lineno}, in {frames[-1].name}"
 
 
-def serve(channel: Channel, memory: int) -> None:
+def connection_to(place: str) -> socket.socket:
+    """Return the socket that metarl has given this process, or waits at with a port of this machine."""
+    if place.isdecimal():
+        return socket.socket(fileno=int(place))
+    connection = socket.create_connection(("127.0.0.1", int(place.partition(":")[2])))
+    # Anybody on this machine could come to a port.
+    connection.sendall(os.environ.pop("METARL_TOKEN").encode())
+    return connection
+
+
+def serve(channel: Channel, memory: str) -> None:
     """Answer until the other end closes."""
     watch = Watch(channel)
     try:
@@ -516,4 +545,4 @@ if __name__ == "__main__":
     faulthandler.enable()
     # Ctrl-C is for metarl, which ends its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve(Channel(socket.socket(fileno=int(sys.argv[1]))), int(sys.argv[2]))
+    serve(Channel(connection_to(sys.argv[1])), sys.argv[2])

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from typing import IO, Any, NoReturn
 
 import numpy as np
 
+from metarl import system
 from metarl.envs.external import child
 from metarl.errors import UserError
 from metarl.types import Record
@@ -50,13 +50,15 @@ class Job:
 
     Attributes:
         family: full name, for error texts.
-        hello: the fields `make`, `kwargs`, `vector`, `set_task` and `success_key` of that message.
+        hello: the fields `make`, `kwargs`, `vector`, `set_task`, `success_key` and `carried` of that message.
+        folder: what a family imports from first: that of the file that defines it.
         python: interpreter to run them; None for this one.
         timeout: longest call of the environment, s.
     """
 
     family: str
     hello: dict[str, Any]
+    folder: str
     python: str | None
     timeout: float
 
@@ -96,20 +98,18 @@ class Pool:
         self._ended: str | None = None
         self._members: list[Member] = []
         self._records: dict[int, Record] = {}
-        # Unlinked from the start.
-        folder = "/dev/shm" if Path("/dev/shm").is_dir() else None
-        self._memory = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._memory = system.shared_memory()
         self._finalizer = weakref.finalize(self, _end, os.getpid(), self._members, self._memory)
         with self._all_or_nothing():
             processes = min(processes, num_worlds)
             edges = [num_worlds * i // processes for i in range(processes + 1)]
             for index, (first, after) in enumerate(pairwise(edges)):
-                self._members.append(_start(job, index, first, after - first, self._memory.fileno()))
+                self._members.append(_start(job, index, first, after - first, self._memory))
             hello = {
                 "type": "hello",
                 "version": child.VERSION,
                 # Another interpreter has packages of its own.
-                "path": [str(Path.cwd()), *child.FOLDERS, *(sys.path if job.python is None else [])],
+                "path": [job.folder, str(Path.cwd()), *child.FOLDERS, *(sys.path if job.python is None else [])],
                 "timeout": job.timeout,
                 **job.hello,
             }
@@ -235,7 +235,7 @@ class Pool:
                 "Look for an endless loop or a lock there, or give the family a longer timeout"
             )
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        hint = " (the system does so when memory runs out)" if code == -signal.SIGKILL else ""
+        hint = " (the system does so when memory runs out)" if how.endswith("SIGKILL") else ""
         words = _where_it_stood(member, "Fatal Python error") or _last_words(member)
         self._fail(f"{self._who(member)} {how}{hint}{words}. Mend the environment before it is used again")
 
@@ -259,7 +259,7 @@ class Pool:
         raise UserError(f"{self.job.family} with {self.job.hello['make']}: {text}")
 
 
-def _start(job: Job, index: int, first: int, count: int, memory: int) -> Member:
+def _start(job: Job, index: int, first: int, count: int, memory: IO[bytes]) -> Member:
     """Start a worker process."""
     if INSIDE in os.environ:
         # Else a script that makes worlds as it is imported would start processes without end.
@@ -276,27 +276,16 @@ def _start(job: Job, index: int, first: int, count: int, memory: int) -> Member:
     if not job.hello["vector"]:
         for name in ONE_THREAD:
             environment.setdefault(name, "1")
-    ours, theirs = socket.socketpair()
-    # Until it first speaks.
-    ours.settimeout(TO_START + _patience(job))
     log = tempfile.TemporaryFile(mode="ab+")  # noqa: SIM115
+    # Until it first speaks.
+    patience = TO_START + _patience(job)
+    command = [str(python), str(Path(child.__file__).resolve())]
     try:
-        process = subprocess.Popen(
-            [python, str(Path(child.__file__).resolve()), str(theirs.fileno()), str(memory)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(theirs.fileno(), memory),
-            env=environment,
-            # Ctrl-C in the terminal is for this process, which then ends its workers.
-            start_new_session=True,
-        )
+        process, ours = system.start_worker(command, memory, log=log, environment=environment, patience=patience)
     except OSError as error:
-        ours.close()
         log.close()
         raise UserError(f"{job.family}: {python} cannot be run, {error}. Give the path of a python") from error
-    finally:
-        theirs.close()
+    ours.settimeout(patience)
     return Member(index=index, first=first, count=count, process=process, channel=child.Channel(ours), log=log)
 
 
@@ -317,12 +306,10 @@ def _end(owner: int, members: list[Member], memory: IO[bytes]) -> None:
         try:
             member.process.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
-            # With the processes that the environment started.
-            os.killpg(member.process.pid, signal.SIGKILL)
-            member.process.wait()
+            system.kill_worker(member.process)
         member.log.close()
     members.clear()
-    memory.close()
+    system.free(memory)
 
 
 def _printed(member: Member) -> list[str]:

@@ -30,10 +30,11 @@ from metarl.bench.meta_updates import (
     task_loop,
     usable,
 )
-from metarl.bench.timing import explain, in_turn, peak_kib, percent, print_table, ratio, seconds_of
+from metarl.bench.timing import explain, in_turn, percent, print_table, ratio, seconds_of
 from metarl.config import check
 from metarl.devices import resolve_threads, torch_threads
 from metarl.errors import UserError
+from metarl.system import peak_kib
 
 Case = Literal["sinusoid", "omniglot-1", "omniglot-5", "mini-imagenet", "reptile", "sampling"]
 

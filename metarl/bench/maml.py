@@ -16,7 +16,7 @@ from rich.console import Console
 
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.bench.limits import SIDES, operations, product
-from metarl.bench.timing import explain, in_turn, peak_kib, percent, print_table, ratio
+from metarl.bench.timing import explain, in_turn, percent, print_table, ratio
 from metarl.config import check
 from metarl.devices import resolve_threads, torch_threads
 from metarl.envs import get, make_worlds
@@ -24,6 +24,7 @@ from metarl.envs.family import with_horizon
 from metarl.learning.experience import Batch
 from metarl.learning.inner import Executor
 from metarl.seeding import Streams
+from metarl.system import peak_kib
 from metarl.types import Metrics, Params
 
 PARTS = ("time/collect", "time/policy", "time/adapt", "time/update")

@@ -7,11 +7,8 @@ machine and the moment only. The first round warms up and is left out.
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
@@ -41,17 +38,6 @@ def seconds_of(run: Callable[[], object], least: float = 0.0) -> float:
         calls += 1
         passed = time.perf_counter() - started
     return passed / calls
-
-
-def peak_kib() -> int:
-    """Return the most memory that this process has had."""
-    # Not getrusage's figure alone: a process begins with that of the one that started it.
-    status = Path("/proc/self/status")
-    if status.exists():
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // 1024 if sys.platform == "darwin" else peak
 
 
 # -- what is printed --------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from metarl.evaluation.swap import MEMORIES
 from metarl.files import write_atomically
 from metarl.run.glossary import look_up
 from metarl.run.progress import rounded
+from metarl.system import file_name
 from metarl.version import __version__
 
 EVENTS_SUFFIX = ".probe"
@@ -99,7 +100,7 @@ def write(results: Sequence[dict[str, Any]], folder: Path) -> None:
     for earlier in folder.glob(f"*/events.out.tfevents.*{EVENTS_SUFFIX}"):
         earlier.unlink()
     for result in results:
-        with SummaryWriter(str(folder / result["agent"]), filename_suffix=EVENTS_SUFFIX) as events:
+        with SummaryWriter(str(folder / file_name(result["agent"])), filename_suffix=EVENTS_SUFFIX) as events:
             for tag, value, episodes in _scalars(result):
                 look_up(tag)
                 events.add_scalar(tag, value, episodes)

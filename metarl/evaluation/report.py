@@ -20,6 +20,7 @@ from metarl.files import write_atomically
 from metarl.run.glossary import look_up
 from metarl.run.progress import rounded
 from metarl.run.tracking import add_picture, clear_events
+from metarl.system import file_name
 
 EVENTS_SUFFIX = ".adaptation"
 """End of the name of the events file, which the next evaluation into the same folder replaces."""
@@ -153,7 +154,7 @@ def _write_events(summary: dict[str, Any], folder: Path, picture: bytes, films: 
     tags = {key: f"adaptation/{key}" for key in ("mean", "lower", "upper", "iqm", "success")}
     chart = ["Margin", [tags["mean"], tags["lower"], tags["upper"]]]
     for agent in summary["agents"]:
-        with SummaryWriter(str(folder / agent["agent"]), filename_suffix=EVENTS_SUFFIX) as events:
+        with SummaryWriter(str(folder / file_name(agent["agent"])), filename_suffix=EVENTS_SUFFIX) as events:
             for key, tag in tags.items():
                 look_up(tag)
                 for point in agent["points"]:

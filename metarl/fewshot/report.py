@@ -19,6 +19,7 @@ from metarl.files import write_atomically
 from metarl.run.glossary import look_up
 from metarl.run.progress import rounded
 from metarl.run.tracking import clear_events
+from metarl.system import file_name
 
 EVENTS_SUFFIX = ".fewshot"
 """End of the name of the events files, which the next evaluation into the same folder replaces."""
@@ -169,7 +170,7 @@ def _write_events(summary: dict[str, Any], folder: Path) -> None:
     for test in tests:
         for row in test["rows"]:
             name = row["name"] + (f" {test['label']}" if len(tests) > 1 else "")
-            with SummaryWriter(str(folder / name), filename_suffix=EVENTS_SUFFIX) as events:
+            with SummaryWriter(str(folder / file_name(name)), filename_suffix=EVENTS_SUFFIX) as events:
                 shot = test["shape"].get("shot", 0)
                 points = [("test", shot, row), *(("steps", point["step"], point) for point in row["points"])]
                 for group, step, found in points:

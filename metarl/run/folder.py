@@ -23,8 +23,6 @@ randomness belongs to a rank, so that any number of them goes on with a run that
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
@@ -43,6 +41,7 @@ from metarl.run.standing import Standing
 from metarl.run.tracking import Tracker, read_progress
 from metarl.run.trust import is_signed, sign
 from metarl.seeding import Streams
+from metarl.system import LOCK, locked
 from metarl.types import Metrics
 from metarl.version import __version__
 
@@ -200,8 +199,9 @@ class RunFolder:
         """Make the folder of a new run, or refuse one that holds anything."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"{self} is a file. Choose another folder with --out.")
-        # A start that was killed before it had written its config.yaml leaves this one file.
-        if self.path.is_dir() and any(not entry.name.endswith(".partial") for entry in self.path.iterdir()):
+        # A start that was killed before it had written its config.yaml leaves no more than these.
+        left = (".partial", LOCK)
+        if self.path.is_dir() and any(not entry.name.endswith(left) for entry in self.path.iterdir()):
             raise UserError(
                 f"The run folder {self} exists already. Go on with it by --resume {self}, or choose "
                 "another one with --out."
@@ -211,17 +211,10 @@ class RunFolder:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """Hold the folder; refuse it where another process trains in it. A killed process holds nothing."""
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"Another process is training in {self}. Wait for its end, or stop it first."
-                ) from error
+        with locked(self.path, wait=False) as held:
+            if not held:
+                raise UserError(f"Another process is training in {self}. Wait for its end, or stop it first.")
             yield
-        finally:
-            os.close(folder)
 
 
 class OpenFolder:

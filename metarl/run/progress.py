@@ -35,11 +35,6 @@ def counting(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: progress.advance(task, done)
 
 
-def tell(text: str) -> None:
-    """Print one line on the standard error, where a user sees what was decided about their data."""
-    Console(stderr=True).out(text, highlight=False)
-
-
 class LiveDisplay:
     """One line on a terminal, always current: bar, iterations, time left, the few figures that matter."""
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.errors import UserError, tell
+from metarl.system import POSIX
 
 
 def key_file() -> Path:
@@ -69,7 +70,7 @@ def _read_key() -> bytes | None:
         key = path.read_bytes()
     except FileNotFoundError:
         return None
-    if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+    if POSIX and stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise UserError(f"Others may read the key {path}, so that it proves nothing. Remove it: a new one is made.")
     if len(key) != 64:
         raise UserError(f"The key {path} is damaged. Remove it: a new one is made.")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,11 @@ from metarl.cli.main import main
 from metarl.envs import register
 from metarl.envs.families.point_nav import PointNav
 from metarl.errors import UserError
+from metarl.run.checkpoint import _SEAL
 from metarl.run.folder import RunFolder
 from metarl.run.settings import RunConfig
 from tests.helpers.own_projects import FAMILY, forget, project, trained_in
+from tests.helpers.readme import ROOT
 from tests.helpers.run_folders import logged
 from tests.helpers.tiny_trainings import FEW, SMALL
 
@@ -123,19 +127,22 @@ def test_a_list_that_was_changed_counts_as_somebody_elses(tmp_path: Path, entry:
 
 def test_a_run_of_format_1_asks_once(tmp_path: Path) -> None:
     """Its family has the absolute path of its file, and nothing is signed."""
-    file = project(tmp_path / "a")
-    trained_in(file, tmp_path / "r")
-    content = yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())
-    run = {name: value for name, value in content["run"].items() if name != "sources"}
-    old = {"version": "0.1.0", "iterations": 1, "run": {**run, "family": f"{file}:own-point@mine"}}
-    (tmp_path / "r" / "config.yaml").write_text(yaml.safe_dump({**old, "config": content["config"]}))
+    file, run = project(tmp_path / "a"), tmp_path / "maml-trpo"
+    with zipfile.ZipFile(ROOT / "tests" / "run" / "runs-of-format-1.zip") as old:
+        old.extractall(tmp_path)
+    stored = yaml.safe_load((run / "config.yaml").read_text())["run"]
+    edit(run, run={**stored, "family": f"{file}:own-point@mine"})
+    last = run / "checkpoints" / "last.pt"
+    header, payload = _SEAL.open(last)
+    header["family"] = f"{file}:own-point@mine"
+    last.write_bytes(_SEAL.close(json.dumps(header).encode() + b"\n" + payload))
     with pytest.raises(UserError, match=rf"would execute {file} \(family\).*--trust"):
-        metarl.load(tmp_path / "r")
-    assert metarl.load(tmp_path / "r", trust=True).settings.family == "point_of_mine.py:own-point@mine"
+        metarl.load(run)
+    assert metarl.load(run, trust=True).settings.family == "point_of_mine.py:own-point@mine"
     forget()
-    metarl.resume(tmp_path / "r", iterations=2, trust=True)
+    metarl.resume(run, trust=True)
     forget()
-    assert metarl.load(tmp_path / "r").iteration == 2
+    assert metarl.load(run).iteration == 3
 
 
 def test_a_file_that_is_nowhere_is_named_and_can_be_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,19 +15,47 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
+import metarl
+from metarl.errors import UserError
+
 CELLS = (
     "import metarl\n"
     "run = metarl.train('maml-trpo', 'point-nav', iterations=2, tasks=2, episodes=2, threads=1, out='run')",
     "curve = metarl.evaluate(run, tasks=4, steps=1, threads=1)\ncurve",
     "print(curve)",
     "metarl.families()",
+    """\
+import gymnasium, numpy as np
+from metarl.envs import GymnasiumFamily, Parameter, register
+
+class Bell(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.goal = options["task"]["goal"]
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(1, np.float32), -abs(float(action[0]) - self.goal), False, False, {}
+
+goal = Parameter(name="goal", unit="", description="", scale="uniform", low=-1.0, high=1.0)
+register(GymnasiumFamily(name="bell", make=Bell, horizon=5, parameters=(goal,)))
+bell = metarl.train("maml-trpo", "bell", iterations=1, tasks=2, episodes=2, threads=1, out="bell")
+print(metarl.evaluate("bell", tasks=2, steps=1, threads=1).arrays()["returns"].shape, bell.iteration)
+""",
 )
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[list[Any]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("notebook")
+
+
+@pytest.fixture(scope="module")
+def outputs(folder: Path) -> list[list[Any]]:
     """What every cell showed."""
-    folder = tmp_path_factory.mktemp("notebook")
     spec = folder / "share" / "jupyter" / "kernels" / "here"
     spec.mkdir(parents=True)
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
@@ -65,3 +93,12 @@ def test_families_are_a_table(outputs: list[list[Any]]) -> None:
     (shown,) = outputs[3]
     assert "half-cheetah-vel" in shown["data"]["text/plain"]
     assert len(shown["data"]["text/plain"].splitlines()[0]) < 120
+
+
+def test_an_environment_of_a_cell_is_trained_on(outputs: list[list[Any]], folder: Path) -> None:
+    assert outputs[4][-1]["text"] == "(2, 1, 2) 1\n"
+    # Whoever comes later is told where it was.
+    with pytest.raises(
+        UserError, match=r"bell@v1, which was defined in a session \(a notebook or a prompt\).*--source"
+    ):
+        metarl.load(folder / "bell")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from metarl.bench.timing import explain, in_turn, peak_kib, percent, print_table, ratio, seconds_of
+from metarl.bench.timing import explain, in_turn, percent, print_table, ratio, seconds_of
 
 
 def test_contenders_take_turns_and_the_first_round_is_left_out():
@@ -26,10 +26,6 @@ def test_seconds_are_those_of_one_call():
     assert len(calls) == 1
     calls.clear()
     assert 0.0 < seconds_of(lambda: calls.append(1), least=0.02) <= 0.04 / len(calls) < 0.01
-
-
-def test_peak_memory_is_that_of_this_process():
-    assert 10_000 < peak_kib() < 2**30
 
 
 def test_tables_break_what_is_too_wide_and_cut_nothing_off(

@@ -8,7 +8,6 @@ a lock and renamed when it is whole, so that a killed or failed process leaves n
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -25,12 +24,13 @@ import numpy as np
 import torch
 from jaxtyping import Shaped, UInt8
 
-from metarl.errors import UserError
+from metarl.errors import UserError, tell
 from metarl.fewshot.classes import ClassData, ClassSplit
 from metarl.fewshot.data.deep import WORDS, Kind
 from metarl.fewshot.data.files import Tree
 from metarl.fewshot.data.pictures import DeeperThanKnown, ImageForm, Range, Survey, bombs_refused, decoded, extremes
-from metarl.run.progress import counting, tell
+from metarl.run.progress import counting
+from metarl.system import locked
 
 FORMAT = 2
 """Number of the layout of an entry; part of its key."""
@@ -120,7 +120,7 @@ def cached(
         return found
     try:
         entry.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(entry.with_name(entry.name + ".lock")):
+        with locked(entry.with_name(entry.name + ".lock")):
             # Another process may have made it meanwhile.
             found = _load(entry, name, settings, form)
             if found is None:
@@ -132,14 +132,6 @@ def cached(
         ) from error
     assert found is not None, "what was just written can be read"
     return found
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that no other process has; the system frees it when the process ends, however it ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _load(entry: Path, name: str, settings: Mapping[str, Any], form: ImageForm) -> ClassData | None:

@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from metarl.errors import UserError
+from metarl.errors import UserError, tell
 from metarl.fewshot.classes import ClassData
 from metarl.fewshot.data.cache import Listed, cached, pictures
 from metarl.fewshot.data.files import IMAGES, SPLIT_FOLDERS, UNREAD, Tree, by_class, find_root, open_tree, wrong_layout
 from metarl.fewshot.data.pictures import GROUND, ImageForm
 from metarl.fewshot.data.splitting import split_at_random
-from metarl.run.progress import tell
 
 DEFAULT_SIZE = 0
 VARIANTS = {

@@ -144,8 +144,6 @@ def test_works_with_collection_and_as_gymnasium_environments() -> None:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"make": lambda: own_envs.Reach()}, ["cannot find by name", "'module:name'"]),
-        ({"set_task": lambda env, task: None}, ["set_task=", "cannot find by name"]),
         ({"kwargs": {"noise": own_envs.FREE}}, ["plain data only"]),
         ({"horizon": 0}, ["horizon 0"]),
         ({"timeout": 0.0}, ["timeout 0.0"]),
