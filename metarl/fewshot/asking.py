@@ -74,6 +74,9 @@ def _of_files(source: ClassData, support: Path, queries: Sequence[Path]) -> Task
     found = [(file, entry.name) for entry in classes for file in _below(entry)]
     if not found:
         raise UserError(f"{support} has no files in folders of classes. Give a folder with <class>/<file>.")
+    empty = [path for path in queries if path.is_dir() and not _below(path)]
+    if empty:
+        raise UserError(f"There are no files in {empty[0]}. Give files, or folders that hold some.")
     asked = [file for path in queries for file in (_below(path) if path.is_dir() else [path])]
     return Task(
         items=source.read([file for file, _ in found]),

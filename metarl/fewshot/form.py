@@ -190,6 +190,8 @@ def as_numbers(given: Any, what: str = "items") -> Shaped[Tensor, "..."]:
         # A list, or numpy's array of arrays.
         plain = isinstance(given, np.ndarray) and given.dtype != object
         array = given if plain else _stacked(given, what)
+        if np.ma.is_masked(array):
+            raise UserError(f"Got {what} with masked values. Fill them in, by array.filled(value), or leave them out.")
         if array.dtype.kind not in "biuf":
             raise UserError(f"Got {what} of the type {array.dtype}. Give numbers.")
         rows = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))

@@ -20,7 +20,7 @@ All else is asked for. Pictures of height 1 or width 1 are signals, whoever says
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from jaxtyping import Shaped
 from torch import Tensor
@@ -60,7 +60,7 @@ _SQUARE = 1.5
 """Longest side of a grey picture by its shortest one."""
 
 
-def check_layout(layout: str) -> None:
+def check_layout(layout: Any) -> None:
     """Refuse a layout that is none.
 
     Raises:
@@ -68,7 +68,7 @@ def check_layout(layout: str) -> None:
     """
     if layout in (AUTO, PLAIN):
         return
-    if len(set(layout)) < len(layout) or frozenset(layout) not in _LETTERS:
+    if not isinstance(layout, str) or len(set(layout)) < len(layout) or frozenset(layout) not in _LETTERS:
         raise UserError(
             f"Got the layout '{layout}'. Give a letter for every axis, in their order: nchw or nhwc (pictures), nhw "
             "(grey ones), ncl or nlc (signals), nl (of one channel), nf (vectors); or plain, to take items as they "

@@ -69,6 +69,7 @@ def test_no_items_are_no_items(given: Any) -> None:
         (FLOATS, PICTURES * np.nan, r"6 of 6 items have values that are NaN"),
         (FLOATS, [PICTURES[0], PICTURES[1, :2]], r"mixed size: item 0 has the shape \(3, 8, 9\), item 1 \(2, 8, 9\)"),
         (FLOATS, np.full((2, 3, 8, 9), "a"), r"items of the type <U1"),
+        (FLOATS, np.ma.masked_less(PICTURES / 255.0, 0.5), r"masked values. Fill them in, by array.filled\(value\)"),
         (FLOATS, torch.zeros(2, 3, 8, 9, dtype=torch.complex64), r"type torch.complex64. Give real numbers"),
         (SIGNALS, np.zeros((3, 2, 63)), r"signals, 2 channels x 64 values, given as \[n, 2, 1, 64\] \(nchw\)"),
         (SIGNALS, np.zeros((3, 1, 8, 16)), r"trained on signals"),

@@ -93,7 +93,7 @@ def test_channels_come_in_where_there_are_none_and_thin_pictures_are_signals() -
         assert torch.equal(found, x)
 
 
-@pytest.mark.parametrize("layout", ["nhcx", "hwc", "nnhw", "", "NHWC"])
+@pytest.mark.parametrize("layout", ["nhcx", "hwc", "nnhw", "", "NHWC", None])
 def test_letters_that_are_no_layout_are_refused(layout: str) -> None:
     with pytest.raises(UserError, match=f"Got the layout '{layout}'. Give a letter for every axis"):
         check_layout(layout)

@@ -55,6 +55,8 @@ def test_a_run_of_format_1_goes_on_as_its_version_did(old: Path, name: str) -> N
         assert found == pytest.approx(row, rel=1e-3, abs=1e-4)
     content = yaml.safe_load((old / name / "config.yaml").read_text())
     assert content["format"] == FORMAT
+    if name == "proto":
+        assert content["run"]["data_options"] == {"layout": "plain"}
     assert read_header(old / name / "checkpoints" / "last.pt")["format"] == FORMAT
     # The one before is as the earlier version wrote it, and is read too.
     previous = old / name / "checkpoints" / "previous.pt"

@@ -85,7 +85,7 @@ def from_arrays(
     """
     check_layout(layout)
     rows = as_numbers(items)
-    if rows.dim() < 2:
+    if rows.dim() < 2 or 0 in rows.shape[1:]:
         raise UserError(f"Got items of the shape {tuple(rows.shape)}. Give [items, ...]: at least one number an item.")
     layout = recognised(rows.shape) if layout == AUTO else layout
     rows, _ = arranged(rows, layout)

@@ -106,7 +106,7 @@ def signals(folder: Path, classes: int, begin: int) -> Path:
     return folder
 
 
-def test_signals_are_asked_about_by_files(tmp_path: Path) -> None:
+def test_signals_are_asked_about_by_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = FewShotRun(
         data="signals", learner="proto", way=2, shot=1, query=1, threads=1, width=4, validation=0,
         data_root=signals(tmp_path / "mine", 10, 0),
@@ -119,6 +119,8 @@ def test_signals_are_asked_about_by_files(tmp_path: Path) -> None:
     found = rows(tmp_path / "run" / "predictions.csv")
     assert [row["item"] for row in found] == [one, *(str(support / "c20" / f"{item}.npy") for item in range(6))]
     assert {row["answer"] for row in found} <= {"c20", "c21"}
+    (tmp_path / "empty").mkdir()
+    assert "There are no files in" in refused([*line, "--query", str(tmp_path / "empty")], capsys)
 
 
 def test_functions_are_asked_about_by_tables(tmp_path: Path) -> None:

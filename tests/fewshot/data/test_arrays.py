@@ -66,6 +66,8 @@ def test_from_arrays_refuses_bad_input() -> None:
         from_arrays(np.full((20, 3), "a"), classes)
     with pytest.raises(UserError, match=r"items of the shape \(20,\)"):
         from_arrays(items[:, 0], classes)
+    with pytest.raises(UserError, match=r"items of the shape \(20, 0\)"):
+        from_arrays(items[:, :0], classes)
     with pytest.raises(UserError, match="Got 1 classes of arrays"):
         from_arrays(items, np.zeros(20, int))
     with pytest.raises(UserError, match=r"3 stands in the splits 'train' and 'test'"):
