@@ -81,7 +81,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_previous_one_offered(
 def test_options_are_those_of_the_run() -> None:
     options = {field.name: field.default for field in dataclasses.fields(cli_train.TrainOptions)}
     defaults = {field.name: field.default for field in dataclasses.fields(settings.RunConfig)}
-    assert set(options) - set(defaults) == {"out", "json"}
+    assert set(options) - set(defaults) == {"out", "json", "horizon"}
     assert set(defaults) - set(options) == {"agent", "sources"}
     for name in set(options) & set(defaults):
         assert options[name] == defaults[name]
