@@ -234,7 +234,9 @@ class ObjectBackbone(OwnBackbone):
 
     def __init__(self, thing: Backbone, item_shape: tuple[int, ...]) -> None:
         self.thing, self.name = thing, name_of(thing)
-        if tuple(thing.item_shape) != item_shape:
+        self._shape = tuple(thing.item_shape)
+        # It says its shape: axes of length 1 more or less are no other items.
+        if [size for size in self._shape if size != 1] != [size for size in item_shape if size != 1]:
             raise UserError(
                 f"Got {self.name} for items of the shape {tuple(thing.item_shape)}, and the data has {item_shape}. "
                 "Give one for these."
@@ -255,7 +257,7 @@ class ObjectBackbone(OwnBackbone):
         return self.thing.init(generator, dtype)
 
     def _features(self, own: Params, x: Tensor, norm: Norm) -> Tensor:
-        return self.thing(own, x, norm)
+        return self.thing(own, x.reshape(*x.shape[: x.dim() - len(self.item_shape)], *self._shape), norm)
 
 
 class ModuleBackbone(OwnBackbone):

@@ -134,6 +134,9 @@ def test_an_object_that_is_a_backbone() -> None:
     with pytest.raises(UserError, match="Give the module itself"):
         own_backbone(thing, (12,), freeze=True)
 
+    flat = own_backbone(MlpBackbone(item_shape=(1, 12), hidden=(5,)), (12,))
+    torch.testing.assert_close(flat(params, x, Norm()), own(params, x, Norm()))
+
     class Wrong(MlpBackbone):
         @property
         def features(self) -> int:
