@@ -143,7 +143,7 @@ class MamlTrpo:
             layer_norm=config.layer_norm,
             output_gain=config.output_gain,
         )
-        self.policy = make_policy(network, discrete=spec.discrete, initial_std=config.initial_std)
+        self.policy = make_policy(network, choices=spec.choices, initial_std=config.initial_std)
         self.scaler = Scaler(spec, on=config.scale_observations)
         self.meta = self.policy.init(streams["init"])
         if config.learn_rates:

@@ -129,7 +129,7 @@ class Multitask:
             layer_norm=config.layer_norm,
             output_gain=config.output_gain,
         )
-        self.policy = make_policy(network, discrete=spec.discrete, initial_std=config.initial_std)
+        self.policy = make_policy(network, choices=spec.choices, initial_std=config.initial_std)
         self.scaler = Scaler(spec, on=config.scale_observations)
         self.params = {name: value.to(device) for name, value in self.policy.init(streams["init"]).items()}
 

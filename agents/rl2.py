@@ -44,7 +44,7 @@ from metarl.learning.rollout import collect
 from metarl.learning.trials import Inputs, Trials, input_size, join
 from metarl.nets.memory import CoreName, blank, make_core
 from metarl.nets.moments import Moments
-from metarl.nets.policy import Categorical, Normal
+from metarl.nets.policy import Distribution, Normal, chosen_by
 from metarl.ranks import ALONE, Ranks
 from metarl.seeding import Streams
 from metarl.types import BatchEnv, EnvSpec, Metrics, SampleTasks, Tasks
@@ -129,6 +129,7 @@ class Network(nn.Module):
 
     def __init__(self, config: Rl2Config, spec: EnvSpec, generator: torch.Generator) -> None:
         super().__init__()
+        self.choices = spec.choices
         self.core = make_core(
             config.core,
             inputs=input_size(spec),
@@ -148,15 +149,15 @@ class Network(nn.Module):
             self.policy.bias.zero_()
             self.value.bias.zero_()
 
-    def forward(self, inputs: Float[Tensor, "N L I"]) -> tuple[Normal | Categorical, Float[Tensor, "N L"]]:
+    def forward(self, inputs: Float[Tensor, "N L I"]) -> tuple[Distribution, Float[Tensor, "N L"]]:
         """Compute the action distributions and the (scaled) values of whole trials."""
         features = self.core(inputs)
         return self.act(features), self.value(features).squeeze(-1)
 
-    def act(self, features: Float[Tensor, "*N H"]) -> Normal | Categorical:
+    def act(self, features: Float[Tensor, "*N H"]) -> Distribution:
         """Compute the action distribution from the core's features."""
         output = self.policy(features)
-        return Categorical(output) if self.log_std is None else Normal(output, self.log_std.expand(1, -1))
+        return chosen_by(output, self.choices) if self.log_std is None else Normal(output, self.log_std.expand(1, -1))
 
 
 class Rl2:

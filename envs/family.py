@@ -30,7 +30,7 @@ from torch import Tensor
 
 from metarl.errors import UserError
 from metarl.space.parameter_space import ParameterSpace
-from metarl.types import EnvSpec, Tasks
+from metarl.types import EnvSpec, Picture, Tasks
 
 LARGEST_VALID = 1e10
 """State values (m, rad, m/s, rad/s) from here on count as a failed simulation, as in MuJoCo (mjMAXVAL)."""
@@ -116,7 +116,9 @@ class Family(ABC):
         horizon: T, the time limit in control steps; reaching it truncates.
         step_seconds: simulated seconds of one control step.
         action_low, action_high: bounds of every action dimension, in `action_unit`.
-        discrete: whether an action is one of A alternatives, given one-hot, in place of A numbers.
+        discrete: whether an action is one of A alternatives, given one-hot, in place of A numbers; or several such
+            `choices` side by side.
+        pictures: which numbers of an observation are the pixels of pictures.
         remember: state fields that `reward_terms` needs from before the step.
         no_switch: why the task cannot change in the middle of an episode (`+switch`, see modifiers/switching.py);
             empty: it can.
@@ -138,6 +140,7 @@ class Family(ABC):
     no_switch: str = ""
     space: ParameterSpace
     observables: tuple[Observable, ...]
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -164,6 +167,11 @@ class Family(ABC):
         """A."""
         return len(self.action_low)
 
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """Alternatives of every choice that an action makes; empty where it is numbers."""
+        return (self.action_size,) if self.discrete else ()
+
     def spec(self) -> EnvSpec:
         """Return what an agent needs to build its networks."""
         return EnvSpec(
@@ -174,6 +182,8 @@ class Family(ABC):
             feature_size=self.space.feature_size,
             features=self.space.features,
             discrete=self.discrete,
+            choices=self.choices,
+            pictures=self.pictures,
         )
 
     @abstractmethod
@@ -346,7 +356,7 @@ def noisy_start(
 
 
 def random_actions(family: Family, worlds: int, generator: torch.Generator) -> Float[Tensor, "B A"]:
-    """Draw an action for every world: uniform in -1..1 of the bounds, or any alternative of a discrete family.
+    """Draw an action for every world: uniform in -1..1 of the bounds, or any alternative of every choice.
 
     Args:
         family: whose actions.
@@ -354,6 +364,7 @@ def random_actions(family: Family, worlds: int, generator: torch.Generator) -> F
         generator: where the randomness comes from.
     """
     if family.discrete:
-        chosen = torch.randint(family.action_size, (worlds,), generator=generator)
-        return torch.nn.functional.one_hot(chosen, family.action_size).double()
+        chosen = [torch.randint(count, (worlds,), generator=generator) for count in family.choices]
+        pairs = zip(chosen, family.choices, strict=True)
+        return torch.cat([torch.nn.functional.one_hot(part, count) for part, count in pairs], 1).double()
     return torch.rand(worlds, family.action_size, generator=generator, dtype=torch.float64) * 2.0 - 1.0

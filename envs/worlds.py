@@ -335,8 +335,8 @@ class Worlds:
         action = action.to(self.device)
         if self.physics.lockstep:
             wrong = ~action.isfinite().all(1)
-            if self.family.discrete:
-                wrong |= (action.amax(1) != 1.0) | (action.abs().sum(1) != 1.0)
+            for part in self._choices(action):
+                wrong |= (part.amax(1) != 1.0) | (part.abs().sum(1) != 1.0)
             self._wrong_action |= wrong & self._active
             return self._in_bounds(action.to(torch.float64))
         # The sum is not finite if any action is not (or, harmlessly, where it overflows): one pass, no mask.
@@ -344,13 +344,22 @@ class Worlds:
             world = int((~action.isfinite()).any(1).nonzero()[0, 0])
             raise NotFiniteError(f"got an action that is not finite in world {world}: {action[world].tolist()}")
         action = action.to(torch.float64)
-        if self.family.discrete and not (
-            bool(((action == 0.0) | (action == 1.0)).all()) and bool((action.sum(1) == 1.0).all())
-        ):
-            raise UserError(
-                f"{self.family_name} is discrete: give one-hot actions, a 1 among {self.action_size - 1} 0s"
-            )
+        for part in self._choices(action):
+            if not (bool(((part == 0.0) | (part == 1.0)).all()) and bool((part.sum(1) == 1.0).all())):
+                raise UserError(f"{self.family_name} is discrete: give {self._form()}")
         return self._in_bounds(action)
+
+    def _choices(self, action: Tensor) -> tuple[Tensor, ...]:
+        """Return the part of every choice that the actions make; nothing where they are numbers."""
+        return action.split(list(self.family.choices), 1) if self.family.discrete else ()
+
+    def _form(self) -> str:
+        """Return how actions are to be given."""
+        if not self.family.discrete:
+            return "finite numbers"
+        if len(self.family.choices) == 1:
+            return f"one-hot actions, a 1 among {self.action_size - 1} 0s"
+        return f"one-hot actions side by side, a single 1 for each of the choices of {list(self.family.choices)}"
 
     def _in_bounds(self, action: Tensor) -> Tensor:
         """Return the action in physical units and within its bounds."""
@@ -365,8 +374,7 @@ class Worlds:
         wrong = self._wrong_action.nonzero().squeeze(1).tolist()
         if wrong:
             self._wrong_action.zero_()
-            form = f"one-hot actions, a 1 among {self.action_size - 1} 0s" if self.family.discrete else "finite numbers"
             raise NotFiniteError(
                 f"got wrong actions in an episode since the last reset, first of all in world {wrong[0]} of "
-                f"{len(wrong)} such worlds: give {self.family_name} {form}"
+                f"{len(wrong)} such worlds: give {self.family_name} {self._form()}"
             )

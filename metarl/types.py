@@ -9,6 +9,7 @@ One alphabet of shape letters serves the whole project:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
@@ -131,6 +132,28 @@ class SampleTasks(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """Where a picture is among the numbers of an observation.
+
+    Attributes:
+        first: number of its first pixel.
+        shape: of the array that the numbers are, rows first.
+        channels: axes of `shape` that are channels, () where it is grey; the other two are height and width.
+        largest: the value of a full pixel, such as 255; the smallest is 0.
+    """
+
+    first: int
+    shape: tuple[int, ...]
+    channels: tuple[int, ...]
+    largest: float
+
+    @property
+    def size(self) -> int:
+        """How many numbers it is."""
+        return math.prod(self.shape)
+
+
 @dataclass(frozen=True)
 class EnvSpec:
     """What an agent needs to know of a family to build its networks.
@@ -142,7 +165,9 @@ class EnvSpec:
         horizon: T, steps of the longest episode.
         feature_size: P.
         features: tasks -> task parameters scaled to [-1, 1], float64 [M, P] (what an oracle is told).
-        discrete: whether an action is one of A alternatives, given one-hot.
+        discrete: whether an action is made of choices, each given one-hot, side by side.
+        choices: alternatives of each of these, A in all; (A,), one choice, where none are named.
+        pictures: which numbers of an observation are pixels.
     """
 
     family: str
@@ -152,6 +177,12 @@ class EnvSpec:
     feature_size: int
     features: Callable[[Tasks], Float[Tensor, "M P"]]
     discrete: bool = False
+    choices: tuple[int, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.discrete and not self.choices:
+            object.__setattr__(self, "choices", (self.action_size,))
 
 
 @runtime_checkable

@@ -40,7 +40,7 @@ from metarl.envs.family import LARGEST_VALID, Family, Observable, State, Terms, 
 from metarl.errors import UserError
 from metarl.space.parameter import Parameter
 from metarl.space.parameter_space import FixedTasks, ParameterSpace
-from metarl.types import Record, Tasks
+from metarl.types import Picture, Record, Tasks
 
 SEEDS = 2**31
 """Each episode's `reset(seed=...)` is below."""
@@ -64,8 +64,9 @@ class GymnasiumFamily(Family):
     """A Gymnasium environment with tasks.
 
     Its spaces are read from the environment, in a worker process, when they are first asked for. Observations of the
-    spaces Box, Discrete, MultiBinary, MultiDiscrete, and Dict or Tuple of those come flattened; actions are a Box of
-    floats with finite bounds, or Discrete.
+    spaces Box, Discrete, MultiBinary, MultiDiscrete, and Dict or Tuple of those come flattened; agents are told which
+    of their numbers are the pixels of pictures. Actions are numbers, a Box of floats with finite bounds; or choices,
+    Discrete, MultiBinary, MultiDiscrete, a small Box of integers; or a Dict or Tuple of one of the two kinds.
 
     Raises:
         UserError: a field that does not fit; and, when the environment is first made, whatever is wrong with it.
@@ -149,11 +150,11 @@ class GymnasiumFamily(Family):
         return Job(family=self.full_name, hello=hello, folder=self.folder, python=self.python, timeout=self.timeout)
 
     @cached_property
-    def _spaces(self) -> tuple[list[str], dict[str, Any]]:
-        """Observation names and actions, as one environment tells them."""
+    def _spaces(self) -> tuple[list[str], dict[str, Any], list[dict[str, Any]]]:
+        """Observation names, actions and pictures, as one environment tells them."""
         pool = Pool(self.job, 1, 1)
         pool.close()
-        return pool.observation, pool.action
+        return pool.observation, pool.action, pool.pictures
 
     @property
     def observables(self) -> tuple[Observable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -161,21 +162,37 @@ class GymnasiumFamily(Family):
         return tuple(Observable(name, "-", "-") for name in self._spaces[0])
 
     @property
+    def pictures(self) -> tuple[Picture, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Which numbers of an observation are pixels."""
+        return tuple(
+            Picture(
+                first=found["first"],
+                shape=tuple(found["shape"]),
+                channels=tuple(found["channels"]),
+                largest=found["largest"],
+            )
+            for found in self._spaces[2]
+        )
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """Alternatives of every choice that an action makes; empty where it is numbers."""
+        return tuple(self._spaces[1].get("choices", ()))
+
+    @property
     def discrete(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether the action space is Discrete."""
-        return "count" in self._spaces[1]
+        """Whether the actions are choices."""
+        return bool(self.choices)
 
     @property
     def action_low(self) -> tuple[float, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Lower bounds of the actions."""
-        actions = self._spaces[1]
-        return (0.0,) * actions["count"] if self.discrete else tuple(actions["low"])
+        return (0.0,) * sum(self.choices) if self.discrete else tuple(self._spaces[1]["low"])
 
     @property
     def action_high(self) -> tuple[float, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Upper bounds of the actions."""
-        actions = self._spaces[1]
-        return (1.0,) * actions["count"] if self.discrete else tuple(actions["high"])
+        return (1.0,) * sum(self.choices) if self.discrete else tuple(self._spaces[1]["high"])
 
     def reset_state(self, generator: torch.Generator, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
         """Return the seed of every episode."""
@@ -218,7 +235,7 @@ class WorkerPhysics:
         self.family = family
         self.pool = Pool(family.job, num_worlds, processes or (1 if family.vector else _cores()))
         # Known from here on: no environment has to be made to ask it.
-        vars(family)["_spaces"] = (self.pool.observation, self.pool.action)
+        vars(family)["_spaces"] = (self.pool.observation, self.pool.action, self.pool.pictures)
         # Live views of the shared arrays.
         self.state = {name: torch.from_numpy(array) for name, array in self.pool.arrays.items()}
         self._records: list[Record] = []
@@ -245,7 +262,10 @@ class WorkerPhysics:
     def advance(self, action: Float[Tensor, "B A"], worlds: Tensor | None) -> Bool[Tensor, " B"] | None:
         """Take one step in the chosen worlds; those with invalid numbers are reported, the others run on."""
         arrays = self.pool.arrays
-        arrays["action"][:] = action.argmax(1, keepdim=True).numpy() if self.family.discrete else action.numpy()
+        if self.family.discrete:
+            parts = action.split(list(self.family.choices), 1)
+            action = torch.stack([part.argmax(1) for part in parts], 1).double()
+        arrays["action"][:] = action.numpy()
         arrays["active"][:] = 1
         if worlds is not None:
             arrays["active"][:] = np.isin(np.arange(len(action)), worlds.numpy())

@@ -7,7 +7,7 @@ of its own. That is why all of it is one file: beside it there is nothing that s
 neighbours, whose names would hide the user's modules. `metarl.envs.external.pool` is the other end, and shares
 `Channel`.
 
-Message format, version 2. Words go over the stream socket SOCKET, numbers stand in the memory MEMORY that both
+Message format, version 3. Words go over the stream socket SOCKET, numbers stand in the memory MEMORY that both
 processes map. A message is one byte, and after a `J` also the length of what follows (4 bytes, little endian) and so
 many bytes of JSON, an object with a `type`:
 
@@ -23,14 +23,14 @@ many bytes of JSON, an object with a `type`:
 | `hello` | metarl | version, worlds (how many), path (folders to import from), timeout; make, kwargs, vector, \
 set_task, success_key (as in `GymnasiumFamily`), carried {make or set_task: a callable by value, cloudpickle in \
 base64, which its text then only describes} | `spaces` |
-| `spaces` | worker | version, python, gymnasium, observation (a name for each number), action {low, high} or \
-{count} | |
+| `spaces` | worker | version, python, gymnasium, observation (a name for each number), pictures (which of these are \
+pixels: first, shape, channels (axes), largest), action {low, high} or {choices} | |
 | `memory` | metarl | size (bytes), first (the worker's first row), arrays {name: {dtype, shape, offset}} | `.` |
 | `reset` | metarl | worlds (numbers within the worker), seeds, tasks (one record each) | `.` |
 | `error` | worker | where, world, error (one line), place | the process ends |
 
-The arrays, one row a world: observation [B, O], action [B, A] (the number of the alternative for a Discrete space,
-[B, 1]), reward [B], all float64; active, terminated, truncated and success [B], uint8.
+The arrays, one row a world: observation [B, O], action [B, A] (where the space makes choices, the number of the
+alternative of each, from 0), reward [B], all float64; active, terminated, truncated and success [B], uint8.
 
 A worker closes its environments and ends when the socket is closed: metarl has gone, or wants it to. It ends too when
 one call of the environment takes longer than `timeout` seconds, after printing where it stands to stderr. There is no
@@ -62,6 +62,7 @@ import socket
 import struct
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-VERSION = 2
+VERSION = 3
 """Of the message format; both ends must have the same."""
 STEP, DONE, BUSY, OBJECT = b"S", b".", b"+", b"J"
 
@@ -79,6 +80,12 @@ IMPORTING: list[Path] = []
 """Of those that it is importing now, the innermost last: what a relative path in a file starts from."""
 
 FLAT = "Box, Discrete, MultiBinary, MultiDiscrete, and Dict or Tuple of those"
+MOST_ALTERNATIVES = 256
+"""Of each number of a Box of integers that is an action."""
+SMALLEST_PICTURE = 8
+"""Pixels of either side; a smaller array is a row of numbers."""
+MOST_CHANNELS = 16
+"""Of a picture with one axis of channels."""
 
 
 class Unfit(Exception):
@@ -182,29 +189,190 @@ def callable_of(hello: dict[str, Any], field: str) -> Any:
     return resolve(hello[field]) if names_python(hello[field]) else None
 
 
-def labels(space: spaces.Space, name: str = "observation") -> list[str]:
-    """Return a name for every number of a flattened observation."""
+def leaves(space: spaces.Space, name: str) -> Iterator[tuple[str, spaces.Space]]:
+    """Yield what Dict and Tuple spaces are made of, with its name, in the order of the flattened numbers."""
     if isinstance(space, spaces.Dict):
-        return [label for key, part in space.spaces.items() for label in labels(part, f"{name}.{key}")]
-    if isinstance(space, spaces.Tuple):
-        return [label for i, part in enumerate(space.spaces) for label in labels(part, f"{name}.{i}")]
-    if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)):
-        raise Unfit(f"got the {name} space {space}: allowed are {FLAT}. Wrap the environment to return one of these")
-    size = spaces.flatdim(space)
-    return [name] if size == 1 else [f"{name}[{i}]" for i in range(size)]
+        for key, part in space.spaces.items():
+            yield from leaves(part, f"{name}.{key}")
+    elif isinstance(space, spaces.Tuple):
+        for i, part in enumerate(space.spaces):
+            yield from leaves(part, f"{name}.{i}")
+    else:
+        yield name, space
 
 
-def describe_actions(space: spaces.Space) -> dict[str, Any]:
-    """Return the bounds of a Box, or the count of a Discrete space."""
+def values(space: spaces.Space, observation: Any) -> Iterator[Any]:
+    """Yield an observation's values of the `leaves` of its space."""
+    if isinstance(space, spaces.Dict):
+        for key, part in space.spaces.items():
+            yield from values(part, observation[key])
+    elif isinstance(space, spaces.Tuple):
+        for part, its in zip(space.spaces, observation):  # noqa: B905 (Python 3.8)
+            yield from values(part, its)
+    else:
+        yield observation
+
+
+def is_flat(space: spaces.Space) -> bool:
+    """Return whether a space is one that becomes a row of numbers."""
+    allowed = (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete)
+    return all(isinstance(leaf, allowed) for _, leaf in leaves(space, ""))
+
+
+def labels(space: spaces.Space) -> list[str]:
+    """Return a name for every number of a flattened observation."""
+    found = []
+    for name, leaf in leaves(space, "observation"):
+        if not is_flat(leaf):
+            raise Unfit(
+                f"got {name} in the space {type(leaf).__name__}: allowed are {FLAT}. {_without(space)}turn it into "
+                "numbers with gymnasium.wrappers.TransformObservation"
+            )
+        size = spaces.flatdim(leaf)
+        found += [name] if size == 1 else [f"{name}[{i}]" for i in range(size)]
+    return found
+
+
+def _without(space: spaces.Space) -> str:
+    """Return how to leave out the parts of a space that are no numbers, where that can be done."""
+    parts = dict(enumerate(space.spaces)) if isinstance(space, spaces.Tuple) else getattr(space, "spaces", {})
+    kept = [key for key, part in parts.items() if is_flat(part)]
+    return f"Leave it out, gymnasium.wrappers.FilterObservation(env, {kept!r}), or " if kept else "Or else "
+
+
+def picture(space: spaces.Space) -> dict[str, Any] | None:
+    """Return shape, axes of channels and largest value of a Box that is a picture, None where it is none.
+
+    Pixels go from 0 to one largest value: any of unsigned bytes, 1 or 255 of other types. Height and width have at
+    least 8 pixels. The channels are the smallest axis, behind or before them, at most 16; or there are none; or two, a
+    stack of pictures before and up to 4 channels behind.
+    """
+    if not isinstance(space, spaces.Box) or space.low.size == 0:
+        return None
+    largest, shape = float(space.high.flat[0]), list(space.low.shape)
+    if (space.low != 0).any() or (space.high != largest).any() or not 0.0 < largest < np.inf:
+        return None
+    if space.dtype != np.uint8 and largest not in (1.0, 255.0):
+        return None
+    channels = []
+    if len(shape) == 3:
+        channels = [int(np.argmin(shape))]
+        sides = [size for axis, size in enumerate(shape) if axis not in channels]
+        fits = channels != [1] and MOST_CHANNELS >= min(shape) < min(sides)
+    elif len(shape) == 4:
+        channels, sides = [0, 3], shape[1:3]
+        fits = shape[0] <= MOST_CHANNELS and shape[3] <= 4
+    else:
+        sides, fits = shape, len(shape) == 2
+    if not fits or min(sides) < SMALLEST_PICTURE:
+        return None
+    return {"shape": shape, "channels": channels, "largest": largest}
+
+
+def find_pictures(space: spaces.Space) -> list[dict[str, Any]]:
+    """Return where the pictures of a flattened observation are."""
+    found, first = [], 0
+    for _, leaf in leaves(space, "observation"):
+        its = picture(leaf)
+        if its is not None:
+            found.append({"first": first, **its})
+        first += spaces.flatdim(leaf)
+    return found
+
+
+def alternatives(space: spaces.Space) -> list[int]:
+    """Return how many alternatives every choice of an action has; of a Box of integers each number is a choice."""
     if isinstance(space, spaces.Discrete):
-        return {"count": int(space.n)}
-    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.floating):
-        low, high = space.low.ravel().astype(float), space.high.ravel().astype(float)
-        if np.isfinite(low).all() and np.isfinite(high).all():
-            return {"low": low.tolist(), "high": high.tolist()}
-    raise Unfit(
-        f"got the action space {space}: allowed are a Box of floats with finite bounds, and Discrete. Wrap the "
-        "environment (gymnasium.wrappers.RescaleAction, ClipAction, TransformAction)"
+        return [int(space.n)]
+    if isinstance(space, spaces.MultiDiscrete):
+        return [int(n) for n in np.ravel(space.nvec)]
+    if isinstance(space, spaces.MultiBinary):
+        return [2] * int(np.prod(space.shape))
+    if isinstance(space, spaces.Box) and np.issubdtype(space.dtype, np.integer):
+        counts = [int(high) - int(low) + 1 for low, high in zip(space.low.flat, space.high.flat)]  # noqa: B905
+        return counts if max(counts) <= MOST_ALTERNATIVES else []
+    return []
+
+
+def describe_actions(space: spaces.Space, env: Any) -> dict[str, Any]:
+    """Return the bounds of the numbers of an action, or how many alternatives its choices have."""
+    low: list[float] = []
+    high: list[float] = []
+    choices: list[int] = []
+    for name, leaf in leaves(space, "action"):
+        found = alternatives(leaf)
+        choices += found
+        if found:
+            continue
+        if not isinstance(leaf, spaces.Box) or leaf.dtype == np.bool_:
+            raise Unfit(f"got {name} in the space {leaf}: allowed are {FLAT}. Write a gymnasium.ActionWrapper with one")
+        if np.issubdtype(leaf.dtype, np.integer) or not np.isfinite([leaf.low, leaf.high]).all():
+            raise Unfit(f"got {name} in the space {_short(leaf)}{_cure(space, leaf, env)}")
+        low += leaf.low.ravel().tolist()
+        high += leaf.high.ravel().tolist()
+    if choices and low:
+        raise Unfit(
+            f"got the action space {space}, which has choices and numbers: allowed are all choices, or all numbers. "
+            "Write a gymnasium.ActionWrapper whose action_space is a MultiDiscrete or a Box, and turns it into these"
+        )
+    return {"choices": choices} if choices else {"low": low, "high": high}
+
+
+def _short(space: spaces.Box) -> str:
+    """Return a Box in few words."""
+    return f"Box({space.low.min()}, {space.high.max()}, {space.shape}, {space.dtype})"
+
+
+def _cure(space: spaces.Space, leaf: spaces.Box, env: Any) -> str:
+    """Return what is wrong with the numbers of an action, and what to do."""
+    integers = np.issubdtype(leaf.dtype, np.integer)
+    says = f", a Box of integers with more than {MOST_ALTERNATIVES} alternatives" if integers else " without bounds"
+    outer = env
+    while outer is not None and not integers:
+        if type(outer).__name__ == "ClipAction":
+            module = type(outer).__module__
+            return (
+                f": its bounds are infinite because of {module.rpartition('.')[0]}.ClipAction. Leave ClipAction out: "
+                "actions are clipped to the environment's own bounds"
+            )
+        outer = getattr(outer, "env", None)
+    if leaf is not space:
+        return f"{says}. Give that part finite bounds and floats in a gymnasium.ActionWrapper"
+    finite = [float(x) for x in (leaf.low.max(), leaf.high.min())]
+    low = finite[0] if abs(finite[0]) < 1e6 else -1.0
+    high = finite[1] if abs(finite[1]) < 1e6 else max(1.0, low + 1.0)
+    change = f"lambda action: action.round().astype('{leaf.dtype}')" if integers else "lambda action: action"
+    kind, name = ("vector.", "single_action_space=") if isinstance(env, gymnasium.vector.VectorEnv) else ("", "")
+    box = f"gymnasium.spaces.Box({low}, {high}, {leaf.shape})"
+    return f"{says}. Give it some that suit: gymnasium.wrappers.{kind}TransformAction(env, {change}, {name}{box})"
+
+
+def action_of(space: spaces.Space, numbers: np.ndarray) -> Any:
+    """Return an action of a space; of several worlds, where the numbers have an axis of worlds before the last one."""
+    lead = numbers.shape[:-1]
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        items = list(space.spaces.items()) if isinstance(space, spaces.Dict) else list(enumerate(space.spaces))
+        made, first = {}, 0
+        for key, part in items:
+            size = width(part)
+            made[key] = action_of(part, numbers[..., first : first + size])
+            first += size
+        return made if isinstance(space, spaces.Dict) else tuple(made.values())
+    if isinstance(space, spaces.Discrete):
+        chosen = numbers[..., 0].astype(np.int64) + int(getattr(space, "start", 0))
+        return chosen if lead else int(chosen)
+    shaped = numbers.reshape((*lead, *(space.shape or ())))
+    if isinstance(space, spaces.MultiDiscrete):
+        shaped = shaped + getattr(space, "start", 0)
+    elif np.issubdtype(space.dtype, np.integer) and isinstance(space, spaces.Box):
+        shaped = shaped + space.low
+    return shaped.astype(space.dtype)
+
+
+def width(space: spaces.Space) -> int:
+    """Return how many numbers an action of a space takes."""
+    return sum(
+        1 if isinstance(leaf, spaces.Discrete) else int(np.prod(leaf.shape or ())) for _, leaf in leaves(space, "")
     )
 
 
@@ -274,14 +442,15 @@ class Group:
 
     def spaces(self) -> dict[str, Any]:
         """Return the `spaces` message."""
-        names, actions = labels(self.observation_space), describe_actions(self.action_space)
-        self.size = len(names)
+        names, actions = labels(self.observation_space), describe_actions(self.action_space, self.outermost())
+        self.size, self.pictures = len(names), find_pictures(self.observation_space)
         return {
             "type": "spaces",
             "version": VERSION,
             "python": platform.python_version(),
             "gymnasium": gymnasium.__version__,
             "observation": names,
+            "pictures": self.pictures,
             "action": actions,
         }
 
@@ -308,6 +477,31 @@ class Group:
                 f"got an observation of {row.size} numbers where its space {self.observation_space} has {self.size}"
             )
         return row
+
+    def outermost(self) -> Any:
+        """Return an environment, in its wrappers."""
+        raise NotImplementedError
+
+    def check_pictures(self, observation: Any) -> None:
+        """Refuse a first observation whose pictures are not as its space says: they could be of another layout."""
+        if not self.pictures:
+            return
+        named = leaves(self.observation_space, "observation")
+        for (name, leaf), value in zip(named, values(self.observation_space, observation)):  # noqa: B905
+            its = picture(leaf)
+            if its is None:
+                continue
+            pixels = np.asarray(value)
+            if pixels.shape != leaf.shape:
+                raise Unfit(
+                    f"{name} has the shape {pixels.shape} where its space has {leaf.shape}: correct one of them"
+                )
+            lowest, largest = float(pixels.min()), float(pixels.max())
+            if lowest < 0.0 or largest > its["largest"]:
+                raise Unfit(
+                    f"{name} has pixels from {lowest:g} to {largest:g} where its space goes from 0 to "
+                    f"{its['largest']:g}: correct one of them"
+                )
 
     def succeeded(self, info: dict[str, Any]) -> Any:
         """Return what the info says about success."""
@@ -347,18 +541,19 @@ class Singles(Group):
                 self.set_task(env, task)
                 self.watch.call("reset", world)
                 observation, _ = env.reset(seed=seeds[position])
+            self.check_pictures(observation)
             self.observation[world] = self.flat(observation)
+
+    def outermost(self) -> Any:
+        """Return the first environment."""
+        return self.envs[0]
 
     def step(self) -> None:
         """Take one step in every active world."""
-        space = self.action_space
-        if isinstance(space, spaces.Discrete):
-            actions = (self.action[:, 0].astype(np.int64) + int(getattr(space, "start", 0))).tolist()
-        else:
-            actions = self.action.astype(space.dtype).reshape((self.count, *(space.shape or ())))
         for world in np.flatnonzero(self.active).tolist():
+            action = action_of(self.action_space, self.action[world])
             self.watch.call("step", world)
-            observation, reward, terminated, truncated, info = self.envs[world].step(actions[world])
+            observation, reward, terminated, truncated, info = self.envs[world].step(action)
             self.observation[world] = self.flat(observation)
             self.reward[world] = _number(reward)
             self.terminated[world] = terminated
@@ -419,7 +614,14 @@ class Vectorised(Group):
         self.watch.call("reset", None)
         observations, _ = self.envs.reset(seed=seed, options=options or None)
         self.ended &= ~mask
+        if self.pictures:
+            for observation in gymnasium.vector.utils.iterate(self.envs.observation_space, observations):
+                self.check_pictures(observation)
         return self._rows(observations)
+
+    def outermost(self) -> Any:
+        """Return the vector environment."""
+        return self.envs
 
     def _rows(self, observations: Any) -> np.ndarray:
         if isinstance(self.observation_space, spaces.Box):
@@ -431,11 +633,7 @@ class Vectorised(Group):
         """Take one step in every world; those that are not active do something that nobody looks at."""
         if self.mode == "Disabled" and self.ended.any():
             self._begin(self.ended.copy(), None)
-        space = self.action_space
-        if isinstance(space, spaces.Discrete):
-            actions = self.action[:, 0].astype(np.int64) + int(getattr(space, "start", 0))
-        else:
-            actions = self.action.astype(space.dtype).reshape((self.count, *(space.shape or ())))
+        actions = action_of(self.action_space, self.action)
         self.watch.call("step", None)
         observations, rewards, terminated, truncated, info = self.envs.step(actions)
         self.observation[:] = self._rows(observations)

@@ -86,7 +86,8 @@ class Pool:
 
     Attributes:
         observation: name of every number of an observation.
-        action: `low` and `high`, or `count`.
+        pictures: which of these numbers are pixels (`pictures` of the message `spaces`).
+        action: `low` and `high`, or `choices`.
         arrays: the shared arrays by name, B rows each.
 
     Raises:
@@ -118,6 +119,7 @@ class Pool:
                 if not isinstance(answer, dict) or answer["type"] != "spaces" or answer["version"] != child.VERSION:
                     self._fail(f"{self._who(member)} answered {answer!r}: it is not metarl's worker of this version")
             self.observation: list[str] = answers[0]["observation"]
+            self.pictures: list[dict[str, Any]] = answers[0]["pictures"]
             self.action: dict[str, Any] = answers[0]["action"]
             self.arrays = self._share(num_worlds)
 
@@ -125,7 +127,7 @@ class Pool:
         """Map the arrays, here and in the workers."""
         sizes = {
             "observation": (np.float64, (worlds, len(self.observation))),
-            "action": (np.float64, (worlds, len(self.action.get("low", [0.0])))),
+            "action": (np.float64, (worlds, len(self.action.get("choices") or self.action["low"]))),
             "reward": (np.float64, (worlds,)),
             **dict.fromkeys(("active", "terminated", "truncated", "success"), (np.uint8, (worlds,))),
         }

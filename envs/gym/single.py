@@ -21,7 +21,7 @@ import gymnasium
 import numpy as np
 import torch
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from jaxtyping import Float
 
 from metarl.envs.draw import Painter, Picture, make_painter
@@ -199,11 +199,12 @@ def frames_per_second(family: Family) -> float:
     return max(10.0, round(1.0 / family.step_seconds, 3))
 
 
-def make_spaces(family: Family) -> tuple[Box, Box | Discrete]:
+def make_spaces(family: Family) -> tuple[Box, Box | Discrete | MultiDiscrete]:
     """Return the observation space (bounded by what counts as valid) and the action space of one world."""
     observations = Box(-LARGEST_VALID, LARGEST_VALID, (family.observation_size,), np.float64)
     if family.discrete:
-        return observations, Discrete(family.action_size)
+        one = len(family.choices) == 1
+        return observations, Discrete(family.action_size) if one else MultiDiscrete(np.array(family.choices))
     actions = Box(np.array(family.action_low, np.float32), np.array(family.action_high, np.float32), dtype=np.float32)
     return observations, actions
 
@@ -212,17 +213,21 @@ def to_actions(action: Any, family: Family, batch: tuple[int, ...]) -> torch.Ten
     """Return Gymnasium's actions as a family takes them, or say what is wrong with them.
 
     Args:
-        action: `batch` + [A] numbers, or `batch` whole numbers from 0 to A - 1 where the family is discrete.
+        action: `batch` + [A] numbers, or `batch` whole numbers from 0 to A - 1 where the family is discrete
+            (`batch` + [choices] where an action makes several choices).
         family: the family.
         batch: () for one world, (B,) for many.
     """
     if not family.discrete:
         return _to_tensor(action, (*batch, family.action_size))
-    chosen = _to_tensor(action, batch)
+    counts = family.choices
+    chosen = _to_tensor(action, batch if len(counts) == 1 else (*batch, len(counts))).reshape(*batch, len(counts))
     index = chosen.nan_to_num(-1.0).long()
-    if not bool(((index == chosen) & (index >= 0) & (index < family.action_size)).all()):
-        raise UserError(f"got the action {action!r}: give whole numbers from 0 to {family.action_size - 1}")
-    return torch.nn.functional.one_hot(index, family.action_size).double()
+    if not bool(((index == chosen) & (index >= 0) & (index < torch.tensor(counts))).all()):
+        last = " and ".join(str(count - 1) for count in counts)
+        raise UserError(f"got the action {action!r}: give whole numbers from 0 to {last}")
+    parts = zip(index.unbind(-1), counts, strict=True)
+    return torch.cat([torch.nn.functional.one_hot(part, count) for part, count in parts], -1).double()
 
 
 def _to_tensor(action: Any, shape: tuple[int, ...]) -> torch.Tensor:

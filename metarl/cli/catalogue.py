@@ -39,6 +39,7 @@ def describe_family(family: Family) -> dict[str, Any]:
         "action_size": family.action_size,
         "action_unit": family.action_unit,
         "discrete": family.discrete,
+        "choices": list(family.choices),
         "horizon": family.horizon,
         "step_seconds": family.step_seconds,
         "observation": [dataclasses.asdict(observable) for observable in family.observables],
@@ -163,11 +164,13 @@ def print_one(name: str, console: Console) -> None:
     note = " Train and test tasks coincide: the space is a few choices." if found["train_and_test_coincide"] else ""
     default = found["name"] == families()[found["name"].partition("@")[0]][0].full_name
     options = "" if default else f', variant="{found["variant"]}"'
-    kind = "alternatives" if found["discrete"] else "numbers"
+    kind = f"{found['action_size']} {'alternatives' if found['discrete'] else 'numbers'}"
+    if len(found["choices"]) > 1:
+        kind = f"{len(found['choices'])} choices of {', '.join(map(str, found['choices']))} alternatives"
     console.print(
         escape(
             f'\n{found["name"]}: gymnasium.make("{found["gymnasium_id"]}"{options}). A step is '
-            f"{found['step_seconds']:g} s; an action is {found['action_size']} {kind}, {found['action_unit']}.{note}\n"
+            f"{found['step_seconds']:g} s; an action is {kind}, {found['action_unit']}.{note}\n"
         ),
         highlight=False,
     )

@@ -11,14 +11,13 @@ from torch import Tensor
 
 from metarl.learning.baseline import explained_variance, fit_values
 from metarl.learning.returns import discounted_returns, gae, standardise
-from metarl.nets.policy import Categorical, CategoricalPolicy, GaussianPolicy, Normal
+from metarl.nets.policy import CategoricalPolicy, Distribution, GaussianPolicy, divergence
 from metarl.types import Metrics, Params, Trajectories
 
 Batch = dict[str, Tensor]
 """`observations` [M, K, T, O], `actions` [M, K, T, A], and [M, K, T]: `advantages`, `weights` (1 / real steps of the
 task, 0 in the padding, so that weighted sums are means over real steps) and `old_log_probs`. Without M for one task."""
 StochasticPolicy = GaussianPolicy | CategoricalPolicy
-Distribution = Normal | Categorical
 Estimator = Literal["lvc", "dice", "log-likelihood"]
 
 
@@ -118,13 +117,7 @@ def inner_loss(policy: StochasticPolicy, estimator: Estimator) -> Callable[[Para
 def mean_kl(policy: StochasticPolicy, old: Params, new: Params, batch: Batch) -> Float[Tensor, "*M"]:
     """Compute the mean over real steps of KL(π_old ‖ π_new), per task."""
     before, after = distribution(policy, old, batch), distribution(policy, new, batch)
-    if isinstance(before, Normal) and isinstance(after, Normal):
-        per_step = before.kl(after)
-    else:
-        assert isinstance(before, Categorical)
-        assert isinstance(after, Categorical)
-        per_step = before.kl(after)
-    return (per_step * batch["weights"].flatten(-2)).sum(-1)
+    return (divergence(before, after) * batch["weights"].flatten(-2)).sum(-1)
 
 
 @torch.no_grad()

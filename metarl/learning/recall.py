@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from metarl.learning.experience import Distribution
 from metarl.learning.trials import Inputs
 from metarl.nets.memory import Core, Memory
+from metarl.nets.policy import Distribution
 from metarl.ranks import ALONE, Ranks
 from metarl.types import Trajectories
 

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.nets.policy import Categorical, Normal, stack
+from metarl.nets.policy import Distribution, fisher_of, stack
 from metarl.ranks import ALONE, Ranks
 from metarl.types import Metrics, Params
 
@@ -79,7 +79,7 @@ class PolicyFisher:
 
     def __init__(
         self,
-        policy: Callable[[Params, Tensor], Normal | Categorical],
+        policy: Callable[[Params, Tensor], Distribution],
         params: Params,
         observations: Float[Tensor, "M N O"],
         weights: Float[Tensor, "M N"],
@@ -106,10 +106,7 @@ class PolicyFisher:
             self.transposed, self.probes, list(vector.values()), retain_graph=True, materialize_grads=True
         )
         with torch.no_grad():
-            if isinstance(self.outputs, Normal):
-                weighted = self.outputs.fisher(Normal(*pushed), self.weights)
-            else:
-                weighted = self.outputs.fisher(Categorical(*pushed), self.weights)
+            weighted = fisher_of(self.outputs, pushed, self.weights)
         pulled = torch.autograd.grad(
             list(self.outputs),
             list(self.leaves.values()),

@@ -8,7 +8,7 @@ everything here works under it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -188,6 +188,74 @@ class Categorical(NamedTuple):
         return Categorical(self.logits.detach())
 
 
+class Choices(tuple[Tensor, ...]):
+    """Several categorical distributions, independent of one another: the logits of each, [..., N, count]."""
+
+    def __new__(cls, *logits: Tensor) -> Choices:
+        """Take the logits of every choice."""
+        return super().__new__(cls, logits)
+
+    @classmethod
+    def of(cls, logits: Tensor, counts: tuple[int, ...]) -> Choices:
+        """Return those whose logits stand side by side, [..., N, A]."""
+        return cls(*logits.split(list(counts), -1))
+
+    def _parts(self, action: Tensor) -> Iterator[tuple[Categorical, Tensor]]:
+        actions = action.split([logits.shape[-1] for logits in self], -1)
+        return zip(map(Categorical, self), actions, strict=True)
+
+    def sample(self, generator: torch.Generator, ranks: Ranks = ALONE) -> Float[Tensor, "*batch N A"]:
+        """Draw one-hot actions side by side at every observation; the rest as for `Normal`."""
+        return torch.cat([Categorical(logits).sample(generator, ranks) for logits in self], -1)
+
+    def log_prob(self, action: Float[Tensor, "*batch N A"]) -> Float[Tensor, "*batch N"]:
+        """Compute log-probabilities of one-hot actions side by side."""
+        return torch.stack([part.log_prob(its) for part, its in self._parts(action)]).sum(0)
+
+    def kl(self, other: Choices) -> Float[Tensor, "*batch N"]:
+        """Compute KL(self ‖ other) at every observation."""
+        pairs = zip(self, other, strict=True)
+        return torch.stack([Categorical(mine).kl(Categorical(theirs)) for mine, theirs in pairs]).sum(0)
+
+    def entropy(self) -> Float[Tensor, "*batch N"]:
+        """Compute the entropy, nats."""
+        return torch.stack([Categorical(logits).entropy() for logits in self]).sum(0)
+
+    def fisher(self, tangent: Choices, weights: Float[Tensor, "*batch N"]) -> Choices:
+        """Multiply a tangent by the Fisher information, of every choice its own, weighted over rows."""
+        pairs = zip(self, tangent, strict=True)
+        return Choices(*(Categorical(mine).fisher(Categorical(moved), weights).logits for mine, moved in pairs))
+
+    def detach(self) -> Choices:
+        """Return the same distribution without gradient history."""
+        return Choices(*(logits.detach() for logits in self))
+
+
+Distribution = Normal | Categorical | Choices
+
+
+def fisher_of(
+    distribution: Distribution, tangent: Sequence[Tensor], weights: Float[Tensor, "*batch N"]
+) -> Distribution:
+    """Multiply a tangent of a distribution's tensors by its Fisher information."""
+    if isinstance(distribution, Normal):
+        return distribution.fisher(Normal(*tangent), weights)
+    if isinstance(distribution, Choices):
+        return distribution.fisher(Choices(*tangent), weights)
+    return distribution.fisher(Categorical(*tangent), weights)
+
+
+def divergence(first: Distribution, second: Distribution) -> Float[Tensor, "*batch N"]:
+    """Compute KL(first ‖ second) of two distributions of one kind at every observation."""
+    if isinstance(first, Normal) and isinstance(second, Normal):
+        return first.kl(second)
+    if isinstance(first, Choices) and isinstance(second, Choices):
+        return first.kl(second)
+    assert isinstance(first, Categorical)
+    assert isinstance(second, Categorical)
+    return first.kl(second)
+
+
 @dataclass(frozen=True, kw_only=True)
 class GaussianPolicy:
     """An MLP for the mean and a free log standard deviation per action dimension.
@@ -216,29 +284,40 @@ class GaussianPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class CategoricalPolicy:
-    """An MLP for the logits of a finite number of actions."""
+    """An MLP for the logits of a finite number of actions.
+
+    Attributes:
+        network: observation -> logits.
+        choices: alternatives of each choice that an action makes, where it makes several.
+    """
 
     network: MLP
+    choices: tuple[int, ...] = ()
 
     def init(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Params:
         """Draw parameters."""
         return self.network.init(generator, dtype)
 
-    def __call__(self, params: Params, observations: Float[Tensor, "*batch N O"]) -> Categorical:
+    def __call__(self, params: Params, observations: Float[Tensor, "*batch N O"]) -> Categorical | Choices:
         """Compute the action distribution."""
-        return Categorical(self.network(params, observations))
+        return chosen_by(self.network(params, observations), self.choices)
 
 
-def make_policy(network: MLP, *, discrete: bool, initial_std: float) -> GaussianPolicy | CategoricalPolicy:
+def chosen_by(logits: Float[Tensor, "*batch A"], choices: tuple[int, ...]) -> Categorical | Choices:
+    """Return the distribution of actions that make some choices, whose logits stand side by side."""
+    return Choices.of(logits, choices) if len(choices) > 1 else Categorical(logits)
+
+
+def make_policy(network: MLP, *, choices: tuple[int, ...], initial_std: float) -> GaussianPolicy | CategoricalPolicy:
     """Return the policy that fits an action space.
 
     Args:
         network: its outputs are the means of A actions, or the logits of A alternatives.
-        discrete: whether an action is one of A alternatives (`EnvSpec.discrete`).
+        choices: alternatives of each choice that an action makes (`EnvSpec.choices`); empty where it is numbers.
         initial_std: σ at the start, of a Gaussian policy.
     """
-    if discrete:
-        return CategoricalPolicy(network=network)
+    if choices:
+        return CategoricalPolicy(network=network, choices=choices if len(choices) > 1 else ())
     return GaussianPolicy(network=network, initial_std=initial_std)
 
 

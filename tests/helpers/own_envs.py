@@ -164,3 +164,31 @@ def set_goals(envs: Any, tasks: list[dict[str, Any]]) -> None:
 def set_ends(envs: Any, tasks: list[dict[str, Any]]) -> None:
     for env, task in zip(envs.envs, tasks, strict=True):
         env.task = task
+
+
+class Echo(gymnasium.Env):
+    """Observes its last action, two choices; or pictures among other numbers, which may belie their space."""
+
+    def __init__(self, kind: str, turned: bool = False, bright: bool = False) -> None:
+        self.kind, self.turned, self.bright = kind, turned, bright
+        self.action_space = spaces.MultiDiscrete([3, 2])
+        self.observation_space = FREE
+        if kind == "pictures":
+            parts = {"a": spaces.Box(0, 255, (8, 8, 3), np.uint8), "b": spaces.Box(0.0, 1.0, (8, 9))}
+            self.observation_space = spaces.Dict({"0": FREE, **parts, "c": spaces.Discrete(3)})
+
+    def _seen(self, action: Any) -> Any:
+        if self.kind != "pictures":
+            return np.array(action, np.float64)
+        pixels = np.arange(192, dtype=np.uint8).reshape(8, 8, 3)
+        other = np.zeros((8, 9), np.float32)
+        other[0, 0] = 255.0 if self.bright else 1.0
+        return {"0": np.zeros(2), "a": pixels.transpose(2, 0, 1) if self.turned else pixels, "b": other, "c": 1}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self._seen([0, 0]), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        return self._seen(action), 1.0, False, False, {}

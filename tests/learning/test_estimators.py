@@ -62,7 +62,7 @@ class Tabular:
 
     def objective(self, theta: Params) -> Tensor:
         """Compute J / T by dynamic programming, differentiably."""
-        probabilities = torch.softmax(POLICY(theta, torch.eye(STATES, dtype=DOUBLE)).logits, -1)
+        probabilities = torch.softmax(POLICY.network(theta, torch.eye(STATES, dtype=DOUBLE)), -1)
         values = torch.zeros(STATES, dtype=DOUBLE)
         for _ in range(self.horizon):
             values = (probabilities * (self.rewards + self.transitions @ values)).sum(-1)

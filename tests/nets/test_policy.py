@@ -11,7 +11,7 @@ from torch.distributions import kl_divergence
 from torch.func import vmap
 
 from metarl.learning.experience import StochasticPolicy
-from metarl.nets.policy import MLP, Categorical, GaussianPolicy, Normal, count, load_params, stack
+from metarl.nets.policy import MLP, Categorical, Choices, GaussianPolicy, Normal, count, load_params, stack
 from tests.helpers.toys import DOUBLE, assert_params_close, categorical, gaussian, init, near, normal, seeded, task
 
 POLICIES: dict[str, StochasticPolicy] = {
@@ -92,17 +92,40 @@ def test_categorical_is_torchs_own() -> None:
     assert bool((first.kl(first) == 0.0).all())
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "categorical"])
+def test_several_choices_are_as_many_categoricals() -> None:
+    first, second = Choices.of(normal(6, 5), (3, 2)), Choices.of(normal(6, 5, seed=1), (3, 2))
+    chosen = torch.tensor([[0, 1], [2, 0], [1, 1], [0, 0], [2, 1], [1, 0]])
+    one_hot = torch.cat([torch.nn.functional.one_hot(chosen[:, i], n) for i, n in enumerate((3, 2))], 1).to(DOUBLE)
+    alone = [(TorchCategorical(logits=a), TorchCategorical(logits=b)) for a, b in zip(first, second, strict=True)]
+    wanted = [
+        sum(pair[0].log_prob(chosen[:, i]) for i, pair in enumerate(alone)),
+        sum(pair[0].entropy() for pair in alone),
+        sum(kl_divergence(*pair) for pair in alone),
+    ]
+    for ours, theirs in zip((first.log_prob(one_hot), first.entropy(), first.kl(second)), wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    drawn = Choices(*(logits[:1].expand(40_000, -1) for logits in first)).sample(seeded(0))
+    wanted_chances = torch.cat([logits[0].softmax(-1) for logits in first])
+    assert float((drawn.mean(0) - wanted_chances).abs().max()) < 0.01
+    assert torch.equal(drawn.split([3, 2], 1)[1].sum(1), torch.ones(40_000, dtype=DOUBLE))
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "categorical", "choices"])
 def test_fisher_is_the_hessian_of_the_divergence(kind: str) -> None:
-    old = Normal(normal(5, 2), normal(1, 2, seed=1)) if kind == "gaussian" else Categorical(normal(5, 4))
+    kinds: dict[str, Any] = {
+        "gaussian": Normal(normal(5, 2), normal(1, 2, seed=1)),
+        "categorical": Categorical(normal(5, 4)),
+        "choices": Choices.of(normal(5, 5), (3, 2)),
+    }
+    old = kinds[kind]
     weights = torch.tensor([0.1, 0.4, 0.0, 0.3, 0.2], dtype=DOUBLE)
 
     def divergence(*outputs: Tensor) -> Tensor:
-        return (old.kl(type(old)(*outputs)) * weights).sum()  # pyright: ignore
+        return (old.kl(type(old)(*outputs)) * weights).sum()
 
     tangent = type(old)(*(normal(*x.shape, seed=7 + i) for i, x in enumerate(old)))
     _, expected = torch.autograd.functional.hvp(divergence, tuple(old), tuple(tangent))
-    for ours, theirs in zip(old.fisher(tangent, weights), expected, strict=True):  # pyright: ignore
+    for ours, theirs in zip(old.fisher(tangent, weights), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0.0, atol=1e-13)
 
 

@@ -269,8 +269,8 @@ def test_gymnasium_sees_numbered_actions(family: TorchFamily) -> None:
 
 def test_the_policy_fits_the_actions() -> None:
     network = MLP(inputs=2, hidden=(), outputs=4)
-    assert make_policy(network, discrete=False, initial_std=0.5) == GaussianPolicy(network=network, initial_std=0.5)
-    policy = make_policy(network, discrete=True, initial_std=0.5)
+    assert make_policy(network, choices=(), initial_std=0.5) == GaussianPolicy(network=network, initial_std=0.5)
+    policy = make_policy(network, choices=(4,), initial_std=0.5)
     assert policy == CategoricalPolicy(network=network)
     batch = {"observations": torch.ones(3, 2, 5, 2), "weights": torch.full((3, 2, 5), 0.1)}
     assert spread(policy, stack({"w0": torch.zeros(2, 4), "b0": torch.zeros(4)}, 3), batch) == {
