@@ -30,7 +30,7 @@ from metarl.config import check
 from metarl.errors import UserError
 from metarl.learning import figures
 from metarl.learning.experience import Batch, Estimator, first_episodes, inner_loss, prepare, spread, tasks_at_a_time
-from metarl.learning.finetune import GradientLearner, TaskPolicy, warm_up
+from metarl.learning.finetune import GradientLearner, TaskPolicy, check_observation, warm_up
 from metarl.learning.inner import AdaptationJacobian, Executor, Rates, adapt, over_tasks, task_chunks
 from metarl.learning.outer import outer_step
 from metarl.learning.rollout import collect
@@ -131,6 +131,7 @@ class MamlTrpo:
     def __init__(
         self, config: MamlTrpoConfig, spec: EnvSpec, streams: Streams, device: torch.device, ranks: Ranks = ALONE
     ) -> None:
+        check_observation(self.name, spec)
         self.config = config
         self.device = device
         self.ranks = ranks

@@ -24,7 +24,7 @@ from torch import Tensor
 from metarl.config import check
 from metarl.learning import figures
 from metarl.learning.experience import Batch, first_episodes, prepare, spread, tasks_at_a_time
-from metarl.learning.finetune import GradientLearner, TaskPolicy, tell, warm_up
+from metarl.learning.finetune import GradientLearner, TaskPolicy, check_observation, tell, warm_up
 from metarl.learning.inner import task_chunks
 from metarl.learning.outer import outer_step
 from metarl.learning.rollout import collect
@@ -116,6 +116,7 @@ class Multitask:
         name: str,
     ) -> None:
         self.name = name
+        check_observation(name, spec)
         self.config = config
         self.device = device
         self.ranks = ranks

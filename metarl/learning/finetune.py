@@ -13,12 +13,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl.errors import UserError
 from metarl.learning.experience import Estimator, StochasticPolicy, inner_loss, prepare
 from metarl.learning.inner import Rates, adapt, over_tasks
 from metarl.learning.rollout import collect
 from metarl.learning.scaling import Scale, Scaler, shown
 from metarl.ranks import ALONE, Ranks
-from metarl.types import BatchEnv, Params, SampleTasks, Tasks, Trajectories
+from metarl.types import BatchEnv, EnvSpec, Params, SampleTasks, Tasks, Trajectories
+
+MOST_OBSERVED = 4096
+"""Numbers of an observation: the baseline beside a policy solves for a weight of each and of its square."""
+
+
+def check_observation(agent: str, spec: EnvSpec) -> None:
+    """Refuse observations that are too large for an agent that takes gradient steps, as pictures may be."""
+    if spec.observation_size > MOST_OBSERVED:
+        raise UserError(
+            f"{agent} got observations of {spec.observation_size} numbers from {spec.family}. Allowed are "
+            f"{MOST_OBSERVED}, since its baseline weighs each: show it fewer (of a picture every fourth pixel, "
+            "in a gymnasium.wrappers.TransformObservation), or train rl2."
+        )
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from metarl.agents.rl2 import Rl2
 from metarl.envs.families.point_nav import PointNav
 from metarl.envs.family import State, Terms
 from metarl.envs.making import make_worlds
+from metarl.errors import UserError
 from metarl.learning.rollout import collect
 from metarl.learning.scaling import Scaler, shown
 from metarl.seeding import Streams
@@ -167,3 +168,12 @@ def test_the_warm_up_is_played_once_and_counted() -> None:
     env = make_worlds(Told(), config.worlds, threads=1)
     steps = [agent.train_iteration(env, Told().space.sample, streams)["env/steps"] for _ in range(2)]
     assert steps == [2 * 12 * 6, 12 * 6]
+
+
+def test_observations_too_large_for_a_baseline_are_refused_and_rl2_takes_them() -> None:
+    spec = replace(Told().spec(), observation_size=84 * 84)
+    for name in ("maml-trpo", "multitask", "oracle"):
+        with pytest.raises(UserError, match=rf"{name} got observations of 7056 numbers.* or train rl2"):
+            make(name, config_class(name)(**SMALL[name]), spec, Streams(0), CPU)
+        make(name, config_class(name)(**SMALL[name]), replace(spec, observation_size=21 * 21), Streams(0), CPU)
+    make("rl2", config_class("rl2")(**SMALL["rl2"]), spec, Streams(0), CPU)
