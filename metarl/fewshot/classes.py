@@ -159,6 +159,10 @@ class ClassData:
         """Return episodes (see `Source`); with a `MetaDatasetShape` for one number at a time."""
         return self.gather(split, self.draw(split, numbers, shape, seed))
 
+    def most_way(self, split: str) -> int:
+        """Return how many ways an episode of a split can have."""
+        return len(self.split(split).names)
+
     def draw(self, split: str, numbers: Sequence[int], shape: EpisodeShape | MetaDatasetShape, seed: int) -> Drawn:
         """Draw the rows of episodes; arguments and errors as in `episodes`."""
         part = self.split(split)
@@ -259,6 +263,7 @@ def draw_items(
     numbers: Sequence[int],
     shape: EpisodeShape,
     key: tuple[object, ...],
+    among: Int[Tensor, " n"] | None = None,
 ) -> Drawn:
     """Draw the items of episodes whose classes are known; a class gets the label of its place.
 
@@ -269,14 +274,17 @@ def draw_items(
         numbers: of the episodes.
         shape: of all of them.
         key: of the randomness: seed and split.
+        among: classes that these were drawn from; None: all of the part.
 
     Raises:
-        UserError: a class of the part, drawn or not, has too few items.
+        UserError: one of the classes that may be drawn has too few items.
     """
     each = shape.shot + shape.query
-    smallest = int(part.sizes.min())
+    sizes = part.sizes if among is None else part.sizes[among]
+    smallest = int(sizes.min())
     if smallest < each:
-        name = part.names[int(part.sizes.argmin())]
+        place = int(sizes.argmin())
+        name = part.names[place if among is None else int(among[place])]
         raise UserError(
             f"Got {shape.shot} shots and {shape.query} queries, {each} items of a class, and the class '{name}' "
             f"of {where} has {smallest}. Ask for fewer, or leave the class out."

@@ -225,6 +225,7 @@ def make_learner(
         batch_norm=run.batch_norm,
         outputs=source.outputs,
         classes=classes_of(source),
+        most_way=most_way(source),
         seed=run.seed,
         ranks=ranks,
     )
@@ -280,6 +281,16 @@ def trainable(learner: FewShotLearner) -> Trainable:
     """Return what a run folder keeps of a learner."""
     backbone = learner.setting.backbone
     return WithBackbone(learner, backbone) if isinstance(backbone, OwnBackbone) else learner
+
+
+@runtime_checkable
+class _Ways(Protocol):
+    def most_way(self, split: str) -> int: ...
+
+
+def most_way(source: DataSource) -> int:
+    """Return how many ways every training episode can have; 0 where nothing says."""
+    return source.most_way("train") if isinstance(source, _Ways) else 0
 
 
 def classes_of(source: DataSource) -> int:

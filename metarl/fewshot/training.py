@@ -28,9 +28,9 @@ from metarl.fewshot.parts.optimiser import NOTHING
 from metarl.fewshot.parts.own import Given, ModuleBackbone
 from metarl.fewshot.run import (
     FewShotRun,
-    classes_of,
     fitted,
     make_learner,
+    most_way,
     on_device,
     open_data,
     trainable,
@@ -131,9 +131,9 @@ def _tell_items(source: Source, run: FewShotRun, console: Console, *, json: bool
 
 def _check_shape(run: FewShotRun, config: Any, source: Source) -> None:
     """Refuse episodes that the training data cannot give, before a run folder is made."""
-    # Learners that are trained with more ways than are tested take no more of them than there are classes.
+    # Learners that are trained with more ways than are tested take no more of them than the data can give.
     way = getattr(config, "train_way", 0) or run.way
-    way = min(way, classes_of(source) or way)
+    way = min(way, most_way(source) or way)
     try:
         source.episodes("train", [0], replace(run.shape, way=max(way, run.way)), run.seed)
     except UserError as error:

@@ -14,7 +14,11 @@ from rich.console import Console
 
 from metarl.errors import UserError
 from metarl.fewshot import Source, Trained, config_class, from_arrays, load, score, train
+from metarl.fewshot.classes import ClassData
 from metarl.fewshot.data import Collection
+from metarl.fewshot.data.fingerprints import lingo
+from metarl.fewshot.data.molecules import MoleculeData, from_csv
+from metarl.fewshot.episodes import Episodes, EpisodeShape
 from metarl.fewshot.run import FewShotRun, fitted, stored
 from metarl.run.checkpoint import read_header
 from metarl.run.folder import RunFolder
@@ -22,7 +26,7 @@ from metarl.run.settings import RunConfig
 from metarl.run.tracking import read_progress
 from tests.helpers.run_folders import saved
 from tests.helpers.same import assert_same
-from tests.helpers.tiny_fewshot import RUN, Lines, vectors
+from tests.helpers.tiny_fewshot import RUN, Lines, arrays, vectors
 
 EVERY = replace(RUN, checkpoint_every=4, log_every=3)
 
@@ -32,6 +36,23 @@ def start(folder: Path, run: FewShotRun = EVERY, source: Source | None = None, *
     options = {"iterations": 12, "console": Console(file=io.StringIO()), **options}
     config = config_class("proto")(tasks=2, train_way=8) if run.learner == "proto" else config_class("maml")(tasks=2)
     return train(folder, run, source or vectors(), config, **options)
+
+
+def start_default(folder: Path, run: FewShotRun, source: Source) -> Trained:
+    return train(folder, run, source, iterations=1, console=Console(file=io.StringIO()))
+
+
+def few_classes(seed: int) -> ClassData:
+    """Return vectors of 20 classes."""
+    items, classes = arrays(seed)
+    return from_arrays(items[classes < 20], classes[classes < 20], name=f"few{seed}")
+
+
+def assays(path: Path) -> MoleculeData:
+    """Return ten assays of 40 molecules."""
+    rows = [["C" * (m + 1), *(str(int((m + a) % 3 == 0)) for a in range(10))] for m in range(40)]
+    path.write_text("\n".join(",".join(row) for row in [["smiles", *(f"NR-{a}" for a in range(10))], *rows]))
+    return from_csv(path, fingerprint=lingo)
 
 
 def logged(folder: Path) -> list[dict[str, float]]:
@@ -167,10 +188,33 @@ def test_what_cannot_be_trained_leaves_nothing(
 
 
 def test_too_many_training_ways_are_explained(tmp_path: Path) -> None:
-    data = Collection(members=(vectors(), vectors(seed=1, name="others")))
+    class Unknown(Lines):
+        """A source that does not say how many ways it can have."""
+
+        outputs = 0
+
+        def episodes(self, split: str, numbers: Any, shape: EpisodeShape, seed: int) -> Episodes:
+            if shape.way > 12:
+                raise UserError(f"Got {shape.way} ways, and there are 12 classes.")
+            return vectors().episodes(split, numbers, shape, seed)
+
     with pytest.raises(UserError, match=r"Got 30 ways, .* Training has 30 ways: --train-way\."):
-        train(tmp_path / "run", EVERY, data, config_class("proto")(train_way=30))
+        train(tmp_path / "run", EVERY, Unknown(), config_class("proto")(train_way=30))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("learner", ["proto", "matching", "siamese", "relation", "r2d2", "logistic"])
+def test_training_ways_follow_the_data(learner: str, tmp_path: Path) -> None:
+    members = tuple(few_classes(seed) for seed in (0, 1))
+    sources = {"collection": Collection(members=members), "assays": assays(tmp_path / "assays.csv")}
+    for name, source in sources.items():
+        run = replace(EVERY, learner=learner, way=2, shot=1, validation=0)
+        # With the settings that a learner has by default.
+        trained = start_default(tmp_path / name, run, source)
+        ways = 2 if name == "assays" else min(len(member.splits["train"].names) for member in members)
+        assert ways < 20
+        learned: Any = trained.learner
+        assert learned.shape(0).way == ways
 
 
 def test_settings_out_of_range_are_refused() -> None:

@@ -99,6 +99,10 @@ class Collection:
         check_split(split, [name for name in SPLITS if any(name in member.splits for member in self.members)])
         return tuple(member for member in self.members if split in member.splits)
 
+    def most_way(self, split: str) -> int:
+        """Return how many ways every episode of a split can have, whichever member it is from."""
+        return min(member.most_way(split) for member in self.members_of(split))
+
     def episodes(
         self, split: str, numbers: Sequence[int], shape: EpisodeShape | MetaDatasetShape, seed: int
     ) -> Episodes:

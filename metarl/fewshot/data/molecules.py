@@ -1,47 +1,47 @@
 """Molecules: learn which are active in an assay from a few of each kind.
 
-A CSV file with a column of SMILES and one column for every assay, with 0 (inactive), 1 (active) or nothing (not
-measured), as Tox21 or SIDER are published. A task is one assay; its two ways are inactive (label 0) and active
+A CSV file of SMILES and assays (see assays.py). A task is one assay; its two ways are inactive (label 0) and active
 (label 1), in this order: activity means the same in all assays, so that the labels are not permuted. Assays are split
 into train, validation and test; a molecule may stand in several.
 
-Items are fingerprints: Morgan's of radius 2, by RDKit (`pip install 'metarl-suite[molecules]'`), or a function of
-one's own.
+An assay needs `least` molecules of each kind before assays are split, and as many as an episode has where episodes are
+drawn. Those that have fewer are left out, which is told; `describe()` has the former.
+
+Items are fingerprints (fingerprints.py): Morgan's of radius 2, by RDKit (`pip install 'metarl-suite[molecules]'`),
+those of SMILES's substrings, or a function of one's own.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from metarl.errors import UserError, nearest
+from metarl.config import to_plain
+from metarl.errors import UserError, tell
 from metarl.fewshot.classes import ClassSplit, Drawn, draw_items
+from metarl.fewshot.data.assays import LABELS, Options, Outcomes, named, read_assays
 from metarl.fewshot.data.files import find_root, wrong_layout
+from metarl.fewshot.data.fingerprints import DEFAULT_SIZE, Fingerprint, lingo, morgan, table_of
 from metarl.fewshot.data.splitting import FRACTIONS, split_at_random, split_by_list
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Support, check_split, keyed
 from metarl.fewshot.form import ItemForm
 
-DEFAULT_SIZE = 2048
-VARIANTS = {"morgan": "a CSV file of SMILES and assays; Morgan fingerprints by RDKit"}
-LABELS = ("inactive", "active")
-"""Of the two ways."""
-
-Fingerprint = Callable[[Sequence[str]], np.ndarray]
-"""From SMILES to items, one a row: bytes or other numbers."""
+VARIANTS = {
+    "morgan": "a CSV file of SMILES and assays; Morgan fingerprints by RDKit",
+    "lingo": "the same; fingerprints of the substrings of 4 letters that SMILES have, without RDKit",
+}
 
 
-def load(variant: str, root: Path | None, size: int) -> MoleculeData:
+def load(variant: str, root: Path | None, size: int, options: Options) -> MoleculeData:
     """Return the molecules of a CSV file, or of the only CSV file in a folder.
 
     Arguments and errors as in `metarl.fewshot.data.load`; `size` is the length of the fingerprint.
@@ -50,37 +50,8 @@ def load(variant: str, root: Path | None, size: int) -> MoleculeData:
     files = [place] if place.is_file() else sorted(place.glob("*.csv"))
     if len(files) != 1:
         raise wrong_layout("molecules", place, ["one CSV file"])
-    return from_csv(files[0], fingerprint=partial(morgan, bits=size or DEFAULT_SIZE))
-
-
-# -- fingerprints -----------------------------------------------------------------------------------------------------
-
-
-def morgan(smiles: Sequence[str], bits: int = DEFAULT_SIZE, radius: int = 2) -> UInt8[np.ndarray, "molecules bits"]:
-    """Return Morgan fingerprints, 0 or 1.
-
-    Raises:
-        UserError: RDKit is not there, or cannot read a molecule; says which.
-    """
-    try:
-        chem, generators, base = (
-            import_module(f"rdkit.{name}") for name in ("Chem", "Chem.rdFingerprintGenerator", "rdBase")
-        )
-    except ImportError as error:
-        raise UserError(
-            "Fingerprints of molecules need RDKit, which is not installed. Install it with "
-            "`pip install 'metarl-suite[molecules]'`, or pass a function of your own as `fingerprint`."
-        ) from error
-    generator = generators.GetMorganGenerator(radius=radius, fpSize=bits)
-    found = np.zeros((len(smiles), bits), dtype=np.uint8)
-    # RDKit writes about every doubtful molecule; one that cannot be read is an error below.
-    with base.BlockLogs():
-        for row, text in enumerate(smiles):
-            molecule = chem.MolFromSmiles(text)
-            if molecule is None:
-                raise UserError(f"Molecule {row + 1} has the SMILES '{text}', which RDKit cannot read. Take it out.")
-            found[row] = generator.GetFingerprintAsNumPy(molecule)
-    return found
+    kinds = {"morgan": morgan, "lingo": lingo}
+    return _made(files[0], options, partial(kinds[variant], bits=size or DEFAULT_SIZE))
 
 
 # -- reading ----------------------------------------------------------------------------------------------------------
@@ -91,6 +62,11 @@ def from_csv(
     *,
     smiles: str = "smiles",
     assays: Sequence[str] | None = None,
+    assay: str = "",
+    value: str = "",
+    threshold: float | None = None,
+    active: Literal["above", "below"] = "above",
+    least: int = 2,
     splits: Mapping[str, Collection[str]] | None = None,
     fractions: tuple[float, float, float] = FRACTIONS,
     seed: int = 0,
@@ -101,94 +77,82 @@ def from_csv(
     Args:
         path: of the file; its first row names the columns.
         smiles: column of the molecules; capitals do not matter.
-        assays: columns to be used. None: all columns that hold nothing but 0, 1 and blanks.
+        assays: those to be used, as names or patterns. None: all of a long table; of a wide one all columns that hold
+            nothing but 0, 1 and blanks.
+        assay: column with the assay's name, of a table with a row for each measurement.
+        value: column with what was measured, of such a table.
+        threshold: value from which on a molecule is active. None: values are 0 and 1.
+        active: side of the threshold that is active.
+        least: molecules of each kind that an assay has, to be used.
         splits: split -> its assays. None: at random.
         fractions: parts of the assays in train, validation and test, where `splits` is None.
         seed: of the random split.
         fingerprint: gives the items.
 
     Raises:
-        UserError: a column is missing, a value is not 0, 1 or blank, an assay has no active or no inactive molecules,
-            or a molecule cannot be read; says where.
+        UserError: a column is missing, a value is not what it should be, too few assays are left, or a molecule cannot
+            be read; says where.
     """
-    header, rows = _table(path)
-    column = next((i for i, name in enumerate(header) if name.lower() == smiles.lower()), None)
-    if column is None:
-        raise UserError(f"{path} has no column '{smiles}'.{nearest(smiles, header)}")
-    measured = {name: _outcomes(path, rows, header.index(name), name) for name in _assays(path, header, rows, assays)}
-    names = list(measured)
+    options = Options(
+        smiles=smiles,
+        assays=tuple(assays or ()),
+        assay=assay,
+        value=value,
+        threshold=threshold,
+        active=active,
+        least=least,
+    )
+    return _made(path, options, fingerprint, splits, fractions, seed)
+
+
+def _made(
+    path: Path,
+    options: Options,
+    fingerprint: Fingerprint,
+    splits: Mapping[str, Collection[str]] | None = None,
+    fractions: tuple[float, float, float] = FRACTIONS,
+    seed: int = 0,
+) -> MoleculeData:
+    found = read_assays(path, options)
+    sizes = {name: (len(inactive), len(active)) for name, (inactive, active) in found.measured.items()}
+    few = {name: own for name, own in sizes.items() if min(own) < options.least}
+    if few:
+        tell(_left_out(path.name, few, len(found.measured), options.least))
+    every = list(found.measured)
     if splits is None:
-        parts = split_at_random(f"assays of {path.name}", names, seed, fractions)
+        every = [name for name in every if name not in few]
+        parts = split_at_random(f"assays of {path.name}", every, seed, fractions)
     else:
-        parts = split_by_list(f"assays of {path.name}", names, splits, known=names)
+        parts = split_by_list(f"assays of {path.name}", every, splits, known=every)
+        parts = {split: [place for place in part if every[place] not in few] for split, part in parts.items()}
+        bare = next((split for split, part in parts.items() if not part), None)
+        if bare is not None:
+            raise UserError(f"All assays of the split '{bare}' of {path.name} are left out. Give it others.")
+    asked = {key: setting for key, setting in to_plain(options).items() if setting != to_plain(Options())[key]}
+    split = {"seed": seed} if splits is None else {"splits": "given"}
+    left_out = {"left_out": {name: list(own) for name, own in few.items()}} if few else {}
     return MoleculeData(
         name=f"molecules-{path.stem}",
-        table=_fingerprints(fingerprint, [row[column].strip() for row in rows]),
-        splits={split: _split([(names[i], measured[names[i]]) for i in part]) for split, part in parts.items()},
-        settings={"file": path.name, "seed": seed} if splits is None else {"file": path.name, "splits": "given"},
+        table=table_of(fingerprint, found.smiles),
+        splits={split: _split([(every[i], found.measured[every[i]]) for i in part]) for split, part in parts.items()},
+        settings={"file": path.name, **split, **asked, **left_out},
         prints=fingerprint,
     )
 
 
-def _fingerprints(fingerprint: Fingerprint, smiles: list[str]) -> Shaped[Tensor, "molecules *item"]:
-    table = np.ascontiguousarray(fingerprint(smiles))
-    if len(table) != len(smiles) or table.ndim < 2:
-        raise UserError(
-            f"Got {len(smiles)} molecules and fingerprints of the shape {table.shape}. Give one row for each."
-        )
-    bad = np.flatnonzero(~np.isfinite(table.reshape(len(table), -1)).all(1))
-    if len(bad):
-        raise UserError(
-            f"The fingerprint of molecule {bad[0] + 1} ('{smiles[bad[0]]}') has values that are not finite."
-        )
-    return torch.from_numpy(table)
+def _left_out(where: str, few: Mapping[str, tuple[int, ...]], of: int, least: int) -> str:
+    """Return the line about assays that have too few molecules of a kind."""
+    words = []
+    for name, sizes in few.items():
+        short = [f"{size} {label}" for label, size in zip(LABELS, sizes, strict=True) if size < least]
+        words.append(f"{name} ({', '.join(short)})")
+    return (
+        f"{where}: left out {len(few)} of {of} assays, which have fewer than {least} molecules of a kind: "
+        f"{named(words)}."
+    )
 
 
-def _table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Return the names of the columns and the rows."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if row]
-    if len(rows) < 2:
-        raise UserError(f"{path} has {len(rows)} rows. Give a row of column names and a row for each molecule.")
-    header = [name.strip() for name in rows[0]]
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(header):
-            raise UserError(f"Row {number} of {path} has {len(row)} columns, and the first has {len(header)}.")
-    return header, rows[1:]
-
-
-def _assays(path: Path, header: list[str], rows: list[list[str]], asked: Sequence[str] | None) -> list[str]:
-    if asked is not None:
-        unknown = [name for name in asked if name not in header]
-        if unknown:
-            raise UserError(f"{path} has no column '{unknown[0]}'.{nearest(unknown[0], header)}")
-        return list(asked)
-    found = [
-        name
-        for i, name in enumerate(header)
-        if {row[i].strip() for row in rows} <= {"", "0", "1", "0.0", "1.0"} and any(row[i].strip() for row in rows)
-    ]
-    if not found:
-        raise UserError(f"{path} has no column of nothing but 0, 1 and blanks; it has {', '.join(header)}.")
-    return found
-
-
-def _outcomes(path: Path, rows: list[list[str]], column: int, name: str) -> tuple[list[int], list[int]]:
-    """Return the rows that an assay found inactive, and those that it found active."""
-    found: tuple[list[int], list[int]] = ([], [])
-    for number, row in enumerate(rows):
-        text = row[column].strip()
-        if text in ("0", "0.0", "1", "1.0"):
-            found[text[0] == "1"].append(number)
-        elif text:
-            raise UserError(f"Row {number + 2} of {path} has '{text}' for the assay '{name}'. Give 0, 1 or nothing.")
-    for label, members in zip(LABELS, found, strict=True):
-        if not members:
-            raise UserError(f"The assay '{name}' of {path} has no {label} molecule. Leave it out with `assays`.")
-    return found
-
-
-def _split(measured: Sequence[tuple[str, tuple[list[int], list[int]]]]) -> ClassSplit:
+def _split(measured: Sequence[tuple[str, Outcomes]]) -> ClassSplit:
     """Return the assays of a split: two classes each, whose items are rows of the table of molecules."""
     rows = [row for _, outcomes in measured for members in outcomes for row in members]
     return ClassSplit(
@@ -221,6 +185,7 @@ class MoleculeData:
     settings: Mapping[str, Any] = field(default_factory=dict)
     prints: Fingerprint | None = None
     outputs: int = 0
+    _told: set[tuple[str, int]] = field(default_factory=set, repr=False, compare=False)
 
     @property
     def item_shape(self) -> tuple[int, ...]:
@@ -271,9 +236,43 @@ class MoleculeData:
         part = self.split(split)
         if shape.way != 2:
             raise UserError(f"Got {shape.way} ways, and an assay has 2: inactive and active. Ask for 2.")
-        assays = keyed(numbers, 1, seed, split, "assay", device=part.items.device) % (len(part.names) // 2)
+        large = self._large(split, shape)
+        assays = large[keyed(numbers, 1, seed, split, "assay", device=part.items.device) % len(large)]
         classes = torch.cat((2 * assays, 2 * assays + 1), dim=1)
-        return draw_items(part, f"{self.name} ({split})", classes, numbers, shape, (seed, split))
+        return draw_items(
+            part,
+            f"{self.name} ({split})",
+            classes,
+            numbers,
+            shape,
+            (seed, split),
+            torch.cat((2 * large, 2 * large + 1)),
+        )
+
+    def most_way(self, split: str) -> int:
+        """Return the ways of its episodes."""
+        self.split(split)
+        return 2
+
+    def _large(self, split: str, shape: EpisodeShape) -> Int[Tensor, " n"]:
+        """Return the assays that have enough molecules for an episode; tell once which have not."""
+        part = self.split(split)
+        each = shape.shot + shape.query
+        sizes = part.sizes.unflatten(0, (-1, 2))
+        enough = sizes.amin(1) >= each
+        if not bool(enough.any()):
+            best = int(sizes.amin(1).argmax())
+            inactive, active = sizes[best].tolist()
+            raise UserError(
+                f"Got {shape.shot} shots and {shape.query} queries, {each} molecules of each kind, and no assay of "
+                f"{self.name} ({split}) has so many: '{part.groups[2 * best]}' has {inactive} inactive and {active} "
+                f"active ones. Ask for fewer; or give --least {each}, which leaves small assays out before the split."
+            )
+        if not bool(enough.all()) and (split, each) not in self._told:
+            self._told.add((split, each))
+            few = {part.groups[2 * row]: tuple(sizes[row].tolist()) for row in torch.nonzero(~enough)[:, 0].tolist()}
+            tell(_left_out(f"{self.name} ({split})", few, len(sizes), each))
+        return torch.nonzero(enough)[:, 0]
 
     def items(self, split: str, rows: Int[Tensor, "*N"]) -> Float[Tensor, "*N *item"]:
         """Return the items of some rows of a split; fingerprints are 0 or 1, not scaled."""

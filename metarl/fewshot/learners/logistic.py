@@ -48,7 +48,7 @@ class LogisticConfig:
     tasks: int = 4
     """Episodes of a meta-update, M."""
     train_way: int = 20
-    """Ways of the training episodes, at most as many as there are classes; 0: as many as at test."""
+    """Ways of the training episodes, at most as many as the data can give; 0: as many as at test."""
     ridge: float = 0.1
     """λ at the start."""
     scale: float = 1.0

@@ -44,7 +44,7 @@ class MatchingConfig:
     tasks: int = 4
     """Episodes of a meta-update, M."""
     train_way: int = 20
-    """Ways of the training episodes, at most as many as there are classes; 0: as many as at test."""
+    """Ways of the training episodes, at most as many as the data can give; 0: as many as at test."""
     inverse_temperature: float = 10.0
     """What cosines are multiplied by, t, at the start; it is learned."""
     full_context: bool = False

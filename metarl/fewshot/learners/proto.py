@@ -33,7 +33,7 @@ class ProtoConfig:
     tasks: int = 4
     """Episodes of a meta-update, M."""
     train_way: int = 20
-    """Ways of the training episodes, at most as many as there are classes; 0: as many as at test."""
+    """Ways of the training episodes, at most as many as the data can give; 0: as many as at test."""
     optimiser: OptimiserConfig = field(default_factory=episodic_optimiser)
     """The outer optimiser."""
 

@@ -39,7 +39,7 @@ class R2d2Config:
     tasks: int = 4
     """Episodes of a meta-update, M."""
     train_way: int = 20
-    """Ways of the training episodes, at most as many as there are classes; 0: as many as at test."""
+    """Ways of the training episodes, at most as many as the data can give; 0: as many as at test."""
     min_shot: int = 0
     """Train with a random number of shots, from this one to those at test; 0: always with those at test."""
     ridge: float = 1.0

@@ -43,7 +43,7 @@ class RelationConfig:
     tasks: int = 4
     """Episodes of a meta-update, M."""
     train_way: int = 20
-    """Ways of the training episodes, at most as many as there are classes; 0: as many as at test."""
+    """Ways of the training episodes, at most as many as the data can give; 0: as many as at test."""
     relation_hidden: int = 64
     """Hidden units of the network that compares."""
     optimiser: OptimiserConfig = field(default_factory=episodic_optimiser)

@@ -44,7 +44,7 @@ class SiameseConfig:
     tasks: int = 4
     """Episodes of a meta-update, M."""
     train_way: int = 20
-    """Ways of the training episodes, at most as many as there are classes; 0: as many as at test."""
+    """Ways of the training episodes, at most as many as the data can give; 0: as many as at test."""
     distance: Distance = "l2"
     """Weighted sum of squared differences of the features; or, l1, of absolute ones, which learns its training classes
     by heart sooner."""

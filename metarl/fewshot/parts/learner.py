@@ -35,6 +35,7 @@ class Setting:
         batch_norm: policy, while training and at test.
         outputs: numbers to be predicted for an item in regression, J; 0 in classification.
         classes: of the training split, for learners that train an ordinary classifier; 0 in regression.
+        most_way: ways that every training episode can have; 0 where nothing says.
         seed: of the training episodes.
         dtype: of the parameters.
         ranks: the processes that train it together, each on its share of every meta-batch.
@@ -45,6 +46,7 @@ class Setting:
     batch_norm: BatchNorm = "support"
     outputs: int = 0
     classes: int = 0
+    most_way: int = 0
     seed: int = 0
     dtype: torch.dtype = torch.float32
     ranks: Ranks = ALONE

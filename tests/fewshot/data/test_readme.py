@@ -26,12 +26,21 @@ def test_own_data_set_by_its_commands(tmp_path: Path, monkeypatch: pytest.Monkey
     assert isinstance(data, ClassData)
     assert {name: len(part.names) for name, part in data.splits.items()} == {"train": 38, "validation": 10, "test": 12}
     monkeypatch.chdir(tmp_path)
-    audit, show, train = commands(README)
+    _, audit, show, train = commands(README)
     assert main(audit.split()[1:]) == 0
     assert main(show.split()[1:]) == 0
     assert main(f"{train} --width 4 --iterations 2 --validation 5 --test-episodes 5 --threads 1".split()[1:]) == 0
     assert (tmp_path / "stripes.png").is_file()
     assert (tmp_path / "runs" / "stripes-proto-5way-1shot-seed0" / "checkpoints" / "best.pt").is_file()
+
+
+def test_own_assays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{'C' * (m + 1)}N,assay{a},{5 + (m + a) % 3}" for a in range(5) for m in range(30)]
+    (tmp_path / "pic50.csv").write_text("\n".join(["smiles,assay,value", *rows]))
+    # RDKit may not be there.
+    train = commands(README)[0].replace("molecules", "molecules@lingo")
+    assert main(f"{train} --iterations 2 --validation 0 --test-episodes 5 --threads 1".split()[1:]) == 0
 
 
 def test_own_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

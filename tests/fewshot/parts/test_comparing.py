@@ -10,11 +10,11 @@ from tests.helpers.comparing_learners import (
 )
 
 
-def test_training_has_the_ways_that_were_asked_for_as_far_as_there_are_classes() -> None:
+def test_training_has_the_ways_that_were_asked_for_as_far_as_the_data_can_give_them() -> None:
     assert made("proto", images()).shape(0) == EpisodeShape(way=20, shot=1, query=3)
     assert made("proto", images(), train_way=0).shape(0).way == 5
-    assert made("proto", images(classes=12)).shape(0).way == 12
-    assert made("proto", images(classes=0)).shape(0).way == 20
+    assert made("proto", images(most_way=12)).shape(0).way == 12
+    assert made("proto", images(most_way=2)).shape(0).way == 2
 
 
 def test_training_shots_are_random_where_that_is_asked_for() -> None:
