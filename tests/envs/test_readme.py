@@ -146,8 +146,8 @@ def test_gym_example() -> None:
     names = run(block("envs/gym/README.md", "FamilyVectorEnv("))
     assert names["infos"]["task"]["velocity"].tolist() == [0.25 * world for world in range(8)]
     run(block("envs/gym/README.md", "copy.deepcopy("), names)
-    assert names["imagined"].get_state()["worlds"]["_elapsed"] == 1
-    assert sorted(names["rewards"]) == [-1.0, 0.0, 1.0]
+    assert names["imagined"].get_state()["worlds"]["_elapsed"] == 0
+    assert len(set(names["rewards"].values())) == 3
     names["env"].close()
     names["envs"].close()
 
