@@ -21,7 +21,7 @@ from metarl.fewshot.episodes import Episodes, EpisodeShape, MetaDatasetShape
 def data() -> ClassData:
     generator = torch.Generator().manual_seed(0)
     items = torch.randint(0, 256, (400, 1, 4, 4), dtype=torch.uint8, generator=generator)
-    return from_arrays(items, torch.arange(400) // 16)
+    return from_arrays(items, torch.arange(400) // 16, layout="nchw")
 
 
 def found(report: Report) -> dict[str, int]:

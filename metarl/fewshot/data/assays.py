@@ -88,6 +88,9 @@ def read_assays(path: Path, options: Options) -> Assays:
     """
     header, rows = _table(path)
     column = _column(path, header, options.smiles, "smiles")
+    bare = next((number for number, row in enumerate(rows, start=2) if not row[column].strip()), None)
+    if bare is not None:
+        raise UserError(f"Row {bare} of {path} has no SMILES. Give it one, or take it out.")
     long = _long_columns(path, header, options)
     if long is None:
         return _wide(path, header, rows, column, options)
@@ -105,11 +108,19 @@ def named(names: Sequence[str]) -> str:
 
 def _table(path: Path) -> tuple[list[str], list[list[str]]]:
     """Return the names of the columns and the rows."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.reader(file) if row]
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no CSV file in UTF-8 ({error}). Save it as such.") from error
     if len(rows) < 2:
         raise UserError(f"{path} has {len(rows)} rows. Give a row of column names and a row for each molecule.")
     header = [name.strip() for name in rows[0]]
+    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+        raise UserError(f"{path} has one column, '{header[0]}'. Separate columns by commas.")
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{path} has {header.count(twice)} columns '{twice}'. Give every column a name of its own.")
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
             raise UserError(f"Row {number} of {path} has {len(row)} columns, and the first has {len(header)}.")

@@ -114,6 +114,24 @@ def test_bad_files_are_told(tmp_path: Path, table: Path) -> None:
         molecules.from_csv(write(path, rows, ["smiles", "a"]), fingerprint=letters)
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"smiles;a\nC;1\n", r"has one column, 'smiles;a'\. Separate columns by commas"),
+        (b"smiles\ta\nC\t1\n", r"Separate columns by commas"),
+        ("smiles,µ\nC,1\n".encode("latin1"), r"is no CSV file in UTF-8 .*Save it as such"),
+        (b"smiles,a,a\nC,1,0\n", r"has 2 columns 'a'\. Give every column a name of its own"),
+        (b"smiles,A,a,Smiles\nC,1,0,N\n", r"has 2 columns 'smiles'\. Give every"),
+        (b"smiles,a\nC,1\n ,0\n", r"Row 3 of .* has no SMILES\. Give it one, or take it out"),
+        (b"smiles,assay,value\nC,a,1\nN,,0\n", r"Row 3 of .* has no assay\. Give it one, or take it out"),
+    ],
+)
+def test_tables_that_are_not_understood(content: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.csv").write_bytes(content)
+    with pytest.raises(UserError, match=says):
+        molecules.from_csv(tmp_path / "odd.csv", fingerprint=letters)
+
+
 def test_bad_fingerprints_are_told(table: Path) -> None:
     with pytest.raises(UserError, match=r"40 molecules and fingerprints of the shape \(39, 3\)"):
         molecules.from_csv(table, fingerprint=lambda smiles: letters(smiles)[1:])
