@@ -1,6 +1,9 @@
 """Observations in any unit: what a policy, and the baseline beside it, are shown of them.
 
-    shown = clip((observation - mean) / deviation, -10, 10)
+    shown = clip((observation - mean) / (3 deviation), -5, 5)
+
+So nearly all that is shown lies in -1..1. Of numbers as large as 1 deviation gradient steps are so much longer that
+adaptation goes too far from its second step on (agents/README.md has the figures).
 
 Mean and deviation are those of all that a training has met. They stand still within an iteration, so that all of its
 data are of one policy, and take in its episodes at its end. Before anything was met all is shown as 0: what a first
@@ -20,8 +23,11 @@ from metarl.nets.moments import Moments
 from metarl.ranks import ALONE, Ranks
 from metarl.types import EnvSpec, Trajectories
 
-LARGEST_SHOWN = 10.0
-"""Scaled numbers are cut off there, deviations."""
+DEVIATIONS = 3.0
+"""How many of them are shown as 1."""
+
+LARGEST_SHOWN = 5.0
+"""What is shown is cut off there."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Scale:
         if mean.dim() == 2:
             shape = (len(mean), *[1] * (observations.dim() - 2), mean.shape[1])
             mean, deviation = mean.view(shape), deviation.view(shape)
-        return ((observations - mean) / deviation).clamp(-limit, limit)
+        return ((observations - mean) / (DEVIATIONS * deviation)).clamp(-limit, limit)
 
     def of(self, experience: Trajectories) -> Trajectories:
         """Return the episodes as they are shown, zero in the padding."""

@@ -85,10 +85,11 @@ def test_other_units_change_nothing_that_is_learned_bit_for_bit(name: str) -> No
 @pytest.mark.parametrize("name", SMALL)
 def test_neither_does_a_constant_offset(name: str) -> None:
     # As a temperature has, in kelvin. Advantages move with rewards that are no power of two; conjugate gradients and
-    # Adam make rounding errors of 1e-16 larger.
-    expected = learned(trained(name, Told(), DOUBLE))
-    other = learned(trained(name, Told(position=100.0, shift=273.15, reward=1e-3), DOUBLE))
-    assert_params_close(other, expected, atol=1e-6)
+    # Adam make rounding errors of 1e-16 larger: without bound where the Fisher matrix of so few steps is singular.
+    settings = {} if name == "rl2" else {"damping": 1e-2}
+    expected = learned(trained(name, Told(), DOUBLE, **settings))
+    other = learned(trained(name, Told(position=100.0, shift=273.15, reward=1e-3), DOUBLE, **settings))
+    assert_params_close(other, expected, atol=1e-3)
 
 
 def test_without_the_scale_the_unit_counts() -> None:
@@ -141,10 +142,10 @@ def test_the_scale_is_that_of_all_real_steps_and_stands_still() -> None:
     scale = scaler.scale
     assert scale is not None
     rows = torch.cat([episodes.observations[episodes.mask > 0] for episodes in (first, second)])
-    wanted = (first.observations - rows.mean(0)) / rows.std(0, correction=0) * first.mask[..., None]
+    wanted = (first.observations - rows.mean(0)) / (3.0 * rows.std(0, correction=0)) * first.mask[..., None]
     before = shown(scale, first).observations
     torch.testing.assert_close(before, wanted)
-    assert float(shown(scale, replace(first, observations=1e6 * first.observations)).observations.max()) == 10.0
+    assert float(shown(scale, replace(first, observations=1e6 * first.observations)).observations.max()) == 5.0
     scaler.update([first])
     assert torch.equal(shown(scale, first).observations, before)
     assert not torch.equal(shown(scaler.scale, first).observations, before)
