@@ -157,7 +157,7 @@ def engine_round(
     generator = torch.Generator().manual_seed(0)
     env = make_worlds(endless, worlds, threads=threads, engine=engine, device=device)
     env.horizon = steps + 1
-    env.set_tasks(family.space.sample(worlds, "train", generator))
+    env.set_tasks(endless.space.sample(worlds, "train", generator))
     # As many as keep every step's actions apart, without filling the memory.
     actions = [random_actions(family, worlds, generator).float().to(env.device) for _ in range(min(steps, 20))]
 

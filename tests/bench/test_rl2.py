@@ -26,7 +26,7 @@ def test_rl2_measures_acting_and_learning(capsys: pytest.CaptureFixture[str]):
     report = json.loads(capsys.readouterr().out)
     assert [(row["family"], row["worlds"], row["core"], row["width"]) for row in report["acting"]] == [
         (family, worlds, core, width)
-        for family, worlds in (("bandit@bernoulli-5", 3), ("half-cheetah-vel@v5", 2))
+        for family, worlds in (("bandit@bernoulli-5", 3), ("half-cheetah-vel@v5+horizon=4", 2))
         for core in ("gru", "lstm", "transformer")
         for width in (3, 4)
     ]

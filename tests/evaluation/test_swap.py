@@ -11,6 +11,7 @@ from metarl.evaluation.swap import last_episodes, partners
 from metarl.learning.recall import Actor
 from tests.helpers.memories import DOORS, POINT, MadeUp, mixed, probed, rl2, shown
 from tests.helpers.toys import normal, seeded
+from tests.helpers.trials import unscaled
 
 
 def test_behaviour_follows_the_memory_that_is_carried() -> None:
@@ -57,7 +58,9 @@ def test_partners_are_other_tasks() -> None:
 
 @pytest.mark.parametrize("core", ["gru", "lstm", "transformer"])
 def test_rl2_carries_everything_it_remembers(core: str) -> None:
-    policy = rl2(core).start(POINT.space.sample(4, "test", seeded())).policy
+    agent = rl2(core)
+    unscaled(agent.inputs)
+    policy = agent.start(POINT.space.sample(4, "test", seeded())).policy
     assert isinstance(policy, Remembering)
     assert isinstance(policy, Actor)
     generator, order = seeded(1), torch.tensor([2, 0, 0, 1])
@@ -102,6 +105,7 @@ def test_rl2_carries_everything_it_remembers(core: str) -> None:
 @pytest.mark.parametrize("core", ["gru", "lstm", "transformer"])
 def test_rl2_is_probed_with_the_last_reward_in_its_memory(core: str) -> None:
     agent = rl2(core)
+    unscaled(agent.inputs)
     tasks = POINT.space.sample(4, "test", seeded())
     moment, looks = torch.zeros(4, 2), []
     for reward in (0.0, 1.0):

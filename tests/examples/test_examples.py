@@ -56,8 +56,8 @@ def test_an_example_explains_itself(name: str) -> None:
 def test_own_environment(tmp_path: Path) -> None:
     printed = run("own_environment.py", tmp_path, "--iterations", "4")
     points, untrained = curve(tmp_path / "runs" / "own-environment")
-    # It is trained in an unknown current, and then adapts to one.
-    assert points[0]["mean"] > untrained
+    # It adapts to a current that it does not know.
+    assert points[-1]["mean"] > untrained
     assert points[-1]["gain_lower"] > 0.0
     assert f"{points[-1]['mean']:.1f}" in printed
     assert (tmp_path / "runs" / "own-environment" / "evaluation" / "test" / "adaptation.png").is_file()
@@ -71,7 +71,7 @@ def test_own_family(tmp_path: Path) -> None:
     assert "tilted-rail@v1, 40 held-out tasks" in printed
     # The commands find the family of such a run.
     settings = parse((tmp_path / "mine" / "config.yaml").read_text())["run"]
-    assert settings["family"] == f"{EXAMPLES / 'own_family.py'}:tilted-rail@v1"
+    assert settings["family"] == "own_family.py:tilted-rail@v1"
 
 
 def test_own_agent(tmp_path: Path) -> None:

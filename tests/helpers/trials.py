@@ -17,6 +17,7 @@ from metarl.agents.rl2 import Rl2, Rl2Config
 from metarl.envs.family import Observable, State, Terms, TorchFamily
 from metarl.learning.recall import Actor
 from metarl.learning.rollout import collect
+from metarl.learning.trials import Inputs
 from metarl.nets.memory import CoreName, Memory
 from metarl.nets.policy import Normal
 from metarl.seeding import Streams
@@ -166,6 +167,13 @@ def play(env: Any, actor: Actor, tasks: Tasks, episodes: int, seed: int = 0) -> 
     return [collect(env, actor, tasks, 1, generator, new_trial=number == 0) for number in range(episodes)]
 
 
+def unscaled(inputs: Inputs) -> None:
+    """Let what the network receives be as it is, as if numbers of mean 0 and deviation 1 had been met."""
+    for moments in (inputs.observation, inputs.reward):
+        moments.count, moments.square = torch.ones_like(moments.count), torch.ones_like(moments.square)
+        moments.mean = torch.zeros_like(moments.mean)
+
+
 def played_script(monkeypatch: pytest.MonkeyPatch, core: CoreName = "gru") -> tuple[Rl2, Watched, list[Trajectories]]:
     """Play the scripted trial with actions that count."""
     agent = make(replace(SMALL, tasks=2, core=core), SCRIPT)
@@ -176,6 +184,7 @@ def played_script(monkeypatch: pytest.MonkeyPatch, core: CoreName = "gru") -> tu
         return Normal(mean, torch.full_like(mean, -math.inf))
 
     monkeypatch.setattr(agent.network, "act", act)
+    unscaled(agent.inputs)
     watched = watch(agent, monkeypatch)
     return agent, watched, play(Script(), Actor(agent.network, agent.inputs, CPU), TWO, 3)
 

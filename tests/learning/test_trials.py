@@ -7,7 +7,7 @@ import torch
 
 from metarl.learning.trials import Inputs, join
 from metarl.types import Trajectories
-from tests.helpers.trials import SCRIPT, TWO, played_script
+from tests.helpers.trials import SCRIPT, TWO, played_script, unscaled
 
 # --- what reaches the network ------------------------------------------------------------------------------------
 
@@ -118,7 +118,9 @@ def test_trials_are_padded_to_the_longest_one() -> None:
     assert trials.ended.tolist() == [[1, 1, 0, 0, 0], [0, 0, 1, 0, 1]]
     assert trials.mask.tolist() == [[1, 1, 0, 0, 0], [1] * 5]
     # The last row follows step 5 of 5; the final observation stands behind the last real step.
-    rows = Inputs(SCRIPT).of(trials)
+    inputs = Inputs(SCRIPT)
+    unscaled(inputs)
+    rows = inputs.of(trials)
     assert rows[0, :, 0].tolist() == [1.0, 5.0, 6.0, 0.0, 0.0, 0.0]
     assert rows[1, -1].tolist() == [10.0, -1.0, 10.0, 1.0]
 

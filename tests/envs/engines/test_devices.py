@@ -97,7 +97,7 @@ class Homing:
 
 
 def test_a_collection_that_does_not_watch_for_the_end_is_the_same() -> None:
-    tasks = get("point-nav").space.sample(WORLDS, "train", torch.Generator().manual_seed(0))
+    tasks = with_horizon(get("point-nav"), 50).space.sample(WORLDS, "train", torch.Generator().manual_seed(0))
     one, other = (
         collect(
             point_worlds(50, lockstep=not watch),
