@@ -36,6 +36,7 @@ from metarl.learning.outer import outer_step
 from metarl.learning.rollout import collect
 from metarl.learning.scaling import Scaler, shown
 from metarl.learning.trust_region import PolicyFisher, mean_product
+from metarl.nets.pictures import Encoder, Seeing, with_pictures
 from metarl.nets.policy import MLP, Activation, load_params, make_policy, stack
 from metarl.ranks import ALONE, Ranks
 from metarl.seeding import Streams
@@ -73,6 +74,9 @@ class MamlTrpoConfig:
     """λ of the advantages."""
     scale_observations: bool = True
     """Show the networks observations in standard deviations from their mean so far, so that units do not matter."""
+    encode_pictures: bool = True
+    """Show the networks of pictures among the observations what a small convolutional encoder, trained with them, makes
+    of their pixels; if not, pixels are numbers as others."""
     hidden: tuple[int, ...] = (100, 100)
     """Hidden layers of the policy."""
     activation: Activation = "relu"
@@ -131,20 +135,23 @@ class MamlTrpo:
     def __init__(
         self, config: MamlTrpoConfig, spec: EnvSpec, streams: Streams, device: torch.device, ranks: Ranks = ALONE
     ) -> None:
+        spec = with_pictures(spec, config.encode_pictures)
         check_observation(self.name, spec)
         self.config = config
         self.device = device
         self.ranks = ranks
         self.tasks = ranks.share(config.tasks)
+        encoder = Encoder(spec.observation_size, spec.pictures)
         network = MLP(
-            inputs=spec.observation_size,
+            inputs=encoder.outputs,
             hidden=config.hidden,
             outputs=spec.action_size,
             activation=config.activation,
             layer_norm=config.layer_norm,
             output_gain=config.output_gain,
         )
-        self.policy = make_policy(network, choices=spec.choices, initial_std=config.initial_std)
+        seeing = Seeing(encoder=encoder, network=network) if spec.pictures else network
+        self.policy = make_policy(seeing, choices=spec.choices, initial_std=config.initial_std)
         self.scaler = Scaler(spec, on=config.scale_observations)
         self.meta = self.policy.init(streams["init"])
         if config.learn_rates:

@@ -30,6 +30,7 @@ from metarl.learning.outer import outer_step
 from metarl.learning.rollout import collect
 from metarl.learning.scaling import Scaler, shown
 from metarl.learning.trust_region import PolicyFisher, mean_product
+from metarl.nets.pictures import Encoder, Seeing, with_pictures
 from metarl.nets.policy import MLP, Activation, load_params, make_policy, stack
 from metarl.ranks import ALONE, Ranks
 from metarl.seeding import Streams
@@ -56,6 +57,9 @@ class MultitaskConfig:
     """λ of the advantages."""
     scale_observations: bool = True
     """Show the networks observations in standard deviations from their mean so far, so that units do not matter."""
+    encode_pictures: bool = True
+    """Show the networks of pictures among the observations what a small convolutional encoder, trained with them, makes
+    of their pixels; if not, pixels are numbers as others."""
     hidden: tuple[int, ...] = (100, 100)
     """Hidden layers of the policy."""
     activation: Activation = "relu"
@@ -116,21 +120,25 @@ class Multitask:
         name: str,
     ) -> None:
         self.name = name
+        spec = with_pictures(spec, config.encode_pictures)
         check_observation(name, spec)
         self.config = config
         self.device = device
         self.ranks = ranks
         self.tasks = ranks.share(config.tasks)
         self.features = spec.features if name == "oracle" else None
+        told = spec.feature_size if self.features else 0
+        encoder = Encoder(spec.observation_size + told, spec.pictures)
         network = MLP(
-            inputs=spec.observation_size + (spec.feature_size if self.features else 0),
+            inputs=encoder.outputs,
             hidden=config.hidden,
             outputs=spec.action_size,
             activation=config.activation,
             layer_norm=config.layer_norm,
             output_gain=config.output_gain,
         )
-        self.policy = make_policy(network, choices=spec.choices, initial_std=config.initial_std)
+        seeing = Seeing(encoder=encoder, network=network) if spec.pictures else network
+        self.policy = make_policy(seeing, choices=spec.choices, initial_std=config.initial_std)
         self.scaler = Scaler(spec, on=config.scale_observations)
         self.params = {name: value.to(device) for name, value in self.policy.init(streams["init"]).items()}
 

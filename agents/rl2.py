@@ -44,6 +44,7 @@ from metarl.learning.rollout import collect
 from metarl.learning.trials import Inputs, Trials, input_size, join
 from metarl.nets.memory import CoreName, blank, make_core
 from metarl.nets.moments import Moments
+from metarl.nets.pictures import Encoder, SeeingCore, with_pictures
 from metarl.nets.policy import Distribution, Normal, chosen_by
 from metarl.ranks import ALONE, Ranks
 from metarl.seeding import Streams
@@ -69,6 +70,9 @@ class Rl2Config:
     """Size of the memory's features, H."""
     layers: int = 1
     """Layers of a transformer."""
+    encode_pictures: bool = True
+    """Show the network of pictures among the observations what a small convolutional encoder, trained with it, makes
+    of their pixels; if not, pixels are numbers as others."""
     discount: float = 0.99
     """γ per step."""
     trace: float = 0.95
@@ -125,19 +129,21 @@ class Rl2Config:
 
 
 class Network(nn.Module):
-    """Core, policy head and value head."""
+    """Core, which has an encoder before it where there are pictures; policy head and value head."""
 
     def __init__(self, config: Rl2Config, spec: EnvSpec, generator: torch.Generator) -> None:
         super().__init__()
         self.choices = spec.choices
-        self.core = make_core(
+        encoder = Encoder(input_size(spec), spec.pictures)
+        core = make_core(
             config.core,
-            inputs=input_size(spec),
+            inputs=encoder.outputs,
             width=config.width,
             layers=config.layers,
             context=config.episodes * spec.horizon + 1,
             generator=generator,
         )
+        self.core = SeeingCore(encoder, core, generator) if spec.pictures else core
         self.policy = blank(nn.Linear, config.width, spec.action_size)
         self.value = blank(nn.Linear, config.width, 1)
         self.log_std = None
@@ -178,6 +184,7 @@ class Rl2:
     def __init__(
         self, config: Rl2Config, spec: EnvSpec, streams: Streams, device: torch.device, ranks: Ranks = ALONE
     ) -> None:
+        spec = with_pictures(spec, config.encode_pictures)
         self.config = config
         self.device = device
         self.ranks = ranks

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metarl.learning.baseline import explained_variance, fit_values
 from metarl.learning.returns import discounted_returns, gae, standardise
+from metarl.nets.pictures import Seeing
 from metarl.nets.policy import CategoricalPolicy, Distribution, GaussianPolicy, divergence
 from metarl.types import Metrics, Params, Trajectories
 
@@ -52,7 +53,11 @@ def prepare(
     """
     mask = trajectories.mask
     returns = discounted_returns(trajectories.rewards, discount)
-    values = fit_values(trajectories.observations, returns, mask)
+    seen = trajectories.observations
+    if isinstance(policy.network, Seeing):
+        # As many weights as pixels would fit any returns, and leave no advantages.
+        seen = policy.network.encoder.coarse(seen)
+    values = fit_values(seen, returns, mask)
     advantages = standardise(gae(trajectories.rewards, values, mask, discount, trace), mask, returns)
     batch = {
         "observations": trajectories.observations,

@@ -18,6 +18,7 @@ from metarl.learning.experience import Estimator, StochasticPolicy, inner_loss, 
 from metarl.learning.inner import Rates, adapt, over_tasks
 from metarl.learning.rollout import collect
 from metarl.learning.scaling import Scale, Scaler, shown
+from metarl.nets.pictures import Encoder
 from metarl.ranks import ALONE, Ranks
 from metarl.types import BatchEnv, EnvSpec, Params, SampleTasks, Tasks, Trajectories
 
@@ -26,12 +27,19 @@ MOST_OBSERVED = 4096
 
 
 def check_observation(agent: str, spec: EnvSpec) -> None:
-    """Refuse observations that are too large for an agent that takes gradient steps, as pictures may be."""
-    if spec.observation_size > MOST_OBSERVED:
+    """Refuse observations that are too large for an agent that takes gradient steps, as pixels may be.
+
+    Args:
+        agent: its name.
+        spec: the family's sizes, and the pictures that have an encoder.
+    """
+    weighed = Encoder(spec.observation_size, spec.pictures).coarse_outputs
+    if weighed > MOST_OBSERVED:
         raise UserError(
-            f"{agent} got observations of {spec.observation_size} numbers from {spec.family}. Allowed are "
-            f"{MOST_OBSERVED}, since its baseline weighs each: show it fewer (of a picture every fourth pixel, "
-            "in a gymnasium.wrappers.TransformObservation), or train rl2."
+            f"{agent} got observations of {weighed} numbers from {spec.family}, beside pictures that are encoded. "
+            f"Allowed are {MOST_OBSERVED}, since its baseline weighs each: show it fewer (of a picture every fourth "
+            "pixel, in a gymnasium.wrappers.TransformObservation), give pictures as such (a Box of unsigned bytes from "
+            "0 to 255, and no --no-encode-pictures), or train rl2."
         )
 
 

@@ -5,6 +5,8 @@
 So nearly all that is shown lies in -1..1. Of numbers as large as 1 deviation gradient steps are so much longer that
 adaptation goes too far from its second step on (agents/README.md has the figures).
 
+Pixels of pictures that have an encoder are brought to 0..1 by the bounds of their space instead.
+
 Mean and deviation are those of all that a training has met. They stand still within an iteration, so that all of its
 data are of one policy, and take in its episodes at its end. Before anything was met all is shown as 0: what a first
 policy does must not hang on the unit either.
@@ -20,8 +22,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarl.nets.moments import Moments
+from metarl.nets.pictures import pixels_in_bounds
 from metarl.ranks import ALONE, Ranks
-from metarl.types import EnvSpec, Trajectories
+from metarl.types import EnvSpec, Picture, Trajectories
 
 DEVIATIONS = 3.0
 """How many of them are shown as 1."""
@@ -38,12 +41,14 @@ class Scale:
         mean, deviation: of every number, [O] float64; or [M, O], for every task its own.
         limit: what is shown is cut off there, [O].
         known: whether anything has been met; if not, `deviation` is infinite.
+        pictures: whose pixels are shown by their bounds, whatever was met.
     """
 
     mean: Float[Tensor, "*M O"]
     deviation: Float[Tensor, "*M O"]
     limit: Float[Tensor, " O"]
     known: bool
+    pictures: tuple[Picture, ...] = ()
     _there: dict[tuple[torch.device, torch.dtype], tuple[Tensor, ...]] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -57,7 +62,8 @@ class Scale:
         if mean.dim() == 2:
             shape = (len(mean), *[1] * (observations.dim() - 2), mean.shape[1])
             mean, deviation = mean.view(shape), deviation.view(shape)
-        return ((observations - mean) / (DEVIATIONS * deviation)).clamp(-limit, limit)
+        scaled = ((observations - mean) / (DEVIATIONS * deviation)).clamp(-limit, limit)
+        return pixels_in_bounds(scaled, observations, self.pictures)
 
     def of(self, experience: Trajectories) -> Trajectories:
         """Return the episodes as they are shown, zero in the padding."""
@@ -75,15 +81,15 @@ class Scale:
             moments.update(observations[mask > 0])
             found.append((moments.mean, moments.deviation))
         mean, deviation = (torch.stack(rows) for rows in zip(*found, strict=True))
-        return Scale(mean, deviation, self.limit, known=True)
+        return Scale(mean, deviation, self.limit, known=True, pictures=self.pictures)
 
 
 class Scaler:
     """The scale of a training.
 
     Args:
-        spec: the family's sizes.
-        on: whether there is one; if not, observations are shown as they are.
+        spec: the family's sizes, and the pictures that have an encoder.
+        on: whether there is one; if not, observations are shown as they are, but for the pixels of `spec.pictures`.
 
     Attributes:
         moments: of all that was met; None where it is off.
@@ -91,15 +97,21 @@ class Scaler:
 
     def __init__(self, spec: EnvSpec, *, on: bool = True) -> None:
         self.moments = Moments(spec.observation_size) if on else None
+        self.size = spec.observation_size
+        self.pictures = spec.pictures
 
     @property
     def scale(self) -> Scale | None:
         """How observations are shown now; None: as they are."""
         if self.moments is None:
-            return None
+            if not self.pictures:
+                return None
+            # What is shown of all other numbers are they themselves.
+            zero = torch.zeros(self.size, dtype=torch.float64)
+            return Scale(zero, zero + 1.0 / DEVIATIONS, zero + torch.inf, known=True, pictures=self.pictures)
         known = self.known
         deviation = self.moments.deviation if known else torch.full_like(self.moments.mean, torch.inf)
-        return Scale(self.moments.mean, deviation, torch.full_like(deviation, LARGEST_SHOWN), known)
+        return Scale(self.moments.mean, deviation, torch.full_like(deviation, LARGEST_SHOWN), known, self.pictures)
 
     @property
     def known(self) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from metarl.nets.moments import Moments
+from metarl.nets.pictures import pixels_in_bounds
 from metarl.ranks import Ranks
 from metarl.types import EnvSpec, Trajectories
 
@@ -94,15 +95,16 @@ class Inputs:
     """What the network receives: the observation and the triple of the step before, scaled.
 
     Before anything was met, observations and rewards are shown as 0: what an untrained network does must not hang on
-    their units.
+    their units. Pixels of pictures that have an encoder are brought to 0..1 by the bounds of their space instead.
 
     Args:
-        spec: the family's sizes.
+        spec: the family's sizes, and the pictures that have an encoder.
     """
 
     def __init__(self, spec: EnvSpec) -> None:
         self.action_size = spec.action_size
         self.discrete = spec.discrete
+        self.pictures = spec.pictures
         self.observation = Moments(spec.observation_size)
         self.reward = Moments(1)
 
@@ -121,7 +123,8 @@ class Inputs:
         done = action if self.discrete else action.clamp(-1.0, 1.0)
         scaled = reward / self.reward.on(reward)[2] if known else torch.zeros_like(reward)
         rest = torch.stack((scaled.clamp(-LARGEST_INPUT, LARGEST_INPUT), ended), dim=-1)
-        return torch.cat((seen.clamp(-LARGEST_INPUT, LARGEST_INPUT), done, rest), dim=-1)
+        seen = pixels_in_bounds(seen.clamp(-LARGEST_INPUT, LARGEST_INPUT), observation, self.pictures)
+        return torch.cat((seen, done, rest), dim=-1)
 
     def of(self, trials: Trials) -> Float[Tensor, "M moments I"]:
         """Return the inputs of whole trials, and of the moment behind each step: row t + 1 follows step t."""

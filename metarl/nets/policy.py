@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -78,7 +78,7 @@ class MLP:
         activation = ACTIVATIONS[self.activation]
         last = len(self.hidden)
         for i in range(last + 1):
-            x = _affine(x, params[f"w{i}"], params[f"b{i}"])
+            x = affine(x, params[f"w{i}"], params[f"b{i}"])
             if i < last:
                 if self.layer_norm:
                     x = _layer_norm(x, params[f"scale{i}"], params[f"shift{i}"])
@@ -86,7 +86,8 @@ class MLP:
         return x
 
 
-def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Compute x @ weight + bias; weight [..., I, J] and bias [..., J] may have leading task axes, as x has."""
     if weight.dim() == 3 and x.dim() == 3:
         return torch.baddbmm(bias.unsqueeze(-2), x, weight)
     if weight.dim() == 2 and x.dim() == 2:
@@ -98,6 +99,24 @@ def _layer_norm(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float = 1e-5) 
     centred = x - x.mean(-1, keepdim=True)
     deviation = (centred.square().mean(-1, keepdim=True) + epsilon).sqrt()
     return centred / deviation * scale.unsqueeze(-2) + shift.unsqueeze(-2)
+
+
+@runtime_checkable
+class Network(Protocol):
+    """An `MLP`, or one behind an encoder: a function of parameters, which may have leading task axes."""
+
+    @property
+    def outputs(self) -> int:
+        """Output size."""
+        ...
+
+    def init(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Params:
+        """Draw parameters."""
+        ...
+
+    def __call__(self, params: Params, x: Float[Tensor, "*batch N I"]) -> Float[Tensor, "*batch N J"]:
+        """Compute the output."""
+        ...
 
 
 class Normal(NamedTuple):
@@ -258,7 +277,7 @@ def divergence(first: Distribution, second: Distribution) -> Float[Tensor, "*bat
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianPolicy:
-    """An MLP for the mean and a free log standard deviation per action dimension.
+    """A network for the mean and a free log standard deviation per action dimension.
 
     Attributes:
         network: observation -> mean.
@@ -266,7 +285,7 @@ class GaussianPolicy:
         minimum_std: floor below which σ cannot fall.
     """
 
-    network: MLP
+    network: Network
     initial_std: float = 1.0
     minimum_std: float = 1e-3
 
@@ -284,14 +303,14 @@ class GaussianPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class CategoricalPolicy:
-    """An MLP for the logits of a finite number of actions.
+    """A network for the logits of a finite number of actions.
 
     Attributes:
         network: observation -> logits.
         choices: alternatives of each choice that an action makes, where it makes several.
     """
 
-    network: MLP
+    network: Network
     choices: tuple[int, ...] = ()
 
     def init(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Params:
@@ -308,7 +327,9 @@ def chosen_by(logits: Float[Tensor, "*batch A"], choices: tuple[int, ...]) -> Ca
     return Choices.of(logits, choices) if len(choices) > 1 else Categorical(logits)
 
 
-def make_policy(network: MLP, *, choices: tuple[int, ...], initial_std: float) -> GaussianPolicy | CategoricalPolicy:
+def make_policy(
+    network: Network, *, choices: tuple[int, ...], initial_std: float
+) -> GaussianPolicy | CategoricalPolicy:
     """Return the policy that fits an action space.
 
     Args:

@@ -84,6 +84,12 @@ def _layout(stored: Stored) -> None:
         stored.run["data_options"] = {**stored.run["data_options"], "layout": "plain"}
 
 
+def _encode_pictures(stored: Stored) -> None:
+    """Convert 7 to 8: agents have an encoder of pictures; before, pixels were numbers as others."""
+    if stored.trained in ("maml-trpo", "multitask", "oracle", "random", "rl2"):
+        stored.config["encode_pictures"] = False
+
+
 CONVERSIONS: tuple[Conversion, ...] = (
     _number,
     _data_options,
@@ -91,6 +97,7 @@ CONVERSIONS: tuple[Conversion, ...] = (
     _scale_of_observations,
     _freeze_backbone,
     _layout,
+    _encode_pictures,
 )
 """The first one leads from format 1 to 2, and so on."""
 

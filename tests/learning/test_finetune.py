@@ -11,7 +11,7 @@ from metarl.envs.making import make_worlds
 from metarl.learning.experience import inner_loss, prepare
 from metarl.learning.finetune import GradientLearner, TaskPolicy, with_features
 from metarl.learning.rollout import collect
-from metarl.nets.policy import Categorical, Normal
+from metarl.nets.policy import MLP, Categorical, Normal
 from metarl.seeding import Streams
 from metarl.types import Tasks
 from tests.helpers.toys import (
@@ -70,7 +70,7 @@ def test_features_are_appended_to_every_observation() -> None:
 
 
 def learner(later: float = 0.5, chunk: int = 0) -> tuple[GradientLearner, Tasks]:
-    network = replace(gaussian(), network=replace(gaussian().network, inputs=2))
+    network = replace(gaussian(), network=MLP(inputs=2, hidden=(5, 5), outputs=2))
     tasks = POINT.space.sample(5, "test", seeded(1))
     params = near(init(network), 5)
     rates = {name: 0.3 + 0.1 * normal(*value.shape[1:]) for name, value in params.items()}
