@@ -144,7 +144,9 @@ class EpisodicLearner:
             shots = range(self.min_shot, own.shot + 1)
             shot = shots[int(keyed([number], 1, self.setting.seed, "shots")) % len(shots)]
         way = self.config.train_way or own.way
-        return EpisodeShape(way=min(way, self.setting.most_way or way), shot=shot, query=own.query)
+        return EpisodeShape(
+            way=min(way, self.setting.most_way or self.setting.classes or way), shot=shot, query=own.query
+        )
 
     def update(self, source: Source, number: int) -> Metrics:
         """Take one meta-update."""

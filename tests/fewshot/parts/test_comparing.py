@@ -15,6 +15,7 @@ def test_training_has_the_ways_that_were_asked_for_as_far_as_the_data_can_give_t
     assert made("proto", images(), train_way=0).shape(0).way == 5
     assert made("proto", images(most_way=12)).shape(0).way == 12
     assert made("proto", images(most_way=2)).shape(0).way == 2
+    assert made("proto", images(classes=19)).shape(0).way == 19
 
 
 def test_training_shots_are_random_where_that_is_asked_for() -> None:
