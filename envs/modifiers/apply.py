@@ -56,6 +56,11 @@ class Modified(Family):
         """The base's name with the modifiers."""
         return _full_name(self.base, self.modifiers)
 
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """The base's."""
+        return self.base.choices
+
     def reset_state(self, generator: torch.Generator, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
         """Return the base's."""
         return self.base.reset_state(generator, tasks)

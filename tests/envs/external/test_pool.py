@@ -57,10 +57,10 @@ def test_another_interpreter_gets_nothing_of_ours(monkeypatch: pytest.MonkeyPatc
 
 def test_another_version_of_the_message_format(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     old = tmp_path / "child.py"
-    old.write_text(Path(child.__file__).read_text().replace("VERSION = 2\n", "VERSION = 0\n"))
+    old.write_text(Path(child.__file__).read_text().replace(f"VERSION = {child.VERSION}\n", "VERSION = 0\n"))
     with monkeypatch.context() as patch:
         patch.setattr(child, "__file__", str(old))
-        with pytest.raises(UserError, match=r"speaks version 0 of the message format, not 2"):
+        with pytest.raises(UserError, match=rf"speaks version 0 of the message format, not {child.VERSION}"):
             make_worlds(reach(), 1)
     # One so old that it does not look.
     old.write_text(old.read_text().replace('hello.get("version") != VERSION', "False"))
