@@ -86,7 +86,7 @@ def test_other_units_change_nothing_that_is_learned_bit_for_bit(name: str) -> No
 def test_neither_does_a_constant_offset(name: str) -> None:
     # As a temperature has, in kelvin. Advantages move with rewards that are no power of two; conjugate gradients and
     # Adam make rounding errors of 1e-16 larger: without bound where the Fisher matrix of so few steps is singular.
-    settings = {} if name == "rl2" else {"damping": 1e-2}
+    settings: dict[str, Any] = {} if name == "rl2" else {"damping": 1e-2}
     expected = learned(trained(name, Told(), DOUBLE, **settings))
     other = learned(trained(name, Told(position=100.0, shift=273.15, reward=1e-3), DOUBLE, **settings))
     assert_params_close(other, expected, atol=1e-3)
