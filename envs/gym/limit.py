@@ -27,14 +27,17 @@ def asked_horizon(horizon: int | None, max_episode_steps: Any) -> int | None:
     Raises:
         UserError: the two differ, or `max_episode_steps` is no number of steps from 1.
     """
-    limit = max_episode_steps
-    if limit is None:
+    if max_episode_steps is None:
         return horizon
-    if isinstance(limit, bool) or not isinstance(limit, Integral) or limit < 1:
-        raise UserError(f"got max_episode_steps={limit!r}: give a whole number from 1, every episode ends some time")
-    if horizon is not None and horizon != limit:
-        raise UserError(f"got horizon={horizon} and max_episode_steps={limit}, which mean the same: give one of them")
-    return int(limit)
+    if isinstance(max_episode_steps, bool) or not isinstance(max_episode_steps, Integral) or max_episode_steps < 1:
+        raise UserError(
+            f"got max_episode_steps={max_episode_steps!r}: give a whole number from 1, every episode ends some time"
+        )
+    if horizon is not None and horizon != max_episode_steps:
+        raise UserError(
+            f"got horizon={horizon} and max_episode_steps={max_episode_steps}, which mean the same: give one of them"
+        )
+    return int(max_episode_steps)
 
 
 def limit_of_make(kind: type) -> Any:

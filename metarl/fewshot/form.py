@@ -1,7 +1,7 @@
 """The form of a data set's items: what they are, and how what a user gives becomes what a network gets.
 
-Training and `predict` both go by it, and it is kept with the run: what is given later is taken as it was in training,
-or refused with what differs.
+Training and `predict` both go by it; it follows from the training data. What is given later is taken as it was in
+training, or refused with what differs.
 """
 
 from __future__ import annotations

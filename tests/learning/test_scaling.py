@@ -89,7 +89,7 @@ def test_neither_does_a_constant_offset(name: str) -> None:
     settings: dict[str, Any] = {} if name == "rl2" else {"damping": 1e-2}
     expected = learned(trained(name, Told(), DOUBLE, **settings))
     other = learned(trained(name, Told(position=100.0, shift=273.15, reward=1e-3), DOUBLE, **settings))
-    assert_params_close(other, expected, atol=1e-3)
+    assert_params_close(other, expected, atol={"multitask": 1e-3, "maml-trpo": 1e-3}.get(name, 1e-6))
 
 
 def test_without_the_scale_the_unit_counts() -> None:
