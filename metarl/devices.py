@@ -17,6 +17,8 @@ DEVICES = ("auto", "cpu", "cuda")
 def resolve_device(name: str) -> torch.device:
     """Return the device called `auto`, `cpu` or `cuda`.
 
+    A GPU comes with its number, see `numbered`.
+
     Raises:
         UserError: there is no such name, or no such device here.
     """
@@ -26,7 +28,15 @@ def resolve_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("Got the device 'cuda', but torch finds no CUDA device here. Use --device cpu or auto.")
-    return torch.device(name)
+    return numbered(torch.device(name))
+
+
+def numbered(device: torch.device) -> torch.device:
+    """Return a device with its number, which Warp needs: `cuda` is the GPU of the local rank, else the current one."""
+    if device.type != "cuda" or device.index is not None:
+        return device
+    local_rank = os.environ.get("LOCAL_RANK")
+    return torch.device("cuda", torch.cuda.current_device() if local_rank is None else int(local_rank))
 
 
 def resolve_threads(threads: int) -> int:

@@ -28,6 +28,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from metarl.devices import numbered
 from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.engines.warp_model import gpu_model, without_margins
 from metarl.envs.family import LARGEST_VALID, MujocoFamily, random_actions
@@ -63,6 +64,8 @@ def load() -> tuple[ModuleType, ModuleType]:
         warp = importlib.import_module("warp")
         # Else it tells of its devices, and of every kernel that it compiles.
         warp.config.log_level = warp.LOG_WARNING
+        # Streams and devices of torch mean nothing to it before.
+        warp.init()
         return warp, importlib.import_module("mujoco_warp")
     except ImportError as error:
         raise UserError(
@@ -128,7 +131,7 @@ class WarpPhysics:
         constraints: int | None = None,
     ) -> None:
         self._wp, self._mjw = load()
-        self.family, self.num_worlds, self.device = family, num_worlds, device
+        self.family, self.num_worlds, self.device = family, num_worlds, numbered(device)
         self.state: dict[str, Tensor] = {}
         if contacts is None or constraints is None:
             seen = measure_buffers(family)

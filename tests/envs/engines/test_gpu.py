@@ -364,6 +364,30 @@ def test_measured_buffers_suffice() -> None:
     assert contacts < constraints <= 64
 
 
+def test_warp_is_initialised_before_torch_tells_it_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr("warp.init", lambda: done.append("init"))
+    load()
+    assert done == ["init"]
+
+
+def test_worlds_on_a_gpu_know_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    family = get(CHEETAH)
+    assert isinstance(family, MujocoFamily)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    asked: list[torch.device] = []
+
+    def stream(device: torch.device) -> None:
+        asked.append(device)
+        raise InterruptedError
+
+    monkeypatch.setattr(torch.cuda, "current_stream", stream)
+    with pytest.raises(InterruptedError):
+        WarpPhysics(family, WORLDS, torch.device("cuda"), contacts=8, constraints=32)
+    assert asked == [torch.device("cuda:3")]
+
+
 # --- worlds ------------------------------------------------------------------------------------------------------
 
 
