@@ -31,6 +31,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from metarl.devices import numbered
 from metarl.errors import UserError
 
 T = TypeVar("T")
@@ -208,10 +209,10 @@ def join(device: torch.device) -> Iterator[Ranks]:
     """Join the processes that torchrun started; alone in a process that it did not start.
 
     Args:
-        device: where the networks live: on `cuda` every rank gets a GPU of its own.
+        device: where the networks live, as `metarl.devices.resolve_device` returns it: a GPU of this rank's own.
 
     Raises:
-        UserError: the environment is not torchrun's, there are too few GPUs, or the others cannot be reached.
+        UserError: the environment is not torchrun's, or the others cannot be reached.
     """
     if started() == 1:
         yield ALONE
@@ -222,14 +223,9 @@ def join(device: torch.device) -> Iterator[Ranks]:
             f"Got WORLD_SIZE={os.environ['WORLD_SIZE']} without {', '.join(missing)} in the environment. Start several "
             "processes with torchrun, or unset WORLD_SIZE."
         )
-    rank, size, local_rank, local = (int(os.environ[name]) for name in NEEDED[:4])
+    rank, size, _, local = (int(os.environ[name]) for name in NEEDED[:4])
     if device.type == "cuda":
-        if local > torch.cuda.device_count():
-            raise UserError(
-                f"Got {local} processes on a machine with {torch.cuda.device_count()} GPUs, and each needs one of its "
-                "own. Give torchrun --nproc-per-node as many as there are GPUs."
-            )
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(numbered(device))
     # Numbers and plain data go by gloo in either case.
     _sent(dist.init_process_group, "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     ranks = Ranks(rank=rank, size=size, local=local)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def train(
         horizon: steps of an episode; the family's if not given.
         out: the run folder, which must not exist yet; runs/FAMILY-AGENT-seedSEED if not given.
         seed: where all randomness comes from.
-        device: where the networks live: `cpu`, `cuda` or `auto`.
+        device: where the networks live: `cpu`, `cuda`, a GPU by its number (`cuda:1`), or `auto`.
         engine: what steps the worlds: `cpu`, `gpu` (mujoco_warp, on the device), or `auto`.
         threads: CPU threads; 0 for all cores.
         checkpoint_every: iterations from one checkpoint to the next.
@@ -88,6 +88,7 @@ def resume(
     iterations: int | None = None,
     *,
     checkpoint: Checkpoint = "last",
+    device: Device | None = None,
     console: Console | None = None,
     trust: bool = False,
     source: Path | str | None = None,
@@ -98,6 +99,7 @@ def resume(
         folder: the run folder.
         iterations: in the end; as many as it was last asked for if None.
         checkpoint: which one to go on from.
+        device: where the networks live from now on; where they did if None.
         console: where progress is shown; standard output, or the notebook's cell, if None.
         trust: execute the files of its family though you did not make the run on this machine.
         source: file or module that defines its family, where that is not found, or is to be another one.
@@ -105,9 +107,8 @@ def resume(
     Raises:
         UserError: there is no such run or checkpoint, it does not fit, or another process trains there.
     """
-    return carry_out(
-        *stored(folder, iterations, trust=trust, source=source), checkpoint=checkpoint, console=console
-    ).run
+    asked = stored(folder, iterations, device=device, trust=trust, source=source)
+    return carry_out(*asked, checkpoint=checkpoint, console=console).run
 
 
 def agent_config(agent: str, settings: dict[str, Any]) -> Any:
@@ -172,15 +173,21 @@ def default_folder(family: Family, agent: str, seed: int) -> Path:
 
 
 def stored(
-    folder: Path | str, iterations: int | None, *, trust: bool = False, source: Path | str | None = None
+    folder: Path | str,
+    iterations: int | None,
+    *,
+    device: Device | None = None,
+    trust: bool = False,
+    source: Path | str | None = None,
 ) -> tuple[Path, RunConfig, Any, int]:
     """Return what a run is resumed with: folder, settings, those of its agent, iterations in the end.
 
-    Its family is registered then; `trust` and `source` are those of `resume`.
+    Its family is registered then; `device`, `trust` and `source` are those of `resume`.
     """
     opened = RunFolder(folder)
     run, plain = opened.settings(RunConfig)
     _, run = family_of(opened, run, trust=trust, source=source)
+    run = replace(run, device=device or run.device)
     config = from_plain(config_class(run.agent), plain)
     return opened.path, run, config, opened.iterations() if iterations is None else iterations
 

@@ -73,7 +73,7 @@ class EvaluateOptions:
     out: Path | None = None
     """Folder for the results; RUN/evaluation/SPLIT of the first run if not given."""
     device: Device = "cpu"
-    """Where the networks live."""
+    """Where the networks live: cpu, cuda, a GPU by its number (cuda:1), or auto."""
     engine: Engine = "auto"
     """What steps the worlds: cpu, gpu (mujoco_warp, on the device), or auto: gpu where the device is one."""
     threads: int = 0

@@ -70,6 +70,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"metarl{_rank()}: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return BAD_INPUT
+    except RuntimeError as error:
+        # Torch is loaded by now: it, or Warp, has raised this.
+        from metarl.devices import device_problem
+
+        problem = device_problem(error)
+        if problem is None:
+            raise
+        print(f"metarl{_rank()}: error: {problem[:1].upper()}{problem[1:]}", file=sys.stderr, flush=True)
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("metarl: interrupted", file=sys.stderr)
         return INTERRUPTED

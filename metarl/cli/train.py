@@ -44,7 +44,7 @@ class TrainOptions:
     out: Path | None = None
     """Run folder, which must not exist yet; runs/FAMILY-AGENT-seedSEED if not given."""
     device: Device = "cpu"
-    """Where the networks live; auto is cuda where there is one."""
+    """Where the networks live: cpu, cuda, a GPU by its number (cuda:1), or auto: cuda where there is one."""
     engine: Engine = "auto"
     """What steps the worlds: cpu, gpu (mujoco_warp, on the device), or auto: gpu where the device is one."""
     threads: int = 0
@@ -65,6 +65,8 @@ class ResumeOptions:
     """Iterations in the end; as many as it was last asked for if not given."""
     checkpoint: Checkpoint = "last"
     """Which checkpoint to go on from."""
+    device: Device | None = None
+    """Where the networks live from now on, if elsewhere than before."""
     trust: bool = False
     """Execute the files of the family though you did not make the run on this machine: read them first."""
     source: str | None = None
@@ -116,7 +118,9 @@ def _train(name: str, options: TrainOptions, config: Any) -> int:
 def _resume(options: ResumeOptions) -> int:
     from metarl.api.training import carry_out, stored
 
-    asked = stored(options.resume, options.iterations, trust=options.trust, source=options.source)
+    asked = stored(
+        options.resume, options.iterations, device=options.device, trust=options.trust, source=options.source
+    )
     return _report(carry_out(*asked, checkpoint=options.checkpoint, json=options.json), options.json)
 
 

@@ -17,7 +17,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from metarl.devices import resolve_device, resolve_threads, torch_threads
+from metarl.devices import device_problem, resolve_device, resolve_threads, torch_threads
 from metarl.errors import NotFiniteError, UserError
 from metarl.ranks import ALONE, Ranks
 from metarl.run.folder import RunFolder, Trainable
@@ -128,12 +128,16 @@ def train(
                 stopped_by = ranks.largest(stop[0] if stop else 0)
                 if scored or stopped_by:
                     folder.save(standing, streams, scored=scored)
-            except UserError as error:
+            except (UserError, RuntimeError) as error:
+                problem = str(error) if isinstance(error, UserError) else device_problem(error)
+                if problem is None:
+                    raise
                 hint = f"Go on from its last checkpoint with: {run.command} train --resume {run_dir}"
                 if isinstance(error, NotFiniteError):
                     hint = "The rates may be too high for this task: start a new run with lower ones."
                 raise UserError(
-                    f"Iteration {number} of {run_dir} failed, {error}. Its checkpoints are kept. {hint}"
+                    f"Iteration {number} of {run_dir} failed, {problem.removesuffix('.')}. Its checkpoints are kept. "
+                    f"{hint}"
                 ) from error
         if stopped_by and standing.iteration < iterations:
             display.message(

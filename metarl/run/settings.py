@@ -18,7 +18,8 @@ DEFAULT_FAMILY = "half-cheetah-vel"
 KINDS = {"agent": ("RL", "metarl"), "learner": ("few-shot", "metarl fewshot")}
 """Field in which a run names what it trains -> what such a run is called, and the command for it."""
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = str
+"""`auto`, `cpu`, `cuda` or `cuda:N` (see `metarl.devices.resolve_device`)."""
 Engine = Literal["auto", "cpu", "gpu"]
 Checkpoint = Literal["last", "best", "previous"]
 
@@ -30,7 +31,7 @@ class RunSettings(ABC):
     seed: int = 0
     """Where all randomness comes from."""
     device: Device = "cpu"
-    """Where the networks live; auto is cuda where there is one."""
+    """Where the networks live: cpu, cuda, a GPU by its number (cuda:1), or auto: cuda where there is one."""
     threads: int = 0
     """CPU threads; 0 for all cores."""
     checkpoint_every: int = 10
@@ -39,8 +40,10 @@ class RunSettings(ABC):
     """Files and modules of the user's that it executes."""
 
     def __post_init__(self) -> None:
-        if self.device not in get_args(Device):
-            raise UserError(f"Unknown device '{self.device}'.{nearest(self.device, get_args(Device))}")
+        # Not at the top: it imports torch, and the commands read their options before that.
+        from metarl.devices import check_device
+
+        check_device(self.device)
         if self.seed < 0 or self.threads < 0 or self.checkpoint_every < 1:
             raise UserError(
                 f"Got seed {self.seed}, threads {self.threads}, checkpoint_every {self.checkpoint_every}; "

@@ -135,7 +135,7 @@ def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
         ("maml-trpo", {"tasks": 0}, r"tasks 0\. It must be at least 1"),
         ("maml-trpo", {"seed": 1.5}, r"seed: got 1\.5 \(float\) where int is needed"),
         ("maml-trpo", {"seed": -1}, "seed -1"),
-        ("maml-trpo", {"device": "tpu"}, r"device: got 'tpu'.*cpu"),
+        ("maml-trpo", {"device": "tpu"}, r"Unknown device 'tpu'.*cpu"),
         ("maml-trpo", {"engine": "warp"}, r"engine: got 'warp'.*cpu"),
         ("maml-trpo", {"threads": "all"}, r"threads: got 'all' \(str\) where int is needed"),
         ("maml-trpo", {"checkpoint_every": 0}, "checkpoint_every 0"),

@@ -29,7 +29,7 @@ from tests.helpers.commands import refused
         ("train maml-trpo --threads 100000", ["threads=100000", "1 to 1024"]),
         ("train maml-trpo --tasks 0", ["Got --tasks 0. It must be at least 1."]),
         ("train maml-trpo --estimator dicee", ["'dicee'", "'dice'", "'lvc'"]),
-        ("train maml-trpo --device tpu", ["'tpu'", "'cpu'", "'cuda'"]),
+        ("train maml-trpo --device tpu", ["Unknown device 'tpu'", "cpu, cuda, cuda:0"]),
         ("train maml-trpo --seed -1", ["seed -1", "from 0"]),
         ("train maml-trpo 5", ["does not take '5'"]),
         ("train --resume nowhere", ["no run in nowhere"]),

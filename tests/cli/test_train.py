@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 
 from metarl.cli import train as cli_train
 from metarl.cli.main import main
@@ -22,6 +23,43 @@ def test_a_device_that_is_not_there_is_refused(
     message = refused(["train", "maml-trpo", *TINY, "--device", "cuda", "--out", str(tmp_path / "run")], capsys)
     assert "--device cpu" in message
     assert list(tmp_path.iterdir()) == []
+
+
+def out_of_memory(*arguments: object, **options: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+def test_a_device_without_enough_memory_is_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["train", "maml-trpo", *TINY, "--out", str(tmp_path / "run")]
+    with monkeypatch.context() as patched:
+        patched.setattr("metarl.api.training.make_worlds", out_of_memory)
+        assert "error: The memory of the device does not suffice (CUDA out of" in refused(line, capsys)
+    with monkeypatch.context() as patched:
+        patched.setattr("metarl.envs.worlds.Worlds.step", out_of_memory)
+        message = refused(line, capsys)
+    assert f"error: Iteration 1 of {tmp_path / 'run'} failed, the memory of the device does not suffice" in message
+    # What it advises: another device, for the run that is there.
+    assert "take another device with --device" in message
+    again = ["train", "--resume", str(tmp_path / "run"), "--device"]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "Got the device 'cuda:1', but torch finds no CUDA device" in refused([*again, "cuda:1"], capsys)
+    assert main([*again, "auto"]) == 0
+    assert "device: auto" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_a_fault_of_the_program_is_not_taken_for_one_of_the_device(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    for name in ("metarl.api.training.make_worlds", "metarl.envs.worlds.Worlds.step"):
+        with monkeypatch.context() as patched:
+            patched.setattr(name, broken)
+            with pytest.raises(RuntimeError, match="illegal memory access"):
+                main(["train", "maml-trpo", *TINY, "--out", str(tmp_path / name)])
 
 
 def test_a_taken_run_folder_is_refused_and_left_alone(

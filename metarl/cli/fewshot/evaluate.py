@@ -84,7 +84,7 @@ class EvaluateOptions:
     out: Path | None = None
     """Folder for the results; RUN/evaluation/SPLIT of the first run if not given."""
     device: Device = "cpu"
-    """Where networks and data live."""
+    """Where networks and data live: cpu, cuda, a GPU by its number (cuda:1), or auto."""
     threads: int = 0
     """CPU threads; 0 for all cores."""
     json: bool = False

@@ -63,7 +63,7 @@ class PredictOptions:
     data_root: Path | None = None
     """Folder of the training data, if elsewhere than in training."""
     device: Device = "cpu"
-    """Where network and items live."""
+    """Where network and items live: cpu, cuda, a GPU by its number (cuda:1), or auto."""
     threads: int = 0
     """CPU threads; 0 for all cores."""
     json: bool = False

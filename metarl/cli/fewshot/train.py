@@ -78,7 +78,8 @@ class TrainOptions:
     out: Path | None = None
     """Run folder, which must not exist yet; runs/DATA-LEARNER-Nway-Kshot-seedSEED if not given."""
     device: Device = "cpu"
-    """Where the networks and the data live; auto is cuda where there is one."""
+    """Where the networks and the data live: cpu, cuda, a GPU by its number (cuda:1), or auto, which is
+    cuda where there is one."""
     threads: int = 0
     """CPU threads; 0 for all cores."""
     checkpoint_every: int = 200
@@ -99,6 +100,8 @@ class ResumeOptions:
     """Iterations in the end; as many as it was last asked for if not given."""
     checkpoint: Checkpoint = "last"
     """Which checkpoint to go on from."""
+    device: Device | None = None
+    """Where the networks and the data live from now on, if elsewhere than before."""
     data_root: Path | None = None
     """Folder of the data, if elsewhere than before."""
     backbone: str | None = None
@@ -152,6 +155,7 @@ def _resume(options: ResumeOptions) -> int:
     from metarl.fewshot.run import open_data, stored
 
     run, config, iterations = stored(options.resume, options.data_root, backbone=options.backbone, trust=options.trust)
+    run = dataclasses.replace(run, device=options.device or run.device)
     iterations = iterations if options.iterations is None else options.iterations
     test_episodes, json_lines = options.test_episodes, options.json
     source = open_data(run)
