@@ -29,7 +29,8 @@ import torch
 from metarl.config import check
 from metarl.errors import UserError
 from metarl.learning import figures
-from metarl.learning.experience import Batch, Estimator, first_episodes, inner_loss, prepare, spread, tasks_at_a_time
+from metarl.learning.chunks import TasksAtATime
+from metarl.learning.experience import Batch, Estimator, first_episodes, inner_loss, prepare, spread, surrogate
 from metarl.learning.finetune import GradientLearner, TaskPolicy, check_observation, warm_up
 from metarl.learning.inner import AdaptationJacobian, Executor, Rates, adapt, over_tasks, task_chunks
 from metarl.learning.outer import outer_step
@@ -98,7 +99,9 @@ class MamlTrpoConfig:
     executor: Executor = "grouped"
     """How the meta-batch is computed; all give the same numbers."""
     chunk_steps: int = 8192
-    """Environment steps computed at a time (whole tasks, at least one): bounds memory and stays in cache."""
+    """Environment steps computed at a time on a CPU (whole tasks, at least one): bounds memory and stays in cache."""
+    gpu_memory: int = 0
+    """MB that what is computed at a time may take on a GPU (whole tasks, at least one); 0: a quarter of its memory."""
 
     @property
     def worlds(self) -> int:
@@ -106,6 +109,7 @@ class MamlTrpoConfig:
         return self.tasks * self.episodes
 
     def __post_init__(self) -> None:
+        check(self, at_least={"gpu_memory": 0})
         check(self, at_least={"iterations": 0, "tasks": 1, "episodes": 1, "inner_steps": 0, "cg_iterations": 1})
         check(
             self, at_least={"inner_rate": 0.0, "later_rate": 0.0, "damping": 0.0, "output_gain": 0.0, "chunk_steps": 1}
@@ -158,6 +162,7 @@ class MamlTrpo:
             self.meta |= {RATE + name: torch.full_like(v, config.inner_rate) for name, v in self.meta.items()}
         self.meta = {name: value.to(device) for name, value in self.meta.items()}
         self.loss = inner_loss(self.policy, config.estimator)
+        self.at_a_time = TasksAtATime(config.chunk_steps, config.gpu_memory)
 
     # -- the two levels ---------------------------------------------------------------------------------------------
 
@@ -174,6 +179,11 @@ class MamlTrpo:
         for batch in before:
             theta = adapt(self.loss, theta, batch, rates, first_order=self.config.first_order)
         return theta
+
+    def _tasks_at_a_time(self, batch: Batch) -> int:
+        """Return how many tasks of a batch are computed at a time."""
+        gain, steps = surrogate(self.policy), self.config.inner_steps
+        return self.at_a_time(batch, self.meta, lambda meta, data: gain(self.adapted(meta, [data] * steps), data))
 
     # -- training ---------------------------------------------------------------------------------------------------
 
@@ -200,7 +210,7 @@ class MamlTrpo:
                         params,
                         batch,
                         executor=config.executor,
-                        chunk=tasks_at_a_time(batch, config.chunk_steps),
+                        chunk=self._tasks_at_a_time(batch),
                     )
                 points.append(params)
             adapt_seconds += time.perf_counter() - started
@@ -241,7 +251,7 @@ class MamlTrpo:
             iterations=config.cg_iterations,
             damping=config.damping,
             executor=config.executor,
-            chunk=tasks_at_a_time(batches[-1], config.chunk_steps),
+            chunk=self._tasks_at_a_time(batches[-1]),
             ranks=self.ranks,
         )
         return metrics
@@ -253,7 +263,7 @@ class MamlTrpo:
         parts = [first_episodes(batch, episodes) for batch in batches]
         _, rates = self.split(self.meta)
         products = []
-        for near, seen in task_chunks((points, parts), tasks_at_a_time(parts[-1], config.chunk_steps)):
+        for near, seen in task_chunks((points, parts), self._tasks_at_a_time(parts[-1])):
             jacobian = AdaptationJacobian(self.loss, near[:-1], seen[:-1], rates, first_order=config.first_order)
             observations, weights = seen[-1]["observations"].flatten(1, 2), seen[-1]["weights"].flatten(1)
             fisher = PolicyFisher(self.policy, near[-1], observations, weights)
@@ -282,7 +292,8 @@ class MamlTrpo:
             discount=self.config.discount,
             trace=self.config.trace,
             scale=self.scaler.scale,
-            chunk=4,
+            # A GPU takes all tasks at once.
+            chunk=4 if self.device.type == "cpu" else 0,
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from metarl.config import check
 from metarl.learning import figures
-from metarl.learning.experience import Batch, first_episodes, prepare, spread, tasks_at_a_time
+from metarl.learning.chunks import TasksAtATime
+from metarl.learning.experience import Batch, first_episodes, prepare, spread, surrogate
 from metarl.learning.finetune import GradientLearner, TaskPolicy, check_observation, tell, warm_up
 from metarl.learning.inner import task_chunks
 from metarl.learning.outer import outer_step
@@ -79,7 +80,9 @@ class MultitaskConfig:
     fisher_fraction: float = 0.25
     """Fraction of each task's episodes in the Fisher products."""
     chunk_steps: int = 8192
-    """Environment steps computed at a time (whole tasks, at least one)."""
+    """Environment steps computed at a time on a CPU (whole tasks, at least one)."""
+    gpu_memory: int = 0
+    """MB that what is computed at a time may take on a GPU (whole tasks, at least one); 0: a quarter of its memory."""
 
     @property
     def worlds(self) -> int:
@@ -87,6 +90,7 @@ class MultitaskConfig:
         return self.tasks * self.episodes
 
     def __post_init__(self) -> None:
+        check(self, at_least={"gpu_memory": 0})
         check(self, at_least={"iterations": 0, "tasks": 1, "episodes": 1, "cg_iterations": 1, "chunk_steps": 1})
         check(self, at_least={"inner_rate": 0.0, "later_rate": 0.0, "damping": 0.0, "output_gain": 0.0})
         check(self, above={"max_kl": 0.0, "initial_std": 0.0, "fisher_fraction": 0.0})
@@ -141,6 +145,7 @@ class Multitask:
         self.policy = make_policy(seeing, choices=spec.choices, initial_std=config.initial_std)
         self.scaler = Scaler(spec, on=config.scale_observations)
         self.params = {name: value.to(device) for name, value in self.policy.init(streams["init"]).items()}
+        self.at_a_time = TasksAtATime(config.chunk_steps, config.gpu_memory)
 
     def train_iteration(self, env: BatchEnv, sample_tasks: SampleTasks, streams: Streams) -> Metrics:
         """Collect and take one trust-region step."""
@@ -173,7 +178,7 @@ class Multitask:
     def _update(self, batch: Batch) -> Metrics:
         """Take the outer step on parameters that nothing adapts."""
         config = self.config
-        chunk = tasks_at_a_time(batch, config.chunk_steps)
+        chunk = self.at_a_time(batch, self.params, surrogate(self.policy))
         old = stack(self.params, self.tasks)
 
         def fisher() -> Callable[[Params], Params]:
@@ -216,7 +221,8 @@ class Multitask:
             trace=self.config.trace,
             features=self._told(tasks),
             scale=self.scaler.scale,
-            chunk=4,
+            # A GPU takes all tasks at once.
+            chunk=4 if self.device.type == "cpu" else 0,
         )
 
     def state_dict(self) -> dict[str, Any]:

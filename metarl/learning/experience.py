@@ -77,12 +77,6 @@ def first_episodes(batch: Batch, episodes: int) -> Batch:
     return kept
 
 
-def tasks_at_a_time(batch: Batch, steps: int) -> int:
-    """Return how many tasks of the batch make at most `steps` environment steps, at least one."""
-    episodes, length = batch["weights"].shape[1:]
-    return max(1, steps // (episodes * length))
-
-
 def surrogate(policy: StochasticPolicy) -> Callable[[Params, Batch], Tensor]:
     """Return the surrogate objective: mean over real steps of π(a|s) / π_old(a|s) · A(s, a), per task."""
 

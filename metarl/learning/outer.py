@@ -72,7 +72,9 @@ def outer_step(
     @torch.no_grad()
     def evaluate(theta: Params) -> tuple[float, float]:
         values, kl = over_tasks(measure, stack(theta, tasks), {**data, "old": old}, executor=executor, chunk=chunk)
-        return ranks.mean((float(values.mean()), float(kl.mean())))
+        # One look at the device for a candidate.
+        gained, moved = torch.stack((values.mean(), kl.mean())).tolist()
+        return ranks.mean((gained, moved))
 
     data: dict[str, Any] = {"before": before, "after": after}
     gradients, values = meta_gradients(objective, params, data, executor=executor, chunk=chunk)

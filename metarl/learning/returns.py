@@ -27,6 +27,9 @@ def discounted_returns(
             that already contain γ·value at the last real step.
     """
     following = torch.zeros_like(rewards[..., 0]) if bootstrap is None else bootstrap
+    if in_one_product(rewards):
+        last = (torch.arange(rewards.shape[-1], device=rewards.device) == rewards.shape[-1] - 1).to(rewards)
+        return _summed_ahead(rewards + last * (discount * following).unsqueeze(-1), discount)
     result = torch.empty_like(rewards)
     for t in range(rewards.shape[-1] - 1, -1, -1):
         following = rewards[..., t] + discount * following
@@ -59,6 +62,11 @@ def gae(
         Advantages, zero in the padding.
     """
     last = torch.zeros_like(rewards[..., 0]) if final_values is None else final_values
+    if in_one_product(rewards):
+        behind = torch.cat((values[..., 1:], last.unsqueeze(-1)), -1)
+        ended = torch.cat((mask[..., 1:], torch.zeros_like(mask[..., :1])), -1) <= 0
+        behind = torch.where(ended, last.unsqueeze(-1), behind)
+        return mask * _summed_ahead(mask * (rewards + discount * behind - values), discount * trace)
     advantage = torch.zeros_like(last)
     result = torch.empty_like(rewards)
     following = last
@@ -69,6 +77,22 @@ def gae(
         result[..., t] = advantage
         following = torch.where(real > 0, values[..., t], last)
     return result
+
+
+def in_one_product(rewards: Tensor) -> bool:
+    """Tell whether sums over what follows are one matrix product; if not, they go backwards step by step.
+
+    On a GPU a step is a dozen kernels to launch.
+    """
+    return rewards.is_cuda
+
+
+def _summed_ahead(values: Tensor, factor: float) -> Tensor:
+    """Return y_t = x_t + factor · y_{t+1} = Σ_l factor^l x_{t+l}, over the last axis; summed in float64."""
+    steps = torch.arange(values.shape[-1], device=values.device, dtype=torch.float64)
+    ahead = steps.unsqueeze(1) - steps
+    weights = torch.where(ahead >= 0.0, torch.pow(factor, ahead.clamp_min(0.0)), 0.0)
+    return (values.double() @ weights).to(values.dtype)
 
 
 def standardise(

@@ -7,7 +7,7 @@ the true objective agree to it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,33 +33,46 @@ def unflatten(vector: Vector, like: Params) -> Params:
 
 
 def conjugate_gradient(
-    product: Callable[[Vector], Vector], target: Vector, iterations: int, tolerance: float = 1e-10
+    product: Callable[[Vector], Vector],
+    target: Vector,
+    iterations: int,
+    tolerance: float = 1e-10,
+    *,
+    watch: bool | None = None,
 ) -> Vector:
     """Solve A x = target approximately for a positive definite A.
+
+    What ends the search is kept as a mask, under which nothing changes any more: the same result, whether the host
+    looks or not.
 
     Args:
         product: v -> A v.
         target: right-hand side.
         iterations: at most this many products.
         tolerance: stop when the squared residual falls below this fraction of the first one.
+        watch: whether the host looks before each product if the search has ended; by default where vectors are on the
+            CPU. A GPU would stand still at every look.
     """
+    watched = target.is_cpu if watch is None else watch
     x = torch.zeros_like(target)
     residual = target.clone()
     direction = residual.clone()
     square = residual.dot(residual)
-    first = float(square)
+    # In float64, so that the smallest residuals can be told from 0.
+    enough = tolerance * square.double()
+    going = square != 0.0
     for _ in range(iterations):
-        if float(square) <= tolerance * first or first == 0.0:
+        going = going & ~(square.double() <= enough)
+        if watched and not bool(going):
             break
         image = product(direction)
         curvature = direction.dot(image)
-        if float(curvature) <= 0.0:
-            break
+        going = going & ~(curvature <= 0.0)
         step = square / curvature
-        x = x + step * direction
-        residual = residual - step * image
-        following = residual.dot(residual)
-        direction = residual + (following / square) * direction
+        x = torch.where(going, x + step * direction, x)
+        residual = torch.where(going, residual - step * image, residual)
+        following = torch.where(going, residual.dot(residual), square)
+        direction = torch.where(going, residual + (following / square) * direction, direction)
         square = following
     return x
 
@@ -200,14 +213,15 @@ def trust_region_step(
         FloatingPointError: the gradient or a Fisher product is not finite.
     """
     flat = flatten(gradient)
-    if not bool(flat.isfinite().all()):
-        raise FloatingPointError("the policy gradient is not finite: look for NaN in observations or rewards")
 
     def product(v: Vector) -> Vector:
         return flatten(fisher_product(unflatten(v, params))) + damping * v
 
     direction = conjugate_gradient(product, flat, iterations)
-    curvature = float(direction.dot(product(direction)))
+    # The one look at what the device has computed so far.
+    finite, curvature = torch.stack((flat.isfinite().all().to(flat), direction.dot(product(direction)))).tolist()
+    if not finite:
+        raise FloatingPointError("the policy gradient is not finite: look for NaN in observations or rewards")
     if not math.isfinite(curvature):
         raise FloatingPointError("a Fisher product is not finite: the policy's parameters have grown out of bounds")
     if curvature <= 0.0:
@@ -233,13 +247,18 @@ def gradient_metrics(gradients: Params, ranks: Ranks = ALONE) -> Metrics:
     """
     tasks = next(iter(gradients.values())).shape[0]
     mean = ranks.mean({name: g.mean(0) for name, g in gradients.items()})
-    square = sum(float(value.square().sum()) for value in mean.values())
+    square = _sum(value.square().sum() for value in mean.values())
     metrics = {"update/gradient_norm": square**0.5}
     if ranks.size * tasks > 1:
         if ranks.size == 1:
-            noise = sum(float(g.var(0).sum()) for g in gradients.values()) / tasks
+            noise = _sum(g.var(0).sum() for g in gradients.values()) / tasks
         else:
-            spread = sum(float((g - mean[name]).square().sum()) for name, g in gradients.items())
-            noise = ranks.sum(float(spread)) / (ranks.size * tasks - 1) / (ranks.size * tasks)
+            spread = _sum((g - mean[name]).square().sum() for name, g in gradients.items())
+            noise = ranks.sum(spread) / (ranks.size * tasks - 1) / (ranks.size * tasks)
         metrics["update/gradient_snr"] = square / max(noise, 1e-30)
     return metrics
+
+
+def _sum(parts: Iterable[Tensor]) -> float:
+    """Return the sum of some numbers, taken in Python's precision; one look at the device."""
+    return sum(torch.stack(list(parts)).tolist())

@@ -90,6 +90,12 @@ def _encode_pictures(stored: Stored) -> None:
         stored.config["encode_pictures"] = False
 
 
+def _gpu_memory(stored: Stored) -> None:
+    """Convert 8 to 9: agents have a budget of a GPU's memory; before, `chunk_steps` held there too."""
+    if stored.trained in ("maml-trpo", "multitask", "oracle", "random"):
+        stored.config["gpu_memory"] = 0
+
+
 CONVERSIONS: tuple[Conversion, ...] = (
     _number,
     _data_options,
@@ -98,6 +104,7 @@ CONVERSIONS: tuple[Conversion, ...] = (
     _freeze_backbone,
     _layout,
     _encode_pictures,
+    _gpu_memory,
 )
 """The first one leads from format 1 to 2, and so on."""
 

@@ -3,9 +3,17 @@ from __future__ import annotations
 import pytest
 import torch
 
+from metarl.learning import returns
 from metarl.learning.returns import discounted_returns, gae, standardise
 
 DOUBLE = torch.float64
+
+
+@pytest.fixture(autouse=True, params=["step by step", "in one product"])
+def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything here holds for both ways to sum."""
+    assert not returns.in_one_product(torch.zeros(1))
+    monkeypatch.setattr(returns, "in_one_product", lambda _: request.param == "in one product")
 
 
 def double(*values: object) -> torch.Tensor:
@@ -31,7 +39,7 @@ def test_discounted_returns_keep_leading_axes() -> None:
     for task in range(2):
         for episode in range(3):
             alone = discounted_returns(rewards[task, episode], 0.9)
-            assert torch.equal(together[task, episode], alone)
+            torch.testing.assert_close(together[task, episode], alone, rtol=1e-14, atol=1e-14)
 
 
 def test_gae_by_hand() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from metarl.learning.trust_region import (
 )
 from metarl.nets.policy import stack
 from metarl.types import Params
+from tests.helpers.looks import Looks
 from tests.helpers.toys import DOUBLE, assert_params_close, categorical, gaussian, init, near, normal, task
 
 TASKS = 3
@@ -69,6 +71,64 @@ def test_conjugate_gradient_stops_by_itself() -> None:
     assert calls == 2
     # A direction that does not curve upwards is not followed.
     assert torch.equal(conjugate_gradient(torch.neg, target, 10), torch.zeros(3, dtype=DOUBLE))
+
+
+def stopping_early(target: Tensor, iterations: int, product: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return what conjugate gradients give that look at every number as soon as they have it."""
+    x, residual = torch.zeros_like(target), target.clone()
+    direction, square = residual.clone(), residual.dot(residual)
+    first = float(square)
+    for _ in range(iterations):
+        if float(square) <= 1e-10 * first or first == 0.0:
+            break
+        image = product(direction)
+        curvature = direction.dot(image)
+        if float(curvature) <= 0.0:
+            break
+        step = square / curvature
+        x = x + step * direction
+        residual = residual - step * image
+        following = residual.dot(residual)
+        direction = residual + (following / square) * direction
+        square = following
+    return x
+
+
+@pytest.mark.parametrize("watch", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+def test_conjugate_gradient_gives_the_same_bits_whether_it_looks_or_not(watch: bool, dtype: torch.dtype) -> None:
+    bent = torch.diag(torch.tensor([3.0, 1.0, -2.0], dtype=dtype))
+    matrix = positive_definite(12).to(dtype)
+    few = torch.diag(torch.tensor([1.0, 1.0, 4.0], dtype=dtype))
+    cases = [
+        (matrix, normal(12, seed=1).to(dtype)),  # all its products
+        (few, torch.tensor([1.0, 2.0, 4.0], dtype=dtype)),  # two products are enough
+        (torch.eye(3, dtype=dtype), torch.tensor([1.0, 2.0, 4.0], dtype=dtype)),  # the residual becomes exactly 0
+        (bent, torch.tensor([1.0, 1.0, 1.0], dtype=dtype)),  # the second direction curves downwards
+        (few, torch.full((3,), 1e-15, dtype=dtype)),  # squares far below 1
+        (few, torch.zeros(3, dtype=dtype)),
+    ]
+    for matrix, target in cases:
+        expected = stopping_early(target, 9, lambda v, matrix=matrix: matrix @ v)
+        with Looks() as looks:
+            found = conjugate_gradient(lambda v, matrix=matrix: matrix @ v, target, 9, watch=watch)
+        assert torch.equal(found, expected)
+        assert set(looks.seen) == ({"__bool__"} if watch else set())
+
+
+def test_a_step_looks_at_the_device_once_and_once_for_each_candidate() -> None:
+    problem = Quadratic(steepness=3.0)
+    with Looks() as looks:
+        outcome = problem.step(damping=0.0)
+    assert outcome.tried == 4
+    # `evaluate` looks at two numbers of each candidate. On a CPU the products are watched as well.
+    assert [look for look in looks.seen if look != "__bool__"] == ["tolist", *["__float__"] * 8]
+
+
+def test_the_figures_of_the_gradients_take_two_looks() -> None:
+    with Looks() as looks:
+        gradient_metrics({"a": torch.tensor([[2.0], [4.0]]), "b": torch.tensor([4.0, 4.0])})
+    assert looks.seen == ["tolist", "tolist"]
 
 
 POLICIES: dict[str, StochasticPolicy] = {

@@ -1,7 +1,7 @@
 """Convolutional layers for tasks that share parameters, and for tasks that each have their own.
 
-Tasks are held in the four axes of one convolution: episodes that share parameters are further items, tasks with
-parameters of their own are groups of channels (`Form`).
+Tasks are held in the four axes of one convolution (`Form`): episodes that share parameters are further items, tasks
+with parameters of their own are groups of channels; on a GPU those are items too (metarl/fewshot/parts/products.py).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as nnf
 
 from metarl.fewshot.parts.norms import EPSILON, Moment, Norm, moments_of
+from metarl.fewshot.parts.products import convolve_by_products
 from metarl.types import Params
 
 Precision = Literal["float32", "bfloat16"]
@@ -25,7 +26,7 @@ class Form:
     """How tasks lie in the four axes of a convolution: [outer * n, inner * C, H, W].
 
     Attributes:
-        outer: episodes that share parameters, as parts of the first axis.
+        outer: episodes that share parameters, or tasks with their own on a GPU, as parts of the first axis.
         items: n.
         inner: tasks with parameters of their own, as groups of channels.
         leading: whether items came with a task axis.
@@ -44,7 +45,7 @@ class Form:
         if x.dim() == 4:
             return cls(1, x.shape[0], 1, leading=False, precision=precision)
         tasks, items = x.shape[:2]
-        outer, inner = (1, tasks) if by_task else (tasks, 1)
+        outer, inner = (1, tasks) if by_task and not by_products(x) else (tasks, 1)
         return cls(outer, items, inner, leading=True, precision=precision)
 
     def into(self, x: Tensor, channels_last: bool) -> Tensor:
@@ -60,6 +61,12 @@ class Form:
         """Return [outer, n, inner, C, H, W]."""
         return x.unflatten(0, (self.outer, -1)).unflatten(2, (self.inner, -1))
 
+    def channels(self, value: Tensor) -> Tensor:
+        """Return numbers of every channel, [C] or [M, C] of each task, broadcastable to the parts."""
+        tasks = value.shape[0] if value.dim() == 2 else 1
+        outer, inner = (tasks, 1) if self.inner == 1 else (1, tasks)
+        return value.view(outer, 1, inner, value.shape[-1], 1, 1)
+
     def out(self, x: Tensor) -> Tensor:
         """Return features, [M, n, F] or [n, F]."""
         if not self.leading:
@@ -70,13 +77,20 @@ class Form:
 
 def convolve(x: Tensor, weight: Tensor, form: Form, stride: int = 1) -> Tensor:
     """Convolve with the weights [out, in, h, w] of all tasks, or [M, out, in, h, w] of each; h and w are odd."""
-    groups = 1
-    if weight.dim() == 5:
-        weight, groups = weight.flatten(0, 1), form.inner
     dtype, padding = x.dtype, (weight.shape[-2] // 2, weight.shape[-1] // 2)
     if form.precision == "bfloat16":
         x, weight = x.bfloat16(), weight.bfloat16()
+    groups = 1
+    if weight.dim() == 5:
+        if form.inner == 1 and by_products(x):
+            return convolve_by_products(x, weight, stride).to(dtype)
+        weight, groups = weight.flatten(0, 1), form.inner
     return nnf.conv2d(x, weight, stride=stride, padding=padding, groups=groups).to(dtype)
+
+
+def by_products(x: Tensor) -> bool:
+    """Tell whether tasks with weights of their own are convolved by matrix products; if not, in groups of channels."""
+    return x.is_cuda
 
 
 def convolve_and_pool(
@@ -118,8 +132,7 @@ def statistics(x: Tensor, norm: Norm, number: int, form: Form, sign: Tensor) -> 
         norm.seen.append(seen if form.leading else Moment(*(part.squeeze(0) for part in seen)))
     if norm.policy == "running" and norm.averages is not None:
         average = norm.averages[number]
-        shape = (1, 1, -1, parts.shape[3], 1, 1)
-        return Moment((average.mean * sign).view(shape), average.variance.view(shape))
+        return Moment(form.channels(average.mean * sign), form.channels(average.variance))
     support = norm.support if 0 < norm.support < form.items and norm.policy != "running" else form.items
     found = moments_of(parts[:, :support], norm.ranks)
     if norm.policy != "transductive" or support == form.items:
@@ -131,9 +144,8 @@ def statistics(x: Tensor, norm: Norm, number: int, form: Form, sign: Tensor) -> 
 
 def apply(x: Tensor, moment: Moment, scale: Tensor, shift: Tensor, form: Form, epsilon: float = EPSILON) -> Tensor:
     """Return x as it came, normalised by given moments."""
-    shape = (1, 1, form.inner if scale.dim() == 2 else 1, scale.shape[-1], 1, 1)
-    factor = scale.view(shape) * (moment.variance + epsilon).rsqrt()
-    offset = shift.view(shape) - moment.mean * factor
+    factor = form.channels(scale) * (moment.variance + epsilon).rsqrt()
+    offset = form.channels(shift) - moment.mean * factor
     return torch.addcmul(offset, form.parts(x), factor).flatten(0, 1).flatten(1, 2)
 
 
