@@ -19,9 +19,14 @@ class NotFiniteError(UserError):
     """Says that an action is NaN or infinite: of an agent, that its training has run away."""
 
 
+def first_rank() -> bool:
+    """Tell whether this process is the only one, or the first of torchrun's."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def tell(text: str) -> None:
     """Tell the user something in one line on standard error; of several ranks, the first one does."""
-    if os.environ.get("RANK", "0") == "0":
+    if first_rank():
         print(f"metarl: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
 

@@ -29,6 +29,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.devices import numbered
+from metarl.envs.engines.compiling import load_all, needed
 from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.engines.warp_model import gpu_model, without_margins
 from metarl.envs.family import LARGEST_VALID, MujocoFamily, random_actions
@@ -141,6 +142,7 @@ class WarpPhysics:
         # Where a family's tasks change the model, any tasks tell which fields they are.
         anything = family.space.sample(1, "train", torch.Generator().manual_seed(0))
         varied = tuple(family.apply(anything))
+        self._varies = bool(varied)
         self._host = without_margins(gpu_model(family), varied)
         with self._on_device():
             self._model = self._put_model(varied)
@@ -209,8 +211,14 @@ class WarpPhysics:
         def begin() -> None:
             mjw.reset_data(model, data, reset=begun)
 
+        def forward() -> None:
+            mjw.forward(model, data)
+
+        with self._on_device():
+            launches = [begin, forward, lambda: mjw.step(model, data), *([self._derive] if self._varies else [])]
+            load_all(wp, needed(wp, launches), self.device, self.family.full_name)
         self._begin = self._graph(begin)
-        self._forward = self._graph(lambda: mjw.forward(model, data))
+        self._forward = self._graph(forward)
         self._steps = self._graph(steps, data)
 
     def _graph(self, run: Callable[[], None], data: object = None) -> Callable[[], None]:
@@ -275,9 +283,13 @@ class WarpPhysics:
             chosen = values[rows].reshape(-1, *view.shape[1:]).to(view)
             view[slice(None) if worlds is None else worlds.to(self.device)] = chosen
         with self._on_device():
-            # The state it derives them in is overwritten by the next forward or step.
-            self._mjw.set_const(self._model, self._data, restore=False)
-            self._place_static_geoms()
+            self._derive()
+
+    def _derive(self) -> None:
+        """Compute what depends on the model's fields of every world."""
+        # The state it derives them in is overwritten by the next forward or step.
+        self._mjw.set_const(self._model, self._data, restore=False)
+        self._place_static_geoms()
 
     def _place_static_geoms(self) -> None:
         """Compute where the geoms are that cannot move: mujoco_warp does it once, for the same place in all worlds."""

@@ -1,4 +1,4 @@
-"""The `metarl` command: train, evaluate, play, list, render, fewshot, bench, fingerprint.
+"""The `metarl` command: train, evaluate, play, list, render, fewshot, warm, bench, fingerprint.
 
 Whatever is wrong with what the user gave ends in one line on standard error and exit code 2. A command's module is
 imported when the command is asked for, and torch and mujoco by the commands after their options have been read, so that
@@ -18,7 +18,7 @@ from metarl.errors import UserError, nearest
 from metarl.run.allocator import keep_freed_memory
 from metarl.version import __version__
 
-COMMANDS = ("train", "evaluate", "play", "list", "render", "fewshot", "bench", "fingerprint")
+COMMANDS = ("train", "evaluate", "play", "list", "render", "fewshot", "warm", "bench", "fingerprint")
 """Each is a module here, with a function NAME_command, imported when it is asked for."""
 
 USAGE = """\
@@ -33,6 +33,7 @@ commands:
   list         families, variants and agents that exist; what every metric means
   render       a GIF of one task before and after adaptation; a grid of many tasks
   fewshot      supervised few-shot learning: train, evaluate, audit, list, show
+  warm         compile what robots need on a GPU, ahead of their first use
   bench        speed of the engines and of a meta-iteration, on this machine
   fingerprint  a hash of the first steps of every family
 

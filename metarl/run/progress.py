@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from metarl.errors import first_rank, tell
 from metarl.types import Metrics
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -33,6 +34,40 @@ def counting(title: str, total: int) -> Iterator[Callable[[int], None]]:
     with Progress(console=console, transient=True, disable=not (title and console.is_terminal)) as progress:
         task = progress.add_task(title, total=total)
         yield lambda done: progress.advance(task, done)
+
+
+@contextmanager
+def telling(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Tell on standard error how much of something that takes long is done; give the function that counts.
+
+    On a terminal it is one live line and one that stays, elsewhere a line at the start, at the end, and now and then
+    between them. Of several ranks the first one tells.
+
+    Args:
+        title: what is done; nothing is shown if empty.
+        total: how much there is to be done.
+    """
+    if not title or not total:
+        yield lambda done: None
+        return
+    started = last = time.monotonic()
+    so_far = 0
+    with counting(title if first_rank() else "", total) as count:
+        live = Console(stderr=True).is_terminal
+        if not live:
+            tell(f"{title}: {total} to do")
+
+        def progress(done: int) -> None:
+            nonlocal so_far, last
+            so_far += done
+            count(done)
+            now = time.monotonic()
+            if not live and so_far < total and now - last >= SECONDS_BETWEEN_LINES:
+                last = now
+                tell(f"{title}: {so_far} of {total} after {now - started:.0f} s")
+
+        yield progress
+    tell(f"{title}: {so_far} of {total} in {time.monotonic() - started:.1f} s")
 
 
 class LiveDisplay:

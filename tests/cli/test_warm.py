@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from metarl.cli import warm
+from metarl.cli.main import main
+from metarl.envs import get
+from metarl.envs.family import MujocoFamily
+from tests.helpers.commands import refused
+
+if importlib.util.find_spec("mujoco_warp") is None:
+    pytest.skip("mujoco_warp is not installed (the extra `gpu`)", allow_module_level=True)
+
+CHEETAH = "half-cheetah-vel@v5"
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("warm", "families"),
+        ("warm half-cheetah-vol", "Did you mean 'half-cheetah-vel'?"),
+        ("warm half-cheetah-vel point-nav", "point-nav@maml17 is no robot on MuJoCo"),
+        ("warm all half-cheetah-vel", "Name families, or `all` alone."),
+        ("warm half-cheetah-vel --device tpu", "Unknown device 'tpu'"),
+    ],
+)
+def test_what_cannot_be_compiled_is_said(line: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert says in refused(line.split(), capsys)
+
+
+def test_one_robot_is_compiled_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["warm", CHEETAH, "--device", "cpu", "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    found = json.loads(line)
+    assert found["family"] == CHEETAH
+    assert found["seconds"] > 0.0
+    warm.show(found, warm.WarmOptions(families=(CHEETAH,)))
+    assert capsys.readouterr().out == f"{CHEETAH}: ready after {found['seconds']} s\n"
+
+
+def test_several_have_a_process_each_and_one_that_fails_stops_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        if "ant-dir" in command:
+            return subprocess.CompletedProcess(command, 2, "", "a line\nmetarl: error: no room\n")
+        return subprocess.CompletedProcess(command, 0, f'noise\n{{"family": "{command[4]}", "seconds": 2.5}}\n', "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert main(["warm", CHEETAH, "ant-dir", "hopper-rand-params", "--device", "cpu", "--json"]) == 2
+    captured = capsys.readouterr()
+    assert [json.loads(line) for line in captured.out.splitlines()] == [
+        {"family": CHEETAH, "seconds": 2.5},
+        {"family": "ant-dir", "error": "metarl: error: no room"},
+        {"family": "hopper-rand-params", "seconds": 2.5},
+    ]
+    assert "3 families for the GPU engine, 1 at a time" in captured.err or "at a time" in captured.err
+    assert [command[2:] for command in commands] == [
+        ["metarl", "warm", name, "--device", "cpu", "--json"] for name in (CHEETAH, "ant-dir", "hopper-rand-params")
+    ]
+    assert main(["warm", CHEETAH, "ant-dir", "--device", "cpu"]) == 2
+    assert capsys.readouterr().out.splitlines() == [
+        f"{CHEETAH}: ready after 2.5 s",
+        "ant-dir: metarl: error: no room",
+    ]
+
+
+def test_all_are_the_robots() -> None:
+    names = warm.robots(("all",))
+    assert {"half-cheetah-vel@v5", "ant-dir@v5", "grasp-shape@v1"} <= set(names)
+    assert all(isinstance(get(name), MujocoFamily) for name in names)
