@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import torch
 from hypothesis import settings
-from jaxtyping import install_import_hook
+
+from tests.helpers import shapes
 
 # Must stand before the first import of metarl: only modules imported later are checked.
-install_import_hook("metarl", "beartype.beartype")
+shapes.install()
 
 # Tests never see the user's own key; the processes that they start see that of the tests.
 STATE = tempfile.mkdtemp(prefix="metarl-state-")
@@ -31,6 +32,10 @@ def pytest_configure() -> None:
     # Tests run in several processes; torch would give every one of them a thread per core.
     torch.set_num_threads(1)
     settings.load_profile("repeatable")
+
+
+def pytest_runtest_setup() -> None:
+    shapes.next_test()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,6 +13,7 @@ from jaxtyping import TypeCheckError
 
 import metarl
 from metarl.types import Tasks
+from tests.helpers import shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,7 +45,8 @@ def test_constraints_name_every_dependency(project: dict[str, Any]) -> None:
     assert named - pinned == set()
 
 
-def test_shapes_and_types_are_checked_in_the_tests() -> None:
+@pytest.mark.parametrize("test", range(shapes.CALLS + 1))
+def test_shapes_and_types_are_checked_in_every_test(test: int) -> None:
     tasks = Tasks("some-family", {"speed": torch.zeros(3, dtype=torch.float64)})
     with pytest.raises(TypeCheckError):
         tasks.select(torch.zeros(2, 2, dtype=torch.long))
