@@ -6,6 +6,7 @@ The engines are those of engines/, and worker processes for environments of one'
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -58,11 +59,13 @@ def describe_engine(worlds: Worlds) -> str:
     return f"{kind.get(type(worlds.physics), 'mujoco_warp')} on {where}"
 
 
-def _warp_physics(family: MujocoFamily, num_worlds: int, device: torch.device) -> Physics:
+def _warp_physics(
+    family: MujocoFamily, num_worlds: int, device: torch.device, room: Mapping[str, int] | None
+) -> Physics:
     # Imported only where it is asked for: warp takes a while, and may not be installed.
     from metarl.envs.engines.gpu import WarpPhysics
 
-    return WarpPhysics(family, num_worlds, device)
+    return WarpPhysics(family, num_worlds, device, kept=room)
 
 
 def make_worlds(
@@ -76,6 +79,7 @@ def make_worlds(
     engine: str = "cpu",
     device: torch.device = CPU,
     ranks: Ranks = ALONE,
+    room: Mapping[str, int] | None = None,
 ) -> Worlds:
     """Return B parallel worlds of a family.
 
@@ -89,6 +93,7 @@ def make_worlds(
         engine: `cpu`, `gpu` or `auto`, see `choose_engine`.
         device: where the agent computes: the GPU engine's worlds are there too. The CPU engine's are on the CPU.
         ranks: which of them have a share of the worlds each, as these B.
+        room: what the GPU engine's buffers have room for at least: `Worlds.room` of earlier worlds of the family.
 
     Raises:
         UserError: no worlds, too many threads, or the engine does not run the family.
@@ -100,7 +105,7 @@ def make_worlds(
         raise UserError(f"got threads={threads}: give 0 for every core, or 1 to {MOST_THREADS}")
     gpu = choose_engine(engine, family, device) == "gpu"
     if isinstance(family, MujocoFamily):
-        physics = _warp_physics(family, num_worlds, device) if gpu else MujocoPhysics(family, num_worlds, threads)
+        physics = _warp_physics(family, num_worlds, device, room) if gpu else MujocoPhysics(family, num_worlds, threads)
     elif isinstance(family, TorchFamily):
         physics = TorchPhysics(family, num_worlds, device if gpu else CPU)
     elif isinstance(family, GymnasiumFamily):

@@ -68,6 +68,20 @@ class Physics(Protocol):
         ...
 
 
+@runtime_checkable
+class Widening(Protocol):
+    """An engine whose buffers can be too small for what happens in a world, and can be given more room."""
+
+    @property
+    def room(self) -> Mapping[str, int]:
+        """What there is room for, by name, for every world or on average."""
+        ...
+
+    def widen(self) -> bool:
+        """Tell whether they have been too small since the worlds' last resets; then there is more room now."""
+        ...
+
+
 _STATE = (
     "tasks",
     "present",
@@ -182,6 +196,42 @@ class Worlds:
         self.physics.set_state(state["physics"])
         for name in _STATE:
             setattr(self, name, copy.deepcopy(state[name]))
+
+    # -- episodes that are played again -------------------------------------------------------------------------------
+
+    @property
+    def room(self) -> dict[str, int]:
+        """What the engine's buffers have room for, by name, to begin there another time; empty where it has none."""
+        return dict(self.physics.room) if isinstance(self.physics, Widening) else {}
+
+    def keep(self) -> dict[str, Any] | None:
+        """Return what `go_back` needs, between two episodes; None where no engine will ask for it by `outgrown`."""
+        if not isinstance(self.physics, Widening):
+            return None
+        kept = {name: getattr(self, name) for name in _STATE}
+        return {name: value.clone() if isinstance(value, Tensor) else value for name, value in kept.items()}
+
+    def outgrown(self) -> bool:
+        """Tell whether the engine's buffers were too small for the episodes since the last reset of all worlds.
+
+        Then some of them ended as failures; the buffers have more room now, and the episodes are to be played again.
+        The host waits for the device here.
+        """
+        return isinstance(self.physics, Widening) and self.physics.widen()
+
+    def go_back(self, kept: Mapping[str, Any]) -> None:
+        """Go back to before the episodes that began after `keep`; the next step is a reset, of all worlds."""
+        for name, value in kept.items():
+            here = getattr(self, name)
+            # What a step changes stays in its place.
+            if isinstance(here, Tensor) and isinstance(value, Tensor):
+                here.copy_(value)
+            else:
+                setattr(self, name, value)
+        if self._switch is not None and self.present is not None:
+            self.physics.apply(self.present, None)
+
+    # -- tasks and steps ----------------------------------------------------------------------------------------------
 
     def set_tasks(self, tasks: Tasks) -> None:
         """Give world i the task i, from its next reset on.

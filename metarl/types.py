@@ -124,6 +124,28 @@ class BatchEnv(Protocol):
 
 
 @runtime_checkable
+class Returning(Protocol):
+    """What can go back to where it was between two episodes, since an engine's buffers were too small for the later."""
+
+    def keep(self) -> Any:
+        """Return what `go_back` needs; None where nothing will have to be played again."""
+        ...
+
+    def go_back(self, kept: Any) -> None:
+        """Go back to where it was when it was kept."""
+        ...
+
+
+@runtime_checkable
+class Outgrowing(Returning, Protocol):
+    """Worlds (`BatchEnv`) on an engine whose buffers may turn out too small for what happens in an episode."""
+
+    def outgrown(self) -> bool:
+        """Tell whether that was so since the last reset; then there is more room, and it is to be played again."""
+        ...
+
+
+@runtime_checkable
 class SampleTasks(Protocol):
     """Draws tasks of one family."""
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.family import MujocoFamily, random_actions
+from metarl.envs.modifiers.switching import SwitchSpace
 from metarl.types import Tasks
 
 HEADROOM = 2.0
@@ -33,8 +34,10 @@ MOST_BYTES = 1 << 20
 CONTACT_BYTES, ROW_BYTES, CONVEX_BYTES = 240, 96, 8192
 """What mujoco_warp 4.0.0 allocates for a contact, for a row beside its Jacobian, and for a pair in EPA's hands."""
 
-_PLANE, _HFIELD, _SPHERE, _CAPSULE, _ELLIPSOID, _CYLINDER, _BOX, _MESH = range(8)
-assert (_PLANE, _MESH) == (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_MESH)
+_PLANE, _HFIELD, _SPHERE, _CAPSULE, _ELLIPSOID, _CYLINDER, _BOX, _MESH = (
+    int(getattr(mujoco.mjtGeom, f"mjGEOM_{name}"))
+    for name in ("PLANE", "HFIELD", "SPHERE", "CAPSULE", "ELLIPSOID", "CYLINDER", "BOX", "MESH")
+)
 
 PRIMITIVE = {
     (_PLANE, _SPHERE): 1,
@@ -89,9 +92,10 @@ class Room:
             fields: which of the three were too small.
             bound: of the model.
         """
-        most = self if bound is None else bound
-        larger = {name: max(getattr(most, name), 0) for name in fields}
-        larger = {name: value if value > getattr(self, name) else 2 * getattr(self, name) for name, value in larger.items()}
+        larger: dict[str, int] = {}
+        for name in fields:
+            here, most = getattr(self, name), 0 if bound is None else getattr(bound, name)
+            larger[name] = most if most > here else 2 * max(1, here)
         room = replace(self, **larger)
         # EPA works on pairs that came close.
         return replace(room, contacts=max(room.contacts, room.convex))
@@ -101,7 +105,8 @@ class Room:
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"{self.contacts} contacts and {self.constraints} constraint rows"
+        pairs = f" ({self.convex} pairs in EPA's hands)" if self.convex else ""
+        return f"{self.contacts} contacts{pairs} and {self.constraints} constraint rows"
 
 
 def room_for(
@@ -274,7 +279,9 @@ def extreme_tasks(family: MujocoFamily, generator: torch.Generator, each: int = 
         each: how many there are of every split beside the extreme ones, which at most double that.
         drawn: among how many the extreme ones are looked for.
     """
-    space, parts = family.space, []
+    # Of a trial whose task switches, either part.
+    space = family.space.base if isinstance(family.space, SwitchSpace) else family.space
+    parts: list[Tasks] = []
     for split in ("train", "test", *(("ood",) if space.has_ood else ())):
         tasks = space.sample(drawn, split, generator)
         columns = torch.cat([value.reshape(drawn, -1).double() for value in tasks.values.values()], dim=1)
@@ -310,9 +317,7 @@ def trying_actions(
     return torch.where((kind == 5)[:, None], before, action) if step % 20 else action
 
 
-def close_pairs(
-    model: mujoco.MjModel, data: mujoco.MjData, tested: Int[np.ndarray, "N 2"]
-) -> Int[np.ndarray, "M 2"]:
+def close_pairs(model: mujoco.MjModel, data: mujoco.MjData, tested: Int[np.ndarray, "N 2"]) -> Int[np.ndarray, "M 2"]:
     """Return those of the pairs whose bounding spheres meet: at least those that mujoco_warp looks at closely.
 
     Args:
@@ -321,6 +326,9 @@ def close_pairs(
         tested: pairs of geoms.
     """
     one, two = tested.T
+    # The ground comes first.
+    ground = np.isin(model.geom_type, (_PLANE, _HFIELD))
+    one, two = np.where(ground[two], two, one), np.where(ground[two], one, two)
     reach = model.geom_rbound[one] + model.geom_rbound[two]
     reach += np.maximum(model.geom_margin[one], model.geom_margin[two]) * 2.0
     apart = data.geom_xpos[two] - data.geom_xpos[one]
@@ -329,5 +337,4 @@ def close_pairs(
     normal = data.geom_xmat[one].reshape(-1, 3, 3)[:, :, 2]
     height = np.einsum("ij,ij->i", apart, normal)
     flat = model.geom_type[one] == _PLANE
-    ground = flat | (model.geom_type[one] == _HFIELD)
-    return tested[np.where(ground, ~flat | (height <= reach), distance <= reach)]
+    return tested[np.where(ground[one], ~flat | (height <= reach), distance <= reach)]

@@ -17,7 +17,6 @@ What differs from the CPU engine, beside rounding and what warp_model.py says of
 from __future__ import annotations
 
 import importlib
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from types import ModuleType
@@ -29,10 +28,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.devices import numbered
+from metarl.envs.engines.buffers import Room, room_for
 from metarl.envs.engines.compiling import load_all, needed
-from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.engines.warp_model import gpu_model, without_margins
-from metarl.envs.family import LARGEST_VALID, MujocoFamily, random_actions
+from metarl.envs.family import LARGEST_VALID, MujocoFamily
 from metarl.envs.worlds import CPU
 from metarl.errors import UserError
 from metarl.types import Tasks
@@ -49,10 +48,8 @@ DERIVED = (
     "eq_data",
 )
 """Model fields that mujoco_warp's `set_const` derives from others, but for those of cameras and lights."""
-HEADROOM = 2.0
-"""Buffers hold so many times what random actions were seen to need."""
-LEAST = 16
-"""Contacts and constraints that every world has room for."""
+CARRIED = ("qpos", "qvel", "act", "qacc_warmstart", "time")
+"""What a world carries from one physics step to the next, beside its control."""
 
 
 def load() -> tuple[ModuleType, ModuleType]:
@@ -75,33 +72,6 @@ def load() -> tuple[ModuleType, ModuleType]:
         ) from error
 
 
-def measure_buffers(family: MujocoFamily, worlds: int = 16, steps: int = 100, every: int = 4) -> tuple[int, int]:
-    """Measure on the CPU engine what random actions need: return the most contacts and constraints of any world.
-
-    Args:
-        family: the family.
-        worlds: how many tasks to play.
-        steps: of each.
-        every: how many steps lie between two looks.
-    """
-    generator = torch.Generator().manual_seed(0)
-    tasks = family.space.sample(worlds, "train", generator)
-    physics = MujocoPhysics(family, worlds, threads=1)
-    physics.apply(tasks, None)
-    physics.write(family.reset_state(generator, tasks), None)
-    low, high = (torch.tensor(bound, dtype=torch.float64) for bound in (family.action_low, family.action_high))
-    contacts = constraints = 0
-    model, data = physics.snapshot(0)
-    for step in range(steps):
-        action = random_actions(family, worlds, generator)
-        physics.advance(action if family.discrete else low + (action + 1.0) * 0.5 * (high - low), None)
-        if step % every == 0:
-            for world in range(worlds):
-                physics.snapshot(world, model, data)
-                contacts, constraints = max(contacts, data.ncon), max(constraints, data.nefc)
-    return contacts, constraints
-
-
 class WarpPhysics:
     """Physics of a `MujocoFamily` on mujoco_warp (see `metarl.envs.worlds.Physics`).
 
@@ -109,12 +79,14 @@ class WarpPhysics:
         family: the family.
         num_worlds: B.
         device: a CUDA device, or the CPU.
-        contacts: room for contacts, per world on average; None: measured.
-        constraints: room for constraint rows of every world; None: measured.
+        contacts: room for contacts, per world on average; None: as buffers.py says.
+        constraints: room for constraint rows of every world; None: as buffers.py says.
+        kept: the room that an earlier start came to (`Room.plain`): there is no less.
+        look: whether to look after every step if the room sufficed, and else to take the step again with more; None:
+            on Warp's CPU device only, since it makes the host wait.
 
     Attributes:
-        lockstep: all worlds step together, and no step waits for the device.
-        contacts, constraints: the room there is. It is doubled, with a warning, where it did not suffice.
+        lockstep: all worlds step together, and, unless it looks, no step waits for the device.
 
     Raises:
         UserError: mujoco_warp is not installed, or cannot run the family's model.
@@ -130,20 +102,23 @@ class WarpPhysics:
         *,
         contacts: int | None = None,
         constraints: int | None = None,
+        kept: Mapping[str, int] | None = None,
+        look: bool | None = None,
     ) -> None:
         self._wp, self._mjw = load()
         self.family, self.num_worlds, self.device = family, num_worlds, numbered(device)
         self.state: dict[str, Tensor] = {}
-        if contacts is None or constraints is None:
-            seen = measure_buffers(family)
-            contacts = contacts or _room(seen[0])
-            constraints = constraints or _room(seen[1])
-        self.contacts, self.constraints = contacts, constraints
         # Where a family's tasks change the model, any tasks tell which fields they are.
         anything = family.space.sample(1, "train", torch.Generator().manual_seed(0))
         varied = tuple(family.apply(anything))
         self._varies = bool(varied)
         self._host = without_margins(gpu_model(family), varied)
+        self._look = self.device.type == "cpu" if look is None else look
+        self._room, self._bound = room_for(family, self._host, varied, kept)
+        if contacts is not None or constraints is not None:
+            most = self._room.contacts if contacts is None else contacts
+            rows = self._room.constraints if constraints is None else constraints
+            self._room = Room(contacts=most, constraints=rows, convex=min(self._room.convex, most))
         with self._on_device():
             self._model = self._put_model(varied)
         self._allocate()
@@ -168,7 +143,7 @@ class WarpPhysics:
             model = self._mjw.put_model(self._host, batch_sizes=sizes)
         except (NotImplementedError, ValueError) as error:
             raise UserError(f"{name} does not run on the GPU engine: {error} Take engine cpu") from error
-        # What overflows is told by `write`, once and not from inside of a kernel.
+        # What overflows is told by `_widen`, once and not from inside of a kernel.
         model.opt.warn_overflow = 0
         for field in set(names) - set(plain):
             option = getattr(model.opt, field.removeprefix("opt."), None)
@@ -184,9 +159,15 @@ class WarpPhysics:
         wp, mjw, model = self._wp, self._mjw, self._model
         before = getattr(self, "_data", None)
         with self._on_device():
-            data = mjw.make_data(self._host, nworld=self.num_worlds, nconmax=self.contacts, njmax=self.constraints)
+            data = mjw.make_data(
+                self._host,
+                nworld=self.num_worlds,
+                nconmax=self._room.contacts,
+                nccdmax=self._room.convex,
+                njmax=self._room.constraints,
+            )
             if before is not None:
-                for name in ("qpos", "qvel", "act", "ctrl", "qacc_warmstart", "time", "geom_xpos", "geom_xmat"):
+                for name in (*CARRIED, "ctrl", "geom_xpos", "geom_xmat"):
                     wp.copy(getattr(data, name), getattr(before, name))
         self._data = data
         missing = [name for name in self.family.fields if not isinstance(getattr(data, name, None), wp.array)]
@@ -201,6 +182,7 @@ class WarpPhysics:
         for name, view in self._views.items():
             self.state.setdefault(name, view.to(torch.float64))
         self._control, self._overflow = wp.to_torch(data.ctrl), wp.to_torch(data.overflow)
+        self._rows, self._found, self._close = (wp.to_torch(x) for x in (data.nefc, data.nacon, data.ncollision))
         self._begun = torch.zeros(self.num_worlds, dtype=torch.bool, device=self.device)
         begun = wp.from_torch(self._begun)
 
@@ -236,8 +218,7 @@ class WarpPhysics:
                     run()
 
             return launch
-        names = ("qpos", "qvel", "act", "qacc_warmstart", "time")
-        kept = {} if data is None else {name: wp.clone(getattr(data, name)) for name in names}
+        kept = {} if data is None else {name: wp.clone(getattr(data, name)) for name in CARRIED}
         with self._on_device():
             run()
             for name, value in kept.items():
@@ -302,14 +283,17 @@ class WarpPhysics:
 
     def write(self, state: Mapping[str, Tensor], worlds: Tensor | None) -> None:
         """Reset the worlds, write qpos and qvel, and compute the derived fields."""
-        self._report_overflow()
+        self._widen("whose episodes ended there as failures (`Worlds.outgrown` would have said so before the reset)")
         rows = slice(None) if worlds is None else worlds.to(self.device)
-        self._begun.zero_()
-        self._begun[rows] = True
-        self._begin()
-        for name, value in state.items():
-            self._views[name][rows] = value.to(self._views[name])
-        self._forward()
+        again = True
+        while again:
+            self._begun.zero_()
+            self._begun[rows] = True
+            self._begin()
+            for name, value in state.items():
+                self._views[name][rows] = value.to(self._views[name])
+            self._forward()
+            again = self._widen("at the start of episodes, which is computed again")
         # Derived fields of the other worlds stay those of their last step.
         for name, view in self._views.items():
             self.state[name][rows] = view[rows].to(torch.float64)
@@ -317,41 +301,77 @@ class WarpPhysics:
     def advance(self, action: Float[Tensor, "B A"], worlds: Tensor | None) -> Bool[Tensor, " B"]:
         """Take `frame_skip` physics steps in all worlds; return those that are invalid, or outgrew their buffers."""
         self._control.copy_(action)
+        before = {name: self._wp.clone(getattr(self._data, name)) for name in CARRIED} if self._look else {}
         self._steps()
+        while self._look and self._widen("where the step is taken again"):
+            for name, value in before.items():
+                self._wp.copy(getattr(self._data, name), value)
+            self._steps()
         for name, view in self._views.items():
             self.state[name].copy_(view)
         qpos, qvel = self.state["qpos"], self.state["qvel"]
         # A NaN is not below anything.
         valid = (qpos.abs() < LARGEST_VALID).all(1) & (qvel.abs() < LARGEST_VALID).all(1)
-        return ~valid | ((self._overflow & self._too_small) != 0)
+        return ~valid | ((self._overflow & self._lost) != 0)
+
+    # -- room ---------------------------------------------------------------------------------------------------------
 
     @property
-    def _too_small(self) -> int:
-        """The flags of an overflow that loses contacts or constraints; others tell of iterations."""
-        kind = self._mjw.OverflowType
-        lost = kind.NEFC | kind.NJMAX_NNZ | kind.BROADPHASE | kind.NARROWPHASE | kind.CCD | kind.HFIELD
-        return int(lost | kind.EPA_HORIZON)
+    def room(self) -> dict[str, int]:
+        """What there is room for in the buffers."""
+        return self._room.plain()
 
-    def _report_overflow(self) -> None:
-        """Warn of buffers that did not suffice since the last reset, and double them."""
-        found = self._overflow.cpu().numpy() & self._too_small
-        count = np.count_nonzero(found)
-        if not count:
-            return
-        flags = int(np.bitwise_or.reduce(found))
-        names = ", ".join(kind.name for kind in self._mjw.OverflowType if kind & flags)
-        before = self.contacts, self.constraints
-        self.contacts, self.constraints = 2 * self.contacts, 2 * self.constraints
+    def widen(self) -> bool:
+        """Tell whether the buffers have been too small since the worlds' last resets; then there is more room now."""
+        return self._widen("whose episodes are played again")
+
+    @property
+    def _too_small(self) -> dict[int, str]:
+        """Flags of an overflow that loses contacts or rows -> what there is to be more room for.
+
+        Others tell of iterations, or of a contact on a height field or of EPA's that is less exact for one step, since
+        mujoco_warp looks at so many triangles and edges only, whatever room there is.
+        """
+        kind = self._mjw.OverflowType
+        return {
+            int(kind.NEFC): "constraints",
+            int(kind.NJMAX_NNZ): "constraints",
+            int(kind.BROADPHASE): "contacts",
+            int(kind.NARROWPHASE): "contacts",
+            int(kind.CCD): "convex",
+        }
+
+    @property
+    def _lost(self) -> int:
+        return sum(self._too_small)
+
+    def _short(self) -> tuple[set[str], int]:
+        """Look what there was no room for, and in how many worlds."""
+        flags = torch.tensor(list(self._too_small), dtype=self._overflow.dtype, device=self.device)
+        found = (self._overflow[:, None] & flags) != 0
+        # Flags of rows and contacts are set at the end of a step only: a start is looked at itself.
+        rows = self._rows > self._room.constraints
+        shared = torch.maximum(self._found, self._close) > self.num_worlds * self._room.contacts
+        worlds = (found.any(1) | rows | shared).sum()
+        looked = torch.cat((found.any(0), rows.any()[None], shared)).tolist()
+        names = [*self._too_small.values(), "constraints", "contacts"]
+        return {name for name, short in zip(names, looked, strict=True) if short}, int(worlds)
+
+    def _widen(self, consequence: str) -> bool:
+        """Make more room, with a warning, where there was too little; tell whether there was.
+
+        Args:
+            consequence: what becomes of the worlds, for the warning.
+        """
+        fields, count = self._short()
+        if not fields:
+            return False
+        before, self._room = self._room, self._room.widened(fields, self._bound)
         warnings.warn(
-            f"{self.family.full_name}: buffers overflowed in {count} of {self.num_worlds} worlds ({names}), whose "
-            f"episodes ended there as failures. Room for contacts and constraints of a world goes from {before[0]} and "
-            f"{before[1]} to {self.contacts} and {self.constraints}",
+            f"{self.family.full_name}: room for {before} a world was too little in {count} of {self.num_worlds} "
+            f"worlds, {consequence}. Now there is room for {self._room}",
             RuntimeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
         self._allocate()
-
-
-def _room(seen: int) -> int:
-    """Return the room to make for what was seen."""
-    return max(LEAST, 8 * math.ceil(HEADROOM * seen / 8.0))
+        return True

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from metarl.api.film import FILM_PICTURES, FILM_SIZE, before_and_after
 from metarl.api.memory import check_memory
-from metarl.api.runs import Group, Run, check_family, draw_tasks, grouped, untrained
+from metarl.api.runs import Group, Run, check_family, draw_tasks, grouped, most_room, untrained
 from metarl.devices import resolve_device
 from metarl.envs import make_worlds
 from metarl.envs.family import Family
@@ -273,7 +273,14 @@ class _Meeting:
         asked = f"--tasks {self.count} with {self.episodes} parallel episodes each"
         check_memory(self.family, worlds, asked, more=self.count * most_seeds * BOOTSTRAP_BYTES)
         self.tasks = draw_tasks(self.family, self.count, self.split, self.seed)
-        self.env = make_worlds(self.family, worlds, threads=self.threads, engine=self.engine, device=self.device)
+        self.env = make_worlds(
+            self.family,
+            worlds,
+            threads=self.threads,
+            engine=self.engine,
+            device=self.device,
+            room=most_room([run for group in self.groups for run in group.runs]),
+        )
 
     def entry(self, group: Group, steps: int | None = None) -> Entry:
         """Evaluate the runs of one agent, with so many adaptation steps; as many as asked for if None."""

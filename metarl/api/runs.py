@@ -40,6 +40,8 @@ class Run:
     """Iterations that it was trained for."""
     interrupted: bool = False
     """Whether a signal ended the training before its last iteration; `metarl.resume` goes on."""
+    room: dict[str, int] = field(default_factory=dict, repr=False)
+    """What the engine's buffers had room for then, so that they begin there; empty where it had none."""
     physics: str = ""
     """What stepped the worlds, in a few words; empty where the run was only loaded."""
 
@@ -89,8 +91,16 @@ def load(
     family, settings = family_of(RunFolder(folder), settings, trust=trust, source=source)
     config = from_plain(config_class(settings.agent), plain)
     agent = make(settings.agent, config, family.spec(), Streams(settings.seed), resolve_device(device))
-    iteration = RunFolder(folder).restore(settings, checkpoint, agent)
-    return Run(folder=folder, settings=settings, family=family, agent=agent, checkpoint=checkpoint, iteration=iteration)
+    standing = RunFolder(folder).restore(settings, checkpoint, agent)
+    return Run(
+        folder=folder,
+        settings=settings,
+        family=family,
+        agent=agent,
+        checkpoint=checkpoint,
+        iteration=standing.iteration,
+        room=standing.room,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +160,12 @@ def check_family(runs: Sequence[Run]) -> None:
                 f"Got {run.folder} trained on {run.family.full_name}, and {runs[0].folder} trained on "
                 f"{runs[0].family.full_name}. Compare runs of one family."
             )
+
+
+def most_room(runs: Sequence[Run]) -> dict[str, int]:
+    """Return the most that the engine's buffers had room for in any of the runs, by name."""
+    names = dict.fromkeys(name for run in runs for name in run.room)
+    return {name: max(run.room.get(name, 0) for run in runs) for name in names}
 
 
 def untrained(family: Family, seed: int, device: torch.device) -> MetaAgent:

@@ -233,7 +233,13 @@ def carry_out(
         check_trials(family, agent.trial)
         threads = run.threads if ranks.local == 1 else resolve_threads(run.threads)
         env = make_worlds(
-            family, ranks.share(config.worlds), threads=threads, engine=run.engine, device=device, ranks=ranks
+            family,
+            ranks.share(config.worlds),
+            threads=threads,
+            engine=run.engine,
+            device=device,
+            ranks=ranks,
+            room=RunFolder(folder).room(checkpoint) if checkpoint else {},
         )
         result = train_in_folder(
             folder,
@@ -247,6 +253,7 @@ def carry_out(
             console=console,
             json=json,
             ranks=ranks,
+            room=lambda: env.room,
         )
     trained = Run(
         folder=folder,
@@ -255,6 +262,7 @@ def carry_out(
         agent=agent,
         checkpoint="last",
         iteration=result.iteration,
+        room=env.room,
         interrupted=result.interrupted,
         physics=describe_engine(env),
     )

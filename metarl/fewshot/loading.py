@@ -81,7 +81,7 @@ def load(
     learner = make_learner(run, from_plain(config_class(run.learner), plain), source, Streams(run.seed))
     if which is None:
         which = "best" if RunFolder(folder).checkpoint("best").exists() else "last"
-    iteration = RunFolder(folder).restore(run, which, trainable(learner))
+    iteration = RunFolder(folder).restore(run, which, trainable(learner)).iteration
     source = on_device(source, resolve_device(device))
     return Trained(folder=folder, run=run, learner=learner, source=source, checkpoint=which, iteration=iteration)
 

@@ -5,18 +5,23 @@ Every agent that adapts in its memory is a `TrialLearner` once trained.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from metarl.learning.trials import Inputs
 from metarl.nets.memory import Core, Memory
 from metarl.nets.policy import Distribution
 from metarl.ranks import ALONE, Ranks
 from metarl.types import Trajectories
+
+REMEMBERED = ("memory", "_action", "_reward", "_ended", "_waiting")
+"""What an actor remembers of its worlds."""
 
 
 @runtime_checkable
@@ -84,6 +89,15 @@ class Actor:
         if self._waiting is not None:
             other._waiting = self._waiting[order]
         return other
+
+    def keep(self) -> dict[str, Any]:
+        """Return everything that is remembered, copied."""
+        kept = {name: value for name, value in vars(self).items() if name in REMEMBERED}
+        return tree_map(lambda part: part.clone() if isinstance(part, Tensor) else part, kept)
+
+    def go_back(self, kept: Mapping[str, Any]) -> None:
+        """Remember what was kept, and nothing that came after it."""
+        vars(self).update(tree_map(lambda part: part.clone() if isinstance(part, Tensor) else part, dict(kept)))
 
     def see(self, reward: Float[Tensor, " B"], ended: Bool[Tensor, " B"]) -> None:
         """Keep the rest of the triple for the next moment."""

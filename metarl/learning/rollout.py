@@ -3,7 +3,8 @@
 Every world plays exactly one episode. Worlds that ended early wait, masked, until the last one has ended: refilling
 them would favour short episodes. Where worlds are on a GPU the host does not look for that: it goes on to the horizon,
 so that it never waits for the device, and cuts the padding off in the end. A trial of several episodes in a row is
-several collections, the first of which gives the worlds their tasks.
+several collections, the first of which gives the worlds their tasks. Where an engine's buffers were too small for an
+episode, all are played again (again.py): an episode that the engine ended counts for nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 import torch
 
 from metarl.devices import torch_threads
+from metarl.learning.again import Again
 from metarl.ranks import ALONE, Ranks
 from metarl.types import BatchEnv, MemoryPolicy, Policy, Tasks, Trajectories
 
@@ -57,11 +59,30 @@ def collect(
         The episodes, padded to the longest one that any rank saw (T <= horizon).
     """
     started = time.perf_counter()
+    if new_trial:
+        env.set_tasks(tasks.repeat(episodes))
+    again = Again(env, policy, generator)
+    played = None
+    while played is None:
+        played = _play(env, policy, tasks, episodes, generator, again, ranks, watch, started)
+    return played
+
+
+def _play(
+    env: BatchEnv,
+    policy: Policy,
+    tasks: Tasks,
+    episodes: int,
+    generator: torch.Generator,
+    again: Again,
+    ranks: Ranks,
+    watch: bool | None,
+    started: float,
+) -> Trajectories | None:
+    """Play the episodes, arguments as in `collect`; return None where they have to be played again."""
     in_policy = 0.0
     count, worlds, horizon = len(tasks), env.num_worlds, env.horizon
     with torch_threads(1):
-        if new_trial:
-            env.set_tasks(tasks.repeat(episodes))
         observation = env.reset(generator)
         memory = policy if isinstance(policy, MemoryPolicy) else None
         if memory is not None:
@@ -110,6 +131,9 @@ def collect(
                 all_active = False
                 if not bool(active.any()):
                     break
+        # Before anything is told to other ranks, which may have played theirs for good.
+        if again.needed():
+            return None
         if watched:
             played, steps = steps, ranks.largest(steps)
             for _ in range(steps - played):

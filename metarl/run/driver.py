@@ -61,6 +61,7 @@ def train(
     console: Console | None = None,
     json: bool = False,
     ranks: Ranks = ALONE,
+    room: Callable[[], dict[str, int]] = dict,
 ) -> TrainResult:
     """Train an agent or a learner in a run folder, from the start or from a checkpoint.
 
@@ -82,6 +83,7 @@ def train(
         console: where progress is shown; standard output if None.
         json: show progress as JSON lines.
         ranks: the processes that train together. `step` has the metrics of this one's share, or of all.
+        room: tells what the engine's buffers have room for, to be kept with checkpoints.
 
     Raises:
         UserError: if the folder is taken or in use, or does not hold what is to be resumed; nothing is overwritten.
@@ -105,6 +107,7 @@ def train(
         stop = stack.enter_context(_stop_requests(ranks))
         clock = time.monotonic()
         if iterations == 0 and not resume:
+            standing.room |= _most(room(), ranks)
             folder.save(standing, streams, scored=False)
         elif started >= iterations:
             display.message(f"{run_dir} has {started} of {iterations} iterations: give more --iterations to go on.")
@@ -127,6 +130,7 @@ def train(
                 # Read once: a signal from here on is for the next iteration, which then writes the checkpoint.
                 stopped_by = ranks.largest(stop[0] if stop else 0)
                 if scored or stopped_by:
+                    standing.room |= _most(room(), ranks)
                     folder.save(standing, streams, scored=scored)
             except (UserError, RuntimeError) as error:
                 problem = str(error) if isinstance(error, UserError) else device_problem(error)
@@ -176,6 +180,11 @@ def _of_all(metrics: Metrics, totals: Sequence[str], ranks: Ranks) -> Metrics:
     return {
         tag: value if tag in totals or tag.startswith("speed/") else value / ranks.size for tag, value in summed.items()
     }
+
+
+def _most(room: dict[str, int], ranks: Ranks) -> dict[str, int]:
+    """Return the most room that any rank's engine has in its buffers."""
+    return {name: ranks.largest(value) for name, value in room.items()}
 
 
 @contextmanager

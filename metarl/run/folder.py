@@ -127,7 +127,7 @@ class RunFolder:
             raise UserError(f"Unknown checkpoint '{which}'.{nearest(which, CHECKPOINTS)}")
         return self.path / "checkpoints" / f"{which}.pt"
 
-    def restore(self, run: RunSettings, which: str, thing: Trainable) -> int:
+    def restore(self, run: RunSettings, which: str, thing: Trainable) -> Standing:
         """Load a checkpoint into an agent or learner that was made from the run's settings.
 
         Args:
@@ -136,7 +136,7 @@ class RunFolder:
             thing: changed in place.
 
         Returns:
-            The iterations that the checkpoint was trained for.
+            Where the run stood then: the iterations that it was trained for, and more.
 
         Raises:
             UserError: if there is no such run or checkpoint, or the checkpoint does not fit.
@@ -144,7 +144,19 @@ class RunFolder:
         path = self.checkpoint(which)
         payload = load(path, header_of(run, to_plain(thing.config)))
         _fill(thing, payload, path)
-        return int(payload["iteration"])
+        return _standing(payload)
+
+    def room(self, which: str) -> dict[str, int]:
+        """Return what the engine's buffers had room for at a checkpoint; nothing where there is no such checkpoint.
+
+        Args:
+            which: the checkpoint: `last`, `previous` or `best`.
+
+        Raises:
+            UserError: it is damaged, or of a later format.
+        """
+        path = self.checkpoint(which)
+        return _standing(load(path, {})).room if path.exists() else {}
 
     def _read_config(self) -> dict[str, Any]:
         """Return the content of config.yaml in the present format (formats.py)."""
@@ -262,7 +274,7 @@ class OpenFolder:
         payload = load(path, self._header)
         _fill(self.thing, payload, path)
         streams.load_state_dict(payload["streams"])
-        return Standing(**{name: payload[name] for name in ("iteration", "totals", "row", "scores")})
+        return _standing(payload)
 
     def begin(self, iterations: int, standing: Standing, score: str, *, resumed: bool) -> None:
         """Write config.yaml, and open what is logged to.
@@ -333,6 +345,11 @@ def header_of(run: RunSettings, config: dict[str, Any]) -> dict[str, Any]:
     # How long a run is to be may change from one start to the next.
     lasting = {name: value for name, value in config.items() if name != "iterations"}
     return {**lasting_settings(run), "config": lasting}
+
+
+def _standing(payload: dict[str, Any]) -> Standing:
+    """Return where a run stood, from what its checkpoint holds."""
+    return Standing(**{setting.name: payload[setting.name] for setting in fields(Standing)})
 
 
 def _fill(thing: Trainable, payload: dict[str, Any], path: Path) -> None:

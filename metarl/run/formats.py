@@ -96,6 +96,12 @@ def _gpu_memory(stored: Stored) -> None:
         stored.config["gpu_memory"] = 0
 
 
+def _room(stored: Stored) -> None:
+    """Convert 9 to 10: checkpoints have the room in the engine's buffers; before, every start measured it."""
+    if stored.payload is not None:
+        stored.payload["room"] = {}
+
+
 CONVERSIONS: tuple[Conversion, ...] = (
     _number,
     _data_options,
@@ -105,6 +111,7 @@ CONVERSIONS: tuple[Conversion, ...] = (
     _layout,
     _encode_pictures,
     _gpu_memory,
+    _room,
 )
 """The first one leads from format 1 to 2, and so on."""
 

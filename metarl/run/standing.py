@@ -20,6 +20,8 @@ class Standing:
     """All other figures of the iterations since the last row that was logged."""
     scores: list[float] = field(default_factory=list)
     """Scores of the iterations since the last full checkpoint interval; higher is better."""
+    room: dict[str, int] = field(default_factory=dict)
+    """What the buffers of the engine have room for, by name, so that they begin there; empty where it has none."""
 
     def take(self, metrics: Metrics, score: str) -> None:
         """Count one more iteration.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 import metarl
-from metarl.api.runs import Run, grouped, untrained
+from metarl.api.runs import Run, grouped, most_room, untrained
 from metarl.errors import UserError
 from metarl.fewshot import FewShotRun
 from metarl.fewshot import train as train_learner
@@ -133,3 +134,10 @@ def test_an_untrained_policy_is_drawn_anew_for_every_seed(run: Run) -> None:
     first, again, other = (untrained(run.family, seed, cpu).state_dict()["params"]["w0"] for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_room_is_the_most_of_any_run(run: Run) -> None:
+    rooms: list[dict[str, int]] = [{}, {"contacts": 3, "constraints": 40}, {"contacts": 8}]
+    runs = [replace(run, room=room) for room in rooms]
+    assert most_room(runs) == {"contacts": 8, "constraints": 40}
+    assert most_room(runs[:1]) == {}

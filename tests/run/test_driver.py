@@ -8,8 +8,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from metarl.ranks import Ranks
 from metarl.run.checkpoint import read_header
-from metarl.run.driver import train
+from metarl.run.driver import _most, train
 from metarl.run.folder import RunFolder
 from metarl.run.tracking import read_progress
 from metarl.seeding import Streams
@@ -125,3 +126,22 @@ def test_best_is_the_lowest_where_lower_is_better(tmp_path: Path) -> None:
     assert result.totals == {}
     assert saved(tmp_path, "best")["iteration"] == 2
     assert read_header(tmp_path / "checkpoints" / "best.pt")["score"] == -1.0
+
+
+def test_the_room_in_the_buffers_of_an_engine_is_kept(tmp_path: Path) -> None:
+    rooms = iter([{"contacts": 8}, {"contacts": 16}])
+    start(tmp_path, CONFIG, iterations=8, console=quiet(), room=lambda: next(rooms))
+    assert saved(tmp_path, "previous")["room"] == RunFolder(tmp_path).room("previous") == {"contacts": 8}
+    assert RunFolder(tmp_path).room("last") == {"contacts": 16}
+    # An engine without buffers leaves it as it is.
+    start(tmp_path, CONFIG, iterations=12, resume=True, console=quiet())
+    assert RunFolder(tmp_path).restore(RUN, "last", Follower(CONFIG)).room == {"contacts": 16}
+    assert RunFolder(tmp_path / "none").room("last") == {}
+
+
+def test_the_room_is_that_of_the_rank_with_the_most() -> None:
+    class Two(Ranks):
+        def largest(self, number: int) -> int:
+            return max(number, 10)
+
+    assert _most({"contacts": 8, "constraints": 40}, Two(size=2)) == {"contacts": 10, "constraints": 40}

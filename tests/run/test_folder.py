@@ -32,12 +32,12 @@ def test_a_run_folder_holds_everything(whole: Path) -> None:
 
 def test_an_untrained_agent_can_be_stored(tmp_path: Path) -> None:
     start(tmp_path / "run", CONFIG, iterations=0, console=quiet())
-    assert RunFolder(tmp_path / "run").restore(RUN, "last", Follower(CONFIG)) == 0
+    assert RunFolder(tmp_path / "run").restore(RUN, "last", Follower(CONFIG)).iteration == 0
 
 
 def test_restore_brings_back_the_agent(whole: Path) -> None:
     agent = Follower(replace(CONFIG, seconds=PAUSE))
-    assert RunFolder(whole).restore(RUN, "previous", agent) == 48
+    assert RunFolder(whole).restore(RUN, "previous", agent).iteration == 48
     assert torch.equal(agent.position, saved(whole, "previous")["agent"]["position"])
     with pytest.raises(UserError, match=r"config\.rate is 0\.1 there and 0\.5 here"):
         RunFolder(whole).restore(RUN, "last", Follower(replace(CONFIG, seconds=PAUSE, rate=0.5)))

@@ -69,6 +69,7 @@ def test_an_agent_of_format_1_is_evaluated(old: Path) -> None:
     curve = metarl.evaluate(old / "maml-trpo", tasks=2, steps=1, threads=1)
     assert curve.arrays()["returns"].shape == (2, 1, 2)
     assert load(old / "oracle").iteration == 2
+    assert load(old / "oracle").room == {}
     assert (old / "maml-trpo" / "config.yaml").read_bytes() == before
 
 

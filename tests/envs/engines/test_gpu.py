@@ -29,7 +29,7 @@ from metarl.types import Tasks
 if importlib.util.find_spec("mujoco_warp") is None:
     pytest.skip("mujoco_warp is not installed (the extra `gpu`)", allow_module_level=True)
 
-from metarl.envs.engines.gpu import WarpPhysics, load, measure_buffers
+from metarl.envs.engines.gpu import WarpPhysics, load
 
 DEVICE = torch.device("cuda") if torch.cuda.is_available() else CPU
 WORLDS = 4
@@ -315,10 +315,10 @@ def test_a_reset_of_some_worlds_leaves_the_others() -> None:
             torch.testing.assert_close(device.state[name].cpu(), value, rtol=0.0, atol=1e-4, msg=name)
 
 
-def started(name: str = CHEETAH, **options: int) -> tuple[Worlds, WarpPhysics, Tasks]:
+def started(name: str = CHEETAH) -> tuple[Worlds, WarpPhysics, Tasks]:
     family = get(name)
     assert isinstance(family, MujocoFamily)
-    physics = WarpPhysics(family, WORLDS, DEVICE, **options)
+    physics = WarpPhysics(family, WORLDS, DEVICE)
     tasks = family.space.sample(WORLDS, "train", torch.Generator().manual_seed(0))
     worlds = Worlds(family, WORLDS, physics)
     worlds.set_tasks(tasks)
@@ -343,49 +343,6 @@ def test_a_world_that_becomes_invalid_ends_and_is_counted() -> None:
     assert worlds.failures == 1
     worlds.reset(torch.Generator().manual_seed(1))
     assert not worlds.step(action).truncated.any()
-
-
-def test_buffers_that_do_not_suffice_are_reported_and_doubled() -> None:
-    worlds, physics, _ = started(contacts=1, constraints=2)
-    action = torch.ones(WORLDS, 6, device=DEVICE)
-    for _ in range(20):
-        worlds.step(action)
-    assert worlds.failures > 0
-    with pytest.warns(RuntimeWarning, match=r"half-cheetah-vel@v5: buffers overflowed in \d of 4 worlds \(.*NEFC"):
-        worlds.reset(torch.Generator().manual_seed(0))
-    assert (physics.contacts, physics.constraints) == (2, 4)
-
-
-def test_measured_buffers_suffice() -> None:
-    family = get(CHEETAH)
-    assert isinstance(family, MujocoFamily)
-    contacts, constraints = measure_buffers(family)
-    assert 0 < contacts <= 16
-    assert contacts < constraints <= 64
-
-
-def test_warp_is_initialised_before_torch_tells_it_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[str] = []
-    monkeypatch.setattr("warp.init", lambda: done.append("init"))
-    load()
-    assert done == ["init"]
-
-
-def test_worlds_on_a_gpu_know_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    family = get(CHEETAH)
-    assert isinstance(family, MujocoFamily)
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
-    asked: list[torch.device] = []
-
-    def stream(device: torch.device) -> None:
-        asked.append(device)
-        raise InterruptedError
-
-    monkeypatch.setattr(torch.cuda, "current_stream", stream)
-    with pytest.raises(InterruptedError):
-        WarpPhysics(family, WORLDS, torch.device("cuda"), contacts=8, constraints=32)
-    assert asked == [torch.device("cuda:3")]
 
 
 # --- worlds ------------------------------------------------------------------------------------------------------
