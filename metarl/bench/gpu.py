@@ -9,7 +9,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata
 from statistics import median
@@ -19,15 +19,15 @@ import torch
 from rich.console import Console
 
 from metarl.agents import config_class, make
-from metarl.bench.engines import without_end
 from metarl.bench.limits import product
 from metarl.bench.maml import PARTS, Counted
 from metarl.bench.meta_updates import PROBLEMS, ours, task_loop
-from metarl.bench.timing import explain, in_turn, print_table, ratio, seconds_of
+from metarl.bench.stepping import cpu_figures, gpu_figures, wait, with_own_models
+from metarl.bench.timing import explain, in_turn, percent, print_table, ratio, seconds_of
 from metarl.config import check
 from metarl.devices import resolve_device, resolve_threads, torch_threads
 from metarl.envs import families, get, make_worlds
-from metarl.envs.family import Family, MujocoFamily, random_actions, with_horizon
+from metarl.envs.family import Family, with_horizon
 from metarl.errors import UserError
 from metarl.run.settings import Device
 from metarl.seeding import Streams
@@ -36,11 +36,16 @@ from metarl.types import MetaAgent
 VERSIONS = ("torch", "mujoco", "mujoco-warp", "warp-lang")
 
 COLUMNS = {
-    "N worlds": "env-steps/s of the GPU engine, with observation and reward",
-    "CPU engine": "env-steps/s of the CPU engine of the same machine",
-    "ratio": "the GPU engine's best over the CPU engine",
-    "MB": "of the device, that the largest number of worlds takes",
-    "copies in/out": "between host and device in a round and its reset",
+    "env-steps/s": "of the GPU engine, with observation and reward",
+    "physics alone": "through the same states, without observation and reward",
+    "of it": "the whole step's share of physics alone",
+    "busy": "share of the time in which the device runs kernels",
+    "kernels": "that run in a step",
+    "MB": "of the device, that the worlds take",
+    "in/out": "copies between host and device in a round and its reset",
+    "cores": "threads of the CPU engine of the same machine; torch has one",
+    "per core": "speed for each thread, over that of one thread",
+    "GPU/CPU": "best of the GPU engine over the CPU engine with all cores",
     "time/...": "seconds of an iteration and of its parts",
     "update_share": "the update's share of the iteration",
     "of_product": "the update's share of the limit, a matrix product",
@@ -56,12 +61,14 @@ class GpuConfig:
 
     family: tuple[str, ...] = ("all",)
     """Families; or `all`: the default variant of each."""
-    worlds: tuple[int, ...] = (1024, 4096, 16384)
+    worlds: tuple[int, ...] = (1024, 4096, 16384, 65536)
     """Numbers of parallel worlds."""
     cpu_worlds: int = 1024
     """Parallel worlds of the CPU engine beside it."""
     steps: int = 50
-    """Control steps of a round."""
+    """Control steps of a round on the GPU engine."""
+    cpu_steps: int = 10
+    """Control steps of a round on the CPU engine."""
     rounds: int = 3
     """Rounds of every figure, after one that warms up."""
     tasks: int = 40
@@ -80,7 +87,16 @@ class GpuConfig:
     """Print JSON in place of tables."""
 
     def __post_init__(self) -> None:
-        least = {"cpu_worlds": 1, "steps": 1, "rounds": 1, "tasks": 1, "episodes": 1, "horizon": 1, "threads": 0}
+        least = {
+            "cpu_worlds": 1,
+            "steps": 1,
+            "cpu_steps": 1,
+            "rounds": 1,
+            "tasks": 1,
+            "episodes": 1,
+            "horizon": 1,
+            "threads": 0,
+        }
         check(self, at_least=least)
         if not self.family or min(self.worlds, default=0) < 1 or self.case not in PROBLEMS:
             raise UserError(
@@ -130,76 +146,16 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def engine_row(family: Family, config: GpuConfig, device: torch.device, threads: int) -> dict[str, Any]:
-    """Return env-steps per second of a family, observation and reward included, every world with its own model."""
-    if isinstance(family, MujocoFamily) and not family.apply(family.space.sample(1, "train", torch.Generator())):
-        family = get(f"{family.full_name}+mass")
-    row: dict[str, Any] = {"family": family.full_name, "gpu": {}}
-    for worlds in config.worlds:
-        before = used_memory(device)
-        run = engine_round(family, worlds, config.steps, "gpu", device, threads)
-        run()
-        speed = median(run() for _ in range(config.rounds))
-        row["gpu"][worlds] = {"env_steps_per_second": speed, "memory_mb": used_memory(device) - before}
-        row["gpu"][worlds]["copies"] = copies(run) if device.type == "cuda" else None
-        del run
-    run = engine_round(family, config.cpu_worlds, config.steps, "cpu", device, threads)
-    run()
-    row["cpu"] = median(run() for _ in range(config.rounds))
-    row["over_cpu"] = max(entry["env_steps_per_second"] for entry in row["gpu"].values()) / row["cpu"]
+    """Return env-steps per second of a family on both engines, every world with its own model where it has one."""
+    family = with_own_models(family)
+    row: dict[str, Any] = {"family": family.full_name}
+    row["gpu"] = {worlds: gpu_figures(family, worlds, config.steps, config.rounds, device) for worlds in config.worlds}
+    row["cpu"] = [
+        asdict(cores) for cores in cpu_figures(family, config.cpu_worlds, config.cpu_steps, config.rounds, threads)
+    ]
+    speeds = [figures["env_steps_per_second"] for figures in row["gpu"].values() if "problem" not in figures]
+    row["over_cpu"] = max(speeds) / row["cpu"][-1]["env_steps_per_second"] if speeds else None
     return row
-
-
-def engine_round(
-    family: Family, worlds: int, steps: int, engine: str, device: torch.device, threads: int
-) -> Callable[[], float]:
-    """Return what takes the steps in all worlds, of which none ends, and returns env-steps per second."""
-    endless = without_end(family) if isinstance(family, MujocoFamily) else with_horizon(family, steps + 1)
-    generator = torch.Generator().manual_seed(0)
-    env = make_worlds(endless, worlds, threads=threads, engine=engine, device=device)
-    env.horizon = steps + 1
-    env.set_tasks(endless.space.sample(worlds, "train", generator))
-    # As many as keep every step's actions apart, without filling the memory.
-    actions = [random_actions(family, worlds, generator).float().to(env.device) for _ in range(min(steps, 20))]
-
-    def run() -> float:
-        env.reset(torch.Generator().manual_seed(0))
-        wait(device)
-        started = time.perf_counter()
-        for step in range(steps):
-            env.step(actions[step % len(actions)])
-        wait(device)
-        return steps * worlds / (time.perf_counter() - started)
-
-    return run
-
-
-def copies(run: Callable[[], object]) -> dict[str, int]:
-    """Return how many copies between host and device a round makes, its reset included, by direction."""
-    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities) as profile:
-        run()
-    counts = {"HtoD": 0, "DtoH": 0}
-    for event in profile.key_averages():
-        for way in counts:
-            if event.key.startswith("Memcpy") and way in event.key:
-                counts[way] += event.count
-    return counts
-
-
-def wait(device: torch.device) -> None:
-    """Let the device finish."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def used_memory(device: torch.device) -> float:
-    """Return the MB of the device that are taken, by torch, Warp and everybody else."""
-    if device.type != "cuda":
-        return 0.0
-    wait(device)
-    torch.cuda.empty_cache()
-    free, total = torch.cuda.mem_get_info(device)
-    return (total - free) / 2**20
 
 
 # -- iterations and updates -------------------------------------------------------------------------------------------
@@ -281,35 +237,66 @@ def fewshot(config: GpuConfig, device: torch.device) -> dict[str, Any]:
 
 def engine_line(row: dict[str, Any]) -> str:
     """Return a family's figures in a line, shown while the others are measured."""
-    speeds = ", ".join(f"{worlds}: {entry['env_steps_per_second']:,.0f}" for worlds, entry in row["gpu"].items())
-    return f"{row['family']}: {speeds}; CPU engine {row['cpu']:,.0f} env-steps/s"
+    speeds = [f"{worlds}: {figures.get('problem') or speed(figures)}" for worlds, figures in row["gpu"].items()]
+    cores = [f"{cores['threads']}: {cores['env_steps_per_second']:,.0f}" for cores in row["cpu"]]
+    return f"{row['family']}: {', '.join(speeds)}; CPU engine by cores {', '.join(cores)}"
+
+
+def speed(figures: dict[str, Any]) -> str:
+    """Return env-steps a second, and of them what physics alone would do."""
+    return f"{figures['env_steps_per_second']:,.0f} ({percent(figures['of_physics'])})"
 
 
 def print_engines(report: dict[str, Any]) -> None:
-    """Print all families as a table."""
-    counts = list(report["engines"][0]["gpu"])
+    """Print the speed of all families on both engines as tables."""
     rows = []
     for row in report["engines"]:
-        largest = row["gpu"][counts[-1]]
-        moved = largest["copies"]
-        speeds = [f"{row['gpu'][count]['env_steps_per_second']:,.0f}" for count in counts]
-        copied = "-" if moved is None else f"{moved['HtoD']}/{moved['DtoH']}"
-        rows.append(
-            (
-                row["family"],
-                *speeds,
-                f"{row['cpu']:,.0f}",
-                f"{row['over_cpu']:.2f}",
-                f"{largest['memory_mb']:,.0f}",
-                copied,
+        for worlds, figures in row["gpu"].items():
+            name = (row["family"], f"{worlds:,}")
+            if "problem" in figures:
+                rows.append((*name, figures["problem"], *[""] * 6))
+                continue
+            busy, moved = figures["busy"], figures["copies"]
+            watched = ("-", "-", "-") if busy is None else (percent(busy), f"{figures['kernels']:.0f}", moves(moved))
+            rows.append(
+                (
+                    *name,
+                    f"{figures['env_steps_per_second']:,.0f}",
+                    f"{figures['physics_alone']:,.0f}",
+                    percent(figures["of_physics"]),
+                    f"{figures['memory_mb']:,.0f}",
+                    *watched,
+                )
             )
-        )
     print_table(
-        f"env-steps/s on {report['machine']['device']}; CPU engine: {report['threads']} threads",
-        ("family", *(f"{count:,} worlds" for count in counts), "CPU engine", "ratio", "MB", "copies in/out"),
+        f"GPU engine on {report['machine']['device']}",
+        ("family", "worlds", "env-steps/s", "physics alone", "of it", "MB", "busy", "kernels", "in/out"),
         rows,
         words=("family",),
     )
+    print_table(
+        "CPU engine of the same machine",
+        ("family", "cores", "env-steps/s", "physics alone", "of it", "per core", "GPU/CPU"),
+        [
+            (
+                row["family"],
+                str(cores["threads"]),
+                f"{cores['env_steps_per_second']:,.0f}",
+                f"{cores['physics_alone']:,.0f}",
+                percent(cores["env_steps_per_second"] / cores["physics_alone"]),
+                percent(cores["efficiency"]),
+                f"{row['over_cpu']:.1f}" if cores is row["cpu"][-1] and row["over_cpu"] is not None else "",
+            )
+            for row in report["engines"]
+            for cores in row["cpu"]
+        ],
+        words=("family",),
+    )
+
+
+def moves(copies: dict[str, int]) -> str:
+    """Return copies to the device and to the host."""
+    return f"{copies['HtoD']}/{copies['DtoH']}"
 
 
 def print_iterations(report: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ usage: metarl bench {engines,maml,rl2,fewshot,gpu} [OPTIONS]
   maml      one meta-iteration by part, the task-batched forms against a loop over tasks
   rl2       what the memory costs while acting, and in a training pass beside a bare nn.GRU; transformer beside GRU
   fewshot   supervised meta-updates by every executor, Reptile and episode sampling, beside loops over tasks
-  gpu       the GPU engine: env-steps/s beside the CPU engine, iterations of two agents, few-shot updates
+  gpu       both engines: whole steps beside physics alone, by worlds and cores; iterations, few-shot updates
 
 examples:
   metarl bench engines --family half-cheetah-vel --worlds 32 256 1024

@@ -23,18 +23,24 @@ def test_gpu_reports_engines_iterations_and_updates(
             worlds=(2, 3),
             cpu_worlds=2,
             steps=3,
+            cpu_steps=2,
             rounds=1,
             tasks=2,
             episodes=2,
             horizon=3,
             case="omniglot-1",
             device="cpu",
-            threads=1,
+            threads=3,
         )
     )
     (row,) = report["engines"]
     assert list(row["gpu"]) == [2, 3]
-    assert row["gpu"][3]["copies"] is None
+    for figures in row["gpu"].values():
+        assert figures["of_physics"] > 0.0
+        assert figures["busy"] is None
+        assert figures["copies"] is None
+    assert [cores["threads"] for cores in row["cpu"]] == [1, 2, 3]
+    assert row["cpu"][0]["efficiency"] == 1.0
     maml, rl2 = report["iterations"]["maml-trpo"], report["iterations"]["rl2"]
     for parts in (maml, rl2):
         assert 0.0 < parts["time/update"] < parts["time/iteration"]
@@ -43,7 +49,14 @@ def test_gpu_reports_engines_iterations_and_updates(
     assert "of_product" not in rl2
     assert set(report["fewshot"]["updates_per_second"]) == {"grouped", "task loop"}
     shown = capsys.readouterr().out
-    for text in ("point-nav@maml17", "of_product", "grouped / task loop", "2 tasks", "in a round and its reset"):
+    for text in (
+        "point-nav@maml17",
+        "of_product",
+        "grouped / task loop",
+        "2 tasks",
+        "in a round and its reset",
+        "per core",
+    ):
         assert text in shown
 
 
