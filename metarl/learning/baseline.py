@@ -56,11 +56,27 @@ def fit_values(
         ridge = torch.where((failed > 0)[:, None, None], ridge * 10.0, ridge)
     else:
         raise FloatingPointError("the baseline's normal equations are not finite: look for NaN in observations")
-    weights = torch.cholesky_solve(moment.unsqueeze(-1), factor)
+    weights = _solved(factor, moment.unsqueeze(-1))
     if not bool(weights.isfinite().all()):
         raise FloatingPointError("the baseline's weights are not finite: look for NaN or infinity in rewards")
     values = (design @ weights).squeeze(-1).reshape(returns.shape)
     return values.to(returns.dtype)
+
+
+def _solved(factor: Float[Tensor, "M F F"], moment: Float[Tensor, "M F 1"]) -> Float[Tensor, "M F 1"]:
+    """Return x of L Lᵀ x = moment."""
+    if by_triangles(factor):
+        lower = torch.linalg.solve_triangular(factor, moment, upper=False)
+        return torch.linalg.solve_triangular(factor.mT, lower, upper=True)
+    return torch.cholesky_solve(moment, factor)
+
+
+def by_triangles(factor: Tensor) -> bool:
+    """Tell whether a system is solved as two triangular ones.
+
+    For several systems on a GPU torch's solver of both would be MAGMA's, a library that takes seconds to load.
+    """
+    return factor.is_cuda
 
 
 def explained_variance(

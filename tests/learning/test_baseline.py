@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 import torch
 
+from metarl.learning import baseline
 from metarl.learning.baseline import explained_variance, features, fit_values
 
 DOUBLE = torch.float64
+
+
+@pytest.fixture(autouse=True, params=["at once", "by triangles"])
+def how(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything here holds for both ways to solve."""
+    assert not baseline.by_triangles(torch.zeros(1))
+    monkeypatch.setattr(baseline, "by_triangles", lambda _: request.param == "by triangles")
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
