@@ -6,6 +6,7 @@ and the time limit, so that these cannot differ between engines.
 Tasks and starts are drawn on the host, from CPU generators: one seed gives the same ones on every engine. What a step
 needs and returns is on the engine's device. An engine in lockstep (a GPU's) never makes the host wait for it: there
 `step` takes no decision from a tensor, and what would be an error in it (a wrong action) is raised at the next reset.
+What a step changes there stays in its place, so that a step can be launched as one (metarl/launches.py).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 from metarl.envs.family import Family, State
 from metarl.envs.modifiers.switching import STEP, SwitchSpace
 from metarl.errors import NotFiniteError, UserError
+from metarl.launches import Launch, Launches, copied, under_way
 from metarl.ranks import ALONE, Ranks
 from metarl.types import Step, Tasks
 
@@ -30,7 +32,13 @@ CPU = torch.device("cpu")
 
 @runtime_checkable
 class Physics(Protocol):
-    """What an engine must do for B worlds."""
+    """What an engine must do for B worlds.
+
+    Attributes:
+        launches: where launches of steps are kept, and forgotten when `state` moves; None where none are captured.
+    """
+
+    launches: Launches | None
 
     @property
     def device(self) -> torch.device:
@@ -158,14 +166,24 @@ class Worlds:
         self._elapsed = torch.zeros(num_worlds, dtype=torch.long, device=device)
         self._active = torch.zeros(num_worlds, dtype=torch.bool, device=device)
         self._all_active = False
-        self._failures = torch.zeros((), dtype=torch.long, device=device)
+        self._failures = torch.zeros(num_worlds, dtype=torch.long, device=device)
         self._wrong_action = torch.zeros(num_worlds, dtype=torch.bool, device=device)
         self._observation = torch.zeros(num_worlds, self.observation_size, dtype=dtype, device=device)
+        # The actions of a launched step.
+        self._given = torch.zeros(num_worlds, self.action_size, dtype=torch.float64, device=device)
+        # What worlds that do not move are paid.
+        self._nothing = torch.zeros((), dtype=torch.float64, device=device)
 
     @property
     def failures(self) -> int:
         """Simulations that became invalid since construction."""
-        return int(self._failures)
+        return int(self._failures.sum())
+
+    @property
+    def launches(self) -> Launches | None:
+        """Where launches of steps are kept; None where a step cannot be captured."""
+        # Whether tasks switch is looked for in every step.
+        return None if self._switch is not None else self.physics.launches
 
     def get_state(self) -> dict[str, Any]:
         """Return where the worlds are, in the middle of an episode too, copied; only `set_state` reads it.
@@ -196,6 +214,8 @@ class Worlds:
         self.physics.set_state(state["physics"])
         for name in _STATE:
             setattr(self, name, copy.deepcopy(state[name]))
+        if self.launches is not None:
+            self.launches.clear()
 
     # -- episodes that are played again -------------------------------------------------------------------------------
 
@@ -294,11 +314,21 @@ class Worlds:
         if len(rows) > 0:
             self.physics.apply(present, None if len(rows) == self.num_worlds else rows)
         self.tasks, self.present = tasks, present
-        self._all_tasks, self._seen = tasks.to(self.device), present.to(self.device)
+        self._all_tasks, self._seen = tasks.to(self.device), self._in_place(present)
         self._next_tasks_due[rows] = False
         if not bool(self._next_tasks_due.any()):
             self._next_tasks = None
         return present, self._seen
+
+    def _in_place(self, tasks: Tasks) -> Tasks:
+        """Return tasks on the device; those of before with new numbers where a captured step reads them."""
+        if self.launches is None:
+            return tasks.to(self.device)
+        if self._seen is None:
+            self._seen = Tasks(tasks.family, {k: v.to(self.device, copy=True) for k, v in tasks.values.items()})
+        for name, value in tasks.values.items():
+            self._seen[name].copy_(value)
+        return self._seen
 
     def _switch_tasks(self, space: SwitchSpace, worlds: Tensor | None) -> tuple[Tasks, Tasks]:
         """Change the tasks of those of the worlds whose trials are at their switch; return everyone's present ones.
@@ -328,6 +358,22 @@ class Worlds:
         Raises:
             UserError: an action of the wrong shape or not finite, or no reset yet.
         """
+        launches = self.launches
+        if launches is None or under_way():
+            return self._step(action)
+        if action.shape != self._given.shape:
+            raise self._wrong_shape(action)
+        with torch.no_grad():
+            self._given.copy_(action)
+            launch = launches.get(("step", self.horizon), lambda: Launch(self._step_given, launches.backend))
+            step = launch()
+            return _copy(step) if launch.captured else step
+
+    def _step_given(self) -> Step:
+        """Take a step by the actions that were put in their place."""
+        return self._step(self._given)
+
+    def _step(self, action: Tensor) -> Step:
         physical = self._physical(action)
         tasks, state, lockstep = self._seen, self.physics.state, self.physics.lockstep
         if tasks is None or not (lockstep or bool(self._active.any())):
@@ -342,12 +388,9 @@ class Worlds:
         state = self.physics.state
 
         terms = self.family.reward_terms(before, state, physical, tasks)
-        reward = torch.stack(tuple(terms.values())).sum(0)
         observation = self.family.observe(state, tasks).to(self.dtype)
         success = self.family.success(state, tasks)
         terminated = self.family.terminated(state, tasks)
-        if terminated is None:
-            terminated = torch.zeros_like(self._active)
         self._elapsed += self._active
         if self._switch is not None:
             self._trial_steps += self._active
@@ -355,40 +398,46 @@ class Worlds:
         sooner = self.family.truncated(state, tasks)
         if sooner is not None:
             truncated = truncated | sooner
+        live = self._active
         if failed is not None:
             failed = failed & self._active
-            self._failures += failed.sum()
-            terminated, truncated = terminated & ~failed, truncated | failed
-        if worlds is not None or failed is not None:
-            live = self._active if failed is None else self._active & ~failed
-            zero = torch.zeros_like(reward)
-            terms = {name: torch.where(live, value, zero) for name, value in terms.items()}
-            reward = torch.where(live, reward, zero)
+            self._failures += failed
+            live, truncated = _without(live, failed), truncated | failed
+        some_rest = worlds is not None or failed is not None
+        if some_rest:
+            terms = {name: torch.where(live, value, self._nothing) for name, value in terms.items()}
             observation = torch.where(live[:, None], observation, self._observation)
             success = None if success is None else success & live
-        terminated = terminated & self._active
-        truncated = truncated & self._active & ~terminated
+        reward = torch.stack(tuple(terms.values())).sum(0)
+        terminated = torch.zeros_like(live) if terminated is None else terminated & live
+        truncated = _without(truncated & self._active, terminated)
         ended = terminated | truncated
         if lockstep or bool(ended.any()):
-            self._active = self._active & ~ended
+            torch.gt(self._active, ended, out=self._active)
             self._all_active = False
-        # A copy: the caller may write into what it gets, and a family may observe a live field of the engine.
         self._observation.copy_(observation)
-        return Step(self._observation.clone(), reward.to(self.dtype), terminated, truncated, terms, success)
+        # The caller may write into what it gets, and a family may observe a live field of the engine.
+        seen = observation if some_rest else self._observation.clone()
+        return Step(seen, reward.to(self.dtype), terminated, truncated, terms, success)
+
+    def _wrong_shape(self, action: Tensor) -> UserError:
+        return UserError(
+            f"got an action of shape {tuple(action.shape)}, {self.family_name} with {self.num_worlds} worlds "
+            f"takes {(self.num_worlds, self.action_size)}"
+        )
 
     def _physical(self, action: Tensor) -> Tensor:
-        if action.shape != (self.num_worlds, self.action_size):
-            raise UserError(
-                f"got an action of shape {tuple(action.shape)}, {self.family_name} with {self.num_worlds} worlds "
-                f"takes {(self.num_worlds, self.action_size)}"
-            )
+        if action.shape != self._given.shape:
+            raise self._wrong_shape(action)
         action = action.to(self.device)
         if self.physics.lockstep:
-            wrong = ~action.isfinite().all(1)
+            action = action.to(torch.float64)
+            # A NaN is not below anything.
+            right = torch.linalg.vector_norm(action, torch.inf, dim=1) < torch.inf
             for part in self._choices(action):
-                wrong |= (part.amax(1) != 1.0) | (part.abs().sum(1) != 1.0)
-            self._wrong_action |= wrong & self._active
-            return self._in_bounds(action.to(torch.float64))
+                right = right & (part.amax(1) == 1.0) & (part.abs().sum(1) == 1.0)
+            self._wrong_action |= _without(self._active, right)
+            return self._in_bounds(action)
         # The sum is not finite if any action is not (or, harmlessly, where it overflows): one pass, no mask.
         if not math.isfinite(action.sum().item()) and not bool(action.isfinite().all()):
             world = int((~action.isfinite()).any(1).nonzero()[0, 0])
@@ -428,3 +477,17 @@ class Worlds:
                 f"got wrong actions in an episode since the last reset, first of all in world {wrong[0]} of "
                 f"{len(wrong)} such worlds: give {self.family_name} {self._form()}"
             )
+
+
+def _without(first: Bool[Tensor, " B"], second: Bool[Tensor, " B"]) -> Bool[Tensor, " B"]:
+    """Return `first & ~second`, in a single operation."""
+    return first > second
+
+
+def _copy(step: Step) -> Step:
+    """Return what a step returned, to be kept."""
+    given = (step.observation, step.reward, step.terminated, step.truncated, *step.terms.values())
+    parts = copied(given if step.success is None else (*given, step.success))
+    observation, reward, terminated, truncated = parts[:4]
+    terms = dict(zip(step.terms, parts[4:], strict=False))
+    return Step(observation, reward, terminated, truncated, terms, None if step.success is None else parts[-1])

@@ -10,7 +10,7 @@ One alphabet of shape letters serves the whole project:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -232,6 +232,26 @@ class MemoryPolicy(Policy, Protocol):
             ended: whose episode ended with the step; these worlds wait, and nothing of them is to be remembered,
                 until the next episode begins.
         """
+        ...
+
+
+@runtime_checkable
+class SteadyPolicy(Policy, Protocol):
+    """A policy that acts by the same operations at every step, so that a step can be captured (metarl/launches.py)."""
+
+    def key(self, device: torch.device) -> Hashable | None:
+        """Return what tells its operations in worlds on a device from those of other policies.
+
+        Policies with the same key differ in numbers only. None: the operations are not the same at every step.
+        """
+        ...
+
+    def twin(self, observation: Float[Tensor, "B O"]) -> SteadyPolicy:
+        """Return a policy with the same key and numbers of its own, on the observation's device, that stay in place."""
+        ...
+
+    def take_over(self, other: Any) -> None:
+        """Copy the numbers of another policy with the same key, those that it remembers included."""
         ...
 
 

@@ -18,6 +18,7 @@ from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
 from metarl.envs.family import LARGEST_VALID, MujocoFamily, all_valid
+from metarl.launches import Launches
 from metarl.types import Tasks
 
 
@@ -32,6 +33,7 @@ class MujocoPhysics:
 
     device = torch.device("cpu")
     lockstep = False
+    launches: Launches | None = None
 
     def __init__(self, family: MujocoFamily, num_worlds: int, threads: int = 0) -> None:
         self.family = family

@@ -34,6 +34,7 @@ from metarl.envs.engines.warp_model import gpu_model, without_margins
 from metarl.envs.family import LARGEST_VALID, MujocoFamily
 from metarl.envs.worlds import CPU
 from metarl.errors import UserError
+from metarl.launches import Launches, apart, launches_on, nothing_collected
 from metarl.types import Tasks
 
 DERIVED = (
@@ -108,12 +109,14 @@ class WarpPhysics:
         self._wp, self._mjw = load()
         self.family, self.num_worlds, self.device = family, num_worlds, numbered(device)
         self.state: dict[str, Tensor] = {}
+        self._known_stream: Any = None
         # Where a family's tasks change the model, any tasks tell which fields they are.
         anything = family.space.sample(1, "train", torch.Generator().manual_seed(0))
         varied = tuple(family.apply(anything))
         self._varies = bool(varied)
         self._host = without_margins(gpu_model(family), varied)
         self._look = self.device.type == "cpu" if look is None else look
+        self.launches: Launches | None = None if self._look else launches_on(self.device)
         self._room, self._bound = room_for(family, self._host, varied, kept)
         if contacts is not None or constraints is not None:
             most = self._room.contacts if contacts is None else contacts
@@ -170,6 +173,9 @@ class WarpPhysics:
                 for name in (*CARRIED, "ctrl", "geom_xpos", "geom_xmat"):
                     wp.copy(getattr(data, name), getattr(before, name))
         self._data = data
+        if self.launches is not None:
+            # What was captured works on the fields of before.
+            self.launches.clear()
         missing = [name for name in self.family.fields if not isinstance(getattr(data, name, None), wp.array)]
         if missing:
             raise UserError(
@@ -226,14 +232,20 @@ class WarpPhysics:
         # Torch's own stream may be CUDA's default one, which cannot be captured.
         stream = wp.Stream(wp.device_from_torch(self.device))
         torch.cuda.synchronize(self.device)
-        with wp.ScopedStream(stream), wp.ScopedCapture(stream=stream) as capture:
+        with nothing_collected(), wp.ScopedStream(stream), wp.ScopedCapture(stream=stream) as capture:
             run()
 
         def replay() -> None:
-            with self._on_device():
-                wp.capture_launch(capture.graph)
+            wp.capture_launch(capture.graph, stream=self._stream())
 
         return replay
+
+    def _stream(self):
+        """Return torch's current stream as Warp's: looked up at every launch, and made once."""
+        current = torch.cuda.current_stream(self.device)
+        if self._known_stream is None or self._known_stream.cuda_stream != current.cuda_stream:
+            self._known_stream = self._wp.stream_from_torch(current)
+        return self._known_stream
 
     def get_state(self) -> dict[str, Any]:
         """Refuse: the engine keeps more from step to step than can be read out of it."""
@@ -301,18 +313,26 @@ class WarpPhysics:
     def advance(self, action: Float[Tensor, "B A"], worlds: Tensor | None) -> Bool[Tensor, " B"]:
         """Take `frame_skip` physics steps in all worlds; return those that are invalid, or outgrew their buffers."""
         self._control.copy_(action)
-        before = {name: self._wp.clone(getattr(self._data, name)) for name in CARRIED} if self._look else {}
+        if self._look:
+            self._steps_looked_at()
+        else:
+            # Warp's graphs have loops in them, which a graph of torch cannot hold.
+            apart(self._steps)
+        for name, view in self._views.items():
+            self.state[name].copy_(view)
+        largest = (torch.linalg.vector_norm(self.state[name], torch.inf, dim=1) for name in ("qpos", "qvel"))
+        # A NaN is not below anything.
+        valid = torch.maximum(*largest) < LARGEST_VALID
+        return ((self._overflow & self._lost) != 0) | ~valid
+
+    def _steps_looked_at(self) -> None:
+        """Take the physics steps, and again with more room as long as there was too little."""
+        before = {name: self._wp.clone(getattr(self._data, name)) for name in CARRIED}
         self._steps()
-        while self._look and self._widen("where the step is taken again"):
+        while self._widen("where the step is taken again"):
             for name, value in before.items():
                 self._wp.copy(getattr(self._data, name), value)
             self._steps()
-        for name, view in self._views.items():
-            self.state[name].copy_(view)
-        qpos, qvel = self.state["qpos"], self.state["qvel"]
-        # A NaN is not below anything.
-        valid = (qpos.abs() < LARGEST_VALID).all(1) & (qvel.abs() < LARGEST_VALID).all(1)
-        return ~valid | ((self._overflow & self._lost) != 0)
 
     # -- room ---------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metarl.envs.family import LARGEST_VALID, TorchFamily
 from metarl.envs.worlds import CPU
+from metarl.launches import Launches, launches_on
 from metarl.types import Tasks
 
 
@@ -21,6 +22,7 @@ class TorchPhysics:
         self.family = family
         self.device = device
         self.lockstep = device.type != "cpu"
+        self.launches: Launches | None = launches_on(device)
         # A state of the right shapes, until the first `write`.
         anything = family.space.sample(num_worlds, "train", torch.Generator())
         start = family.reset_state(torch.Generator(), anything)
@@ -29,23 +31,41 @@ class TorchPhysics:
 
     def apply(self, tasks: Tasks, worlds: Tensor | None) -> None:
         """Keep the tasks for `advance`."""
-        self.tasks = tasks.to(self.device)
+        if self.tasks is None or not self.lockstep:
+            self.tasks = self._own(tasks)
+            return
+        for name, value in tasks.values.items():
+            self.tasks[name].copy_(value)
+
+    def _own(self, tasks: Tasks) -> Tasks:
+        """Return a copy of tasks on the device."""
+        return Tasks(tasks.family, {name: value.to(self.device, copy=True) for name, value in tasks.values.items()})
 
     def write(self, state: Mapping[str, Tensor], worlds: Tensor | None) -> None:
         """Start the worlds from `state`."""
         rows = None if worlds is None else worlds.to(self.device)
         for name, value in state.items():
             begun = value.to(self.device)
-            self.state[name] = begun if rows is None else self.state[name].index_copy(0, rows, begun)
+            self._put(name, begun if rows is None else self.state[name].index_copy(0, rows, begun))
 
     def get_state(self) -> dict[str, Any]:
         """Return the tasks and the state fields, copied."""
-        return {"tasks": self.tasks, "fields": {name: value.clone() for name, value in self.state.items()}}
+        tasks = None if self.tasks is None else self._own(self.tasks)
+        return {"tasks": tasks, "fields": {name: value.clone() for name, value in self.state.items()}}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Go back to a state of `get_state`."""
-        self.tasks = state["tasks"]
+        self.tasks = None if state["tasks"] is None else self._own(state["tasks"])
         self.state = {name: value.clone() for name, value in state["fields"].items()}
+        if self.launches is not None:
+            self.launches.clear()
+
+    def _put(self, name: str, value: Tensor) -> None:
+        """Give a field other numbers; in lockstep it stays in its place."""
+        if self.lockstep:
+            self.state[name].copy_(value)
+        else:
+            self.state[name] = value
 
     def advance(self, action: Float[Tensor, "B A"], worlds: Tensor | None) -> Bool[Tensor, " B"] | None:
         """Take one step in the chosen worlds."""
@@ -53,6 +73,11 @@ class TorchPhysics:
         after = self.family.advance(self.state, action, self.tasks)
         if worlds is not None:
             after = {k: self.state[k].index_copy(0, worlds, v[worlds]) for k, v in after.items()}
-        self.state = after
+        if self.lockstep:
+            # A family may return what it was given, or a part of it, under another name too.
+            given = {value.untyped_storage().data_ptr() for value in self.state.values()}
+            after = {k: v.clone() if v.untyped_storage().data_ptr() in given else v for k, v in after.items()}
+        for name, value in after.items():
+            self._put(name, value)
         valid = torch.stack([(v.flatten(1).abs() < LARGEST_VALID).all(1) for v in after.values()]).all(0)
         return None if not self.lockstep and bool(valid.all()) else ~valid

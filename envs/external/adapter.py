@@ -38,6 +38,7 @@ from metarl.envs.external import child
 from metarl.envs.external.pool import Job, Pool
 from metarl.envs.family import LARGEST_VALID, Family, Observable, State, Terms, all_valid
 from metarl.errors import UserError
+from metarl.launches import Launches
 from metarl.space.parameter import Parameter
 from metarl.space.parameter_space import FixedTasks, ParameterSpace
 from metarl.types import Picture, Record, Tasks
@@ -230,6 +231,7 @@ class WorkerPhysics:
 
     device = torch.device("cpu")
     lockstep = False
+    launches: Launches | None = None
 
     def __init__(self, family: GymnasiumFamily, num_worlds: int, processes: int = 0) -> None:
         self.family = family

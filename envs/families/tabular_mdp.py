@@ -25,7 +25,6 @@ import torch
 from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from metarl.envs.family import Observable, State, Terms, TorchFamily
 from metarl.space.parameter_space import Parameter, ParameterSpace
@@ -112,7 +111,8 @@ class TabularMdp(TorchFamily):
 
     def observe(self, state: State, tasks: Tasks) -> Float[Tensor, "B O"]:
         """Return the state, one-hot."""
-        return one_hot(state["state"].squeeze(1).long(), self.states).double()
+        # Unlike `one_hot`, which looks at the states.
+        return (state["state"] == torch.arange(self.states, device=state["state"].device)).double()
 
     def reward_terms(self, before: State, state: State, action: Float[Tensor, "B A"], tasks: Tasks) -> Terms:
         """Return what the action gave in the state before it."""

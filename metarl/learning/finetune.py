@@ -6,6 +6,7 @@ fine-tuned, an untrained one. They differ in the parameters they start from and 
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -80,6 +81,36 @@ class TaskPolicy:
         if features is not None:
             by_task = with_features(by_task, features)
         return self.policy(params, by_task).sample(generator, self.ranks).flatten(0, 1)
+
+    # -- a step that is captured (see `metarl.types.SteadyPolicy`) ----------------------------------------------------
+
+    def key(self, device: torch.device) -> Hashable:
+        """Return what tells its operations."""
+        shapes = tuple((name, value.shape) for name, value in self.params.items())
+        told = None if self.features is None else self.features.shape
+        scale = None if self.scale is None else (self.scale.mean.shape, self.scale.pictures)
+        return type(self), repr(self.policy), shapes, self.tasks, told, self.ranks, scale
+
+    def twin(self, observation: Float[Tensor, "B O"]) -> TaskPolicy:
+        """Return a policy with numbers of its own."""
+        device = observation.device
+        return TaskPolicy(
+            self.policy,
+            {name: value.to(device, copy=True) for name, value in self.params.items()},
+            self.tasks,
+            None if self.features is None else self.features.to(device, copy=True),
+            self.ranks,
+            None if self.scale is None else self.scale.twin(observation),
+        )
+
+    def take_over(self, other: TaskPolicy) -> None:
+        """Copy the numbers of another policy into those of a twin."""
+        for name, value in other.params.items():
+            self.params[name].copy_(value)
+        if self.features is not None and other.features is not None:
+            self.features.copy_(other.features)
+        if self.scale is not None and other.scale is not None:
+            self.scale.take_over(other.scale)
 
 
 def with_features(observations: Float[Tensor, "M *N O"], features: Float[Tensor, "M P"]) -> Float[Tensor, "M *N Q"]:

@@ -5,7 +5,7 @@ Every agent that adapts in its memory is a `TrialLearner` once trained.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -50,6 +50,8 @@ class Actor:
         self.ranks = ranks
         self.memory: Memory | None = None
         self._waiting: Tensor | None = None
+        # Whether all that is remembered stays in its place, so that a step can be captured.
+        self._steady = False
 
     def begin_episode(self) -> None:
         """Let all worlds take part again."""
@@ -58,27 +60,32 @@ class Actor:
     @torch.no_grad()
     def act(self, observation: Float[Tensor, "B O"], generator: torch.Generator) -> Float[Tensor, "B A"]:
         """Take in a moment and draw an action."""
-        features, self.memory = self.look(observation)
+        features, memory = self.look(observation)
         action = self.network.act(features).sample(generator, self.ranks).to(observation.device)
-        if self._waiting is None:
-            self._action = action
+        done = action if self._waiting is None else torch.where(self._waiting[:, None], self._action, action)
+        if self._steady:
+            assert self.memory is not None
+            for place, value in zip((*self.memory, self._action), (*memory, done), strict=True):
+                place.copy_(value)
         else:
-            self._action = torch.where(self._waiting[:, None], self._action, action)
+            self.memory, self._action = memory, done
         return action
 
     @torch.no_grad()
     def look(self, observation: Float[Tensor, "B O"]) -> tuple[Float[Tensor, "B H"], Memory]:
         """Return the features at a moment and the memory after it, and stay as before it."""
-        memory = self.memory
-        if memory is None:
-            worlds = len(observation)
-            memory = self.network.core.begin(worlds)
-            self._action = observation.new_zeros(worlds, self.inputs.action_size)
-            self._reward = observation.new_zeros(worlds)
-            self._ended = observation.new_zeros(worlds)
+        memory = self._begun(observation) if self.memory is None else self.memory
         inputs = self.inputs(observation, self._action, self._reward, self._ended).to(self.device)
         waiting = None if self._waiting is None else self._waiting.to(self.device)
         return self.network.core.step(inputs, memory, waiting)
+
+    def _begun(self, observation: Float[Tensor, "B O"]) -> Memory:
+        """Let no moment have been before this one, and return the memory of that."""
+        worlds = len(observation)
+        self._action = observation.new_zeros(worlds, self.inputs.action_size)
+        self._reward = observation.new_zeros(worlds)
+        self._ended = observation.new_zeros(worlds)
+        return self.network.core.begin(worlds)
 
     def carried(self, order: Int[Tensor, " B"]) -> Actor:
         """Return the policy with everything that world `order[i]` remembers in world i; this one keeps its own."""
@@ -101,7 +108,12 @@ class Actor:
 
     def see(self, reward: Float[Tensor, " B"], ended: Bool[Tensor, " B"]) -> None:
         """Keep the rest of the triple for the next moment."""
-        if self._waiting is None:
+        if self._steady:
+            assert self._waiting is not None
+            torch.where(self._waiting, self._reward, reward, out=self._reward)
+            torch.where(self._waiting, self._ended, ended.to(reward), out=self._ended)
+            self._waiting |= ended
+        elif self._waiting is None:
             self._reward, self._ended = reward, ended.to(reward)
             # To look would make the host wait for a GPU.
             self._waiting = ended if ended.is_cuda or bool(ended.any()) else None
@@ -109,6 +121,45 @@ class Actor:
             self._reward = torch.where(self._waiting, self._reward, reward)
             self._ended = torch.where(self._waiting, self._ended, ended.to(reward))
             self._waiting = self._waiting | ended
+
+    # -- a step that is captured (see `metarl.types.SteadyPolicy`) ----------------------------------------------------
+
+    def key(self, device: torch.device) -> Hashable | None:
+        """Return what tells its operations; None where the core's are not the same at every step."""
+        if not self.network.core.steady or self.device.type != device.type:
+            return None
+        return type(self), self.network, self.inputs.key(), self.ranks
+
+    def twin(self, observation: Float[Tensor, "B O"]) -> Actor:
+        """Return an actor whose memory stays in its place; the network is the same one."""
+        other = Actor(self.network, self.inputs, self.device, self.ranks)
+        # A core may give one tensor for two that are still the same.
+        other.memory = tuple(part.clone() for part in other._begun(observation))
+        other._waiting = torch.zeros(len(observation), dtype=torch.bool, device=observation.device)
+        other._steady = True
+        return other
+
+    def take_over(self, other: Actor) -> None:
+        """Remember what another actor in as many worlds remembers, with the inputs' scale of now."""
+        self.inputs.refresh()
+        if other.memory is None:
+            nothing = map(torch.zeros_like, (self._action, self._reward, self._ended))
+            values = (*self.network.core.begin(len(self._reward)), *nothing)
+        else:
+            values = (*other.memory, other._action, other._reward, other._ended)
+        if not self._steady:
+            *memory, self._action, self._reward, self._ended = (value.clone() for value in values)
+            self.memory = tuple(memory)
+            self._waiting = None if other._waiting is None else other._waiting.clone()
+            return
+        assert self.memory is not None
+        assert self._waiting is not None
+        for place, value in zip((*self.memory, self._action, self._reward, self._ended), values, strict=True):
+            place.copy_(value)
+        if other._waiting is None:
+            self._waiting.zero_()
+        else:
+            self._waiting.copy_(other._waiting)
 
 
 @dataclass(frozen=True)

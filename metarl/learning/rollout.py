@@ -2,9 +2,10 @@
 
 Every world plays exactly one episode. Worlds that ended early wait, masked, until the last one has ended: refilling
 them would favour short episodes. Where worlds are on a GPU the host does not look for that: it goes on to the horizon,
-so that it never waits for the device, and cuts the padding off in the end. A trial of several episodes in a row is
-several collections, the first of which gives the worlds their tasks. Where an engine's buffers were too small for an
-episode, all are played again (again.py): an episode that the engine ended counts for nothing.
+so that it never waits for the device, and cuts the padding off in the end. There a whole step is launched as one where
+it can be (playing.py, which says what a step is). A trial of several episodes in a row is several collections, the
+first of which gives the worlds their tasks. Where an engine's buffers were too small for an episode, all are played
+again (again.py): an episode that the engine ended counts for nothing.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 import time
 
 import torch
+from torch import Tensor
 
 from metarl.devices import torch_threads
 from metarl.learning.again import Again
+from metarl.learning.playing import Playing, launched_playing
 from metarl.ranks import ALONE, Ranks
 from metarl.types import BatchEnv, MemoryPolicy, Policy, Tasks, Trajectories
 
@@ -80,57 +83,25 @@ def _play(
     started: float,
 ) -> Trajectories | None:
     """Play the episodes, arguments as in `collect`; return None where they have to be played again."""
-    in_policy = 0.0
-    count, worlds, horizon = len(tasks), env.num_worlds, env.horizon
+    count = len(tasks)
     with torch_threads(1):
         observation = env.reset(generator)
-        memory = policy if isinstance(policy, MemoryPolicy) else None
-        if memory is not None:
-            memory.begin_episode()
-        device, dtype = observation.device, observation.dtype
-        noise = noise_generator(generator, device)
-        watched = device.type == "cpu" if watch is None else watch
-        observations = torch.zeros(horizon, worlds, env.observation_size, device=device, dtype=dtype)
-        actions = torch.zeros(horizon, worlds, env.action_size, device=device, dtype=dtype)
-        rewards = torch.zeros(horizon, worlds, device=device, dtype=dtype)
-        mask = torch.zeros(horizon, worlds, device=device, dtype=dtype)
-        terminated = torch.zeros(worlds, dtype=torch.bool, device=device)
-        active = torch.ones(worlds, dtype=torch.bool, device=device)
-        all_active = watched
-        totals: dict[str, torch.Tensor] = {}
-        success: torch.Tensor | None = None
+        if isinstance(policy, MemoryPolicy):
+            policy.begin_episode()
+        noise = noise_generator(generator, observation.device)
+        watched = observation.device.type == "cpu" if watch is None else watch
+        launched = None if watched else launched_playing(env, policy, observation)
+        if launched is None:
+            playing = Playing(env, policy, noise, observation)
+            take_step = playing.step
+        else:
+            playing, take_step = launched.begin(policy, noise, observation), launched.step
         steps = 0
-        for t in range(horizon):
-            before = time.perf_counter()
-            action = policy.act(observation, noise)
-            in_policy += time.perf_counter() - before
-            if all_active:
-                observations[t], actions[t], mask[t] = observation, action, 1.0
-            else:
-                real = active.to(dtype)
-                observations[t] = observation * real[:, None]
-                actions[t] = action * real[:, None]
-                mask[t] = real
-            step = env.step(action)
-            observation, rewards[t] = step.observation, step.reward
-            for name, value in step.terms.items():
-                totals[name] = totals[name] + value if name in totals else value
-            if step.success is not None:
-                success = step.success.clone() if success is None else success | step.success
-            terminated |= step.terminated
-            steps = t + 1
-            ended = step.terminated | step.truncated
-            if memory is not None:
-                before = time.perf_counter()
-                memory.see(step.reward, ended)
-                in_policy += time.perf_counter() - before
-            if not watched:
-                active &= ~ended
-            elif bool(ended.any()):
-                active &= ~ended
-                all_active = False
-                if not bool(active.any()):
-                    break
+        for _ in range(env.horizon):
+            take_step()
+            steps += 1
+            if watched and bool(playing.ended.any()) and not bool(playing.active.any()):
+                break
         # Before anything is told to other ranks, which may have played theirs for good.
         if again.needed():
             return None
@@ -138,25 +109,31 @@ def _play(
             played, steps = steps, ranks.largest(steps)
             for _ in range(steps - played):
                 # Other ranks play on: the generators have to stay alike.
-                policy.act(observation, noise)
+                policy.act(playing.observation, noise)
         else:
-            steps = ranks.largest(int(mask.any(1).sum()))
+            steps = ranks.largest(int(playing.mask.any(1).sum()))
+        if launched is not None:
+            launched.end(policy, noise)
 
-    def by_task(x: torch.Tensor) -> torch.Tensor:
-        return x[:steps].transpose(0, 1).reshape(count, episodes, steps, *x.shape[2:])
+    def by_task(record: Tensor) -> Tensor:
+        """Return the real steps of a record, with zeros in the padding."""
+        real = playing.mask[:steps].view(steps, env.num_worlds, *[1] * (record.dim() - 2))
+        # What is launched writes into the same records again.
+        own = record[:steps].mul_(real) if launched is None else record[:steps] * real
+        return own.transpose(0, 1).reshape(count, episodes, steps, *record.shape[2:])
 
-    mask = by_task(mask)
-    real_steps, sums = ranks.sum((float(mask.sum()), {name: float(value.sum()) for name, value in totals.items()}))
+    totals = {name: float(value.sum()) for name, value in playing.totals.items()}
+    real_steps, sums = ranks.sum((float(playing.mask.sum()), totals))
     return Trajectories(
-        observations=by_task(observations),
-        actions=by_task(actions),
-        rewards=by_task(rewards),
-        mask=mask,
-        terminated=terminated.reshape(count, episodes),
-        final_observations=observation.reshape(count, episodes, -1),
+        observations=by_task(playing.observations),
+        actions=by_task(playing.actions),
+        rewards=by_task(playing.rewards),
+        mask=by_task(playing.mask),
+        terminated=playing.terminated.clone().reshape(count, episodes),
+        final_observations=playing.observation.clone().reshape(count, episodes, -1),
         tasks=tasks,
         terms={name: value / real_steps for name, value in sums.items()},
-        success=None if success is None else success.reshape(count, episodes),
+        success=None if playing.success is None else playing.success.clone().reshape(count, episodes),
         seconds=time.perf_counter() - started,
-        policy_seconds=in_policy,
+        policy_seconds=playing.in_policy,
     )

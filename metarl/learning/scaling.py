@@ -65,6 +65,18 @@ class Scale:
         scaled = ((observations - mean) / (DEVIATIONS * deviation)).clamp(-limit, limit)
         return pixels_in_bounds(scaled, observations, self.pictures)
 
+    def twin(self, observation: Tensor) -> Scale:
+        """Return a scale with numbers of its own, of the device and the type of an observation."""
+        mean, deviation, limit = (x.to(observation, copy=True) for x in (self.mean, self.deviation, self.limit))
+        return replace(self, mean=mean, deviation=deviation, limit=limit, _there={})
+
+    def take_over(self, other: Scale) -> None:
+        """Copy the numbers of another scale into a twin of such a scale."""
+        for mine, its in zip(
+            (self.mean, self.deviation, self.limit), (other.mean, other.deviation, other.limit), strict=True
+        ):
+            mine.copy_(its)
+
     def of(self, experience: Trajectories) -> Trajectories:
         """Return the episodes as they are shown, zero in the padding."""
         return replace(

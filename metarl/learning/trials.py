@@ -6,6 +6,7 @@ While acting, a memory receives one moment after the other; while learning, whol
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 import torch
@@ -117,7 +118,7 @@ class Inputs:
     ) -> Float[Tensor, "*N I"]:
         """Put the parts together: an observation, and action, reward and end of the step before it."""
         mean, deviation, _ = self.observation.on(observation)
-        known = bool(self.observation.count.any())
+        known = self.observation.known
         seen = (observation - mean) / deviation if known else torch.zeros_like(observation)
         # The environment clips actions: what was done is remembered, not what was asked for.
         done = action if self.discrete else action.clamp(-1.0, 1.0)
@@ -125,6 +126,15 @@ class Inputs:
         rest = torch.stack((scaled.clamp(-LARGEST_INPUT, LARGEST_INPUT), ended), dim=-1)
         seen = pixels_in_bounds(seen.clamp(-LARGEST_INPUT, LARGEST_INPUT), observation, self.pictures)
         return torch.cat((seen, done, rest), dim=-1)
+
+    def key(self) -> Hashable:
+        """Return what decides which operations a call takes."""
+        return self, self.observation.known
+
+    def refresh(self) -> None:
+        """Bring what calls use on a device up to date."""
+        self.observation.refresh()
+        self.reward.refresh()
 
     def of(self, trials: Trials) -> Float[Tensor, "M moments I"]:
         """Return the inputs of whole trials, and of the moment behind each step: row t + 1 follows step t."""

@@ -47,9 +47,11 @@ class Core(nn.Module, ABC):
 
     Attributes:
         width: H.
+        steady: whether `step` is the same operations at every moment and takes no decision from a tensor.
     """
 
     width: int
+    steady: bool = False
 
     @abstractmethod
     def begin(self, worlds: int) -> Memory:
@@ -77,6 +79,8 @@ class Core(nn.Module, ABC):
 
 class Recurrent(Core):
     """GRU or LSTM: a hidden state of fixed size."""
+
+    steady = True
 
     def __init__(
         self, kind: Literal["gru", "lstm"], inputs: int, width: int, context: int, generator: torch.Generator

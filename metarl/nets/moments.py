@@ -22,7 +22,8 @@ class Moments:
         self.count = torch.zeros(size, dtype=torch.float64)
         self.mean = torch.zeros(size, dtype=torch.float64)
         self.square = torch.zeros(size, dtype=torch.float64)
-        self._there: dict[tuple[torch.device, torch.dtype], tuple[Tensor, tuple[Tensor, Tensor, Tensor]]] = {}
+        self._there: dict[tuple[torch.device, torch.dtype], tuple[Tensor, tuple[Tensor, ...]]] = {}
+        self._known: tuple[Tensor, bool] | None = None
 
     def update(
         self, rows: Float[Tensor, "N D"], mask: Float[Tensor, "N D"] | None = None, ranks: Ranks = ALONE
@@ -62,15 +63,36 @@ class Moments:
         """Root of the mean square; 1 for a number that was always 0."""
         return torch.where(self.square > 0.0, self.square.sqrt(), 1.0)
 
-    def on(self, like: Tensor) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"], Float[Tensor, " D"]]:
-        """Return mean, deviation and size with the device and type of a tensor, copied there once after an update."""
+    def on(self, like: Tensor) -> tuple[Float[Tensor, " D"], ...]:
+        """Return mean, deviation and size with the device and type of a tensor; they are copied once after an update.
+
+        The tensors stay the same ones, with the numbers of the last call.
+        """
         key = like.device, like.dtype
         known = self._there.get(key)
+        if known is None:
+            # Of one's own, even where the mean is there already.
+            numbers = (self.mean, self.deviation, self.size)
+            known = self.mean, tuple(x.to(like, copy=True) for x in numbers)
         # An update puts another tensor in the place of the mean.
-        if known is None or known[0] is not self.mean:
-            known = self.mean, (self.mean.to(like), self.deviation.to(like), self.size.to(like))
-            self._there[key] = known
+        elif known[0] is not self.mean:
+            for there, new in zip(known[1], (self.mean, self.deviation, self.size), strict=True):
+                there.copy_(new)
+            known = self.mean, known[1]
+        self._there[key] = known
         return known[1]
+
+    def refresh(self) -> None:
+        """Bring the copies that `on` returned before up to date, in their places."""
+        for _, (mean, _, _) in list(self._there.values()):
+            self.on(mean)
+
+    @property
+    def known(self) -> bool:
+        """Whether anything was seen; it is looked at once after an update."""
+        if self._known is None or self._known[0] is not self.count:
+            self._known = self.count, bool(self.count.any())
+        return self._known[1]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the moments."""

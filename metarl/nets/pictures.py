@@ -211,7 +211,7 @@ class SeeingCore(Core):
 
     def __init__(self, encoder: Encoder, core: Core, generator: torch.Generator) -> None:
         super().__init__()
-        self.width = core.width
+        self.width, self.steady = core.width, core.steady
         self.encoder = encoder
         self.core = core
         self.weights = nn.ParameterDict(encoder.init(generator))

@@ -15,7 +15,6 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from metarl.errors import UserError
 from metarl.ranks import ALONE, Ranks
@@ -181,7 +180,8 @@ class Categorical(NamedTuple):
         times = torch.empty(ranks.whole(self.logits.shape), dtype=self.logits.dtype, device=generator.device)
         times.exponential_(generator=generator)
         chosen = (self.logits - ranks.own(times).to(self.logits.device).log()).argmax(-1)
-        return one_hot(chosen, self.logits.shape[-1]).to(self.logits.dtype)
+        # Unlike `one_hot`, which looks at what was chosen.
+        return torch.zeros_like(self.logits).scatter_(-1, chosen.unsqueeze(-1), 1.0)
 
     def log_prob(self, action: Float[Tensor, "*batch N A"]) -> Float[Tensor, "*batch N"]:
         """Compute log-probabilities of one-hot actions (so that all actions of the project have A components)."""
