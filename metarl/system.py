@@ -96,6 +96,25 @@ def file_name(text: str) -> str:
     return re.sub(r'[<>:"/\\|?*\x00-\x1f]', "-", text).rstrip(" .") or "-"
 
 
+@contextmanager
+def lines_left_out(text: str) -> Iterator[None]:
+    """Leave lines with a text out of what this process writes on standard error, its C code included."""
+    sys.stderr.flush()
+    original = os.dup(2)
+    with tempfile.TemporaryFile() as caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(original, 2)
+            os.close(original)
+            caught.seek(0)
+            for line in caught.read().decode(errors="replace").splitlines():
+                if line.strip() and text not in line:
+                    print(line, file=sys.stderr)
+
+
 # -- processes --------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from metarl import system
-from metarl.system import file_name, locked, peak_kib, sync_folder
+from metarl.system import file_name, lines_left_out, locked, peak_kib, sync_folder
 from tests.helpers.other_system import HIDDEN, LACKING
 from tests.helpers.readme import ROOT
 
@@ -116,3 +117,10 @@ def test_a_stranger_at_the_port_is_not_taken_for_the_worker() -> None:
             process.kill()
         for connection in (stranger, worker, met):
             connection.close()
+
+
+def test_only_lines_with_the_text_are_left_out(capfd: pytest.CaptureFixture[str]) -> None:
+    with contextlib.suppress(InterruptedError), lines_left_out("deprecated"):
+        os.write(2, b"WARNING: 'settotalmass' is deprecated\nsomething else\n")
+        raise InterruptedError
+    assert capfd.readouterr().err == "something else\n"

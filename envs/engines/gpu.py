@@ -35,6 +35,7 @@ from metarl.envs.family import LARGEST_VALID, MujocoFamily
 from metarl.envs.worlds import CPU
 from metarl.errors import UserError
 from metarl.launches import Launches, apart, launches_on, nothing_collected
+from metarl.system import lines_left_out
 from metarl.types import Tasks
 
 DERIVED = (
@@ -63,8 +64,9 @@ def load() -> tuple[ModuleType, ModuleType]:
         warp = importlib.import_module("warp")
         # Else it tells of its devices, and of every kernel that it compiles.
         warp.config.log_level = warp.LOG_WARNING
-        # Streams and devices of torch mean nothing to it before.
-        warp.init()
+        # Streams and devices of torch mean nothing to it before. Without a driver it runs on the CPU, as was asked for.
+        with lines_left_out("Could not find or load the NVIDIA CUDA driver"):
+            warp.init()
         return warp, importlib.import_module("mujoco_warp")
     except ImportError as error:
         raise UserError(

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import os
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -33,6 +30,7 @@ from metarl.envs import families, get, make_worlds
 from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.family import MujocoFamily, State
 from metarl.errors import UserError
+from metarl.system import lines_left_out
 from metarl.types import Tasks
 
 PEERS = {
@@ -164,7 +162,8 @@ def contenders(
             makers = [partial(gymnasium.make, f"{robot}-v5")] * worlds
             # Gymnasium is slow enough that fewer steps measure as well.
             fewer = physical[: max(10, steps // 4)]
-            with known_warning_left_out():
+            # MuJoCo 4 prints it for every HalfCheetah that Gymnasium loads.
+            with lines_left_out("'settotalmass' is deprecated"):
                 sync = gymnasium.vector.SyncVectorEnv(makers)
                 stack.callback(sync.close)
                 runs["SyncVectorEnv"] = _gymnasium(sync, fewer)
@@ -175,25 +174,6 @@ def contenders(
             if importlib.util.find_spec("envpool") is not None:
                 runs["EnvPool"] = _envpool(f"{robot}-v4", physical, threads)
         yield runs
-
-
-@contextmanager
-def known_warning_left_out() -> Iterator[None]:
-    """Leave one warning out of stderr: MuJoCo 4 prints it for every HalfCheetah that Gymnasium loads."""
-    sys.stderr.flush()
-    original = os.dup(2)
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(original, 2)
-            os.close(original)
-            caught.seek(0)
-            for line in caught.read().decode(errors="replace").splitlines():
-                if line.strip() and "'settotalmass' is deprecated" not in line:
-                    print(line, file=sys.stderr)
 
 
 class Ours:
