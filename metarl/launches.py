@@ -118,11 +118,11 @@ class CudaPart:
     def __init__(self, recording: CudaRecording) -> None:
         torch.cuda.synchronize(recording.device)
         self.graph = torch.cuda.CUDAGraph()
-        for generator in recording.generators:
-            self.graph.register_generator_state(generator)
         self._on_stream = torch.cuda.stream(recording.stream)
         self._on_stream.__enter__()
         try:
+            for generator in recording.generators:
+                self.graph.register_generator_state(generator)
             # Other threads, such as TensorBoard's, may go on.
             self.graph.capture_begin(pool=recording.memory, capture_error_mode="thread_local")
         except BaseException:

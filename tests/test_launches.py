@@ -301,8 +301,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 ONE = [
     "wait for cuda:1",
-    "register",
     "on stream of cuda:1",
+    "register",
     "begin pool thread_local",
     "end",
     "off stream of cuda:1",
