@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,12 +27,12 @@ PLAIN = MultitaskConfig(tasks=4, episodes=2, hidden=(4,), cg_iterations=3, fishe
 CPU = torch.device("cpu")
 
 
-def maml(config: MamlTrpoConfig) -> MamlTrpo:
-    return MamlTrpo(config, POINT.spec(), Streams(0), CPU)
+def maml(config: MamlTrpoConfig, device: torch.device = CPU) -> MamlTrpo:
+    return MamlTrpo(config, POINT.spec(), Streams(0), device)
 
 
-def multitask(config: MultitaskConfig) -> Multitask:
-    return Multitask(config, POINT.spec(), Streams(0), CPU, name="multitask")
+def multitask(config: MultitaskConfig, device: torch.device = CPU) -> Multitask:
+    return Multitask(config, POINT.spec(), Streams(0), device, name="multitask")
 
 
 def train(agent: MamlTrpo | Multitask) -> Metrics:
@@ -110,3 +111,12 @@ def test_an_update_takes_few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = train(agent)["update/line_search_steps"]
     # The surrogate before; the curvature along the step; surrogate and divergence of each candidate; two figures.
     assert seen == ["__float__", "tolist", *["tolist"] * int(tried), "tolist", "tolist"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("make", [lambda device: maml(SMALL, device), lambda device: multitask(PLAIN, device)])
+def test_on_a_gpu_the_update_is_that_of_a_cpu(make: Callable[[torch.device], MamlTrpo | Multitask]) -> None:
+    found = train(make(torch.device("cuda", 0)))
+    for name, value in train(make(CPU)).items():
+        if not name.startswith(("time/", "speed/")):
+            assert found[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name

@@ -103,8 +103,10 @@ class RecordedPart(TorchDispatchMode):
 
     def replay(self) -> None:
         self.recorder.replays += 1
-        for func, args, kwargs, result in self.steps:
-            again = func(*args, **kwargs)
-            for old, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
-                if isinstance(old, Tensor) and old.untyped_storage().data_ptr() != new.untyped_storage().data_ptr():
-                    old.copy_(new)
+        # Gradients are among the operations; a replay has none of its own.
+        with torch._C._AutoDispatchBelowAutograd():
+            for func, args, kwargs, result in self.steps:
+                again = func(*args, **kwargs)
+                for old, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
+                    if isinstance(old, Tensor) and old.untyped_storage().data_ptr() != new.untyped_storage().data_ptr():
+                        old.copy_(new)

@@ -116,6 +116,17 @@ def test_conjugate_gradient_gives_the_same_bits_whether_it_looks_or_not(watch: b
         assert set(looks.seen) == ({"__bool__"} if watch else set())
 
 
+@pytest.mark.gpu
+def test_on_a_gpu_the_host_waits_for_no_product() -> None:
+    matrix, target = positive_definite(12).cuda(), normal(12, seed=1).cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = conjugate_gradient(lambda v: matrix @ v, target, 24)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(found, torch.linalg.solve(matrix, target), rtol=1e-4, atol=1e-4)
+
+
 def test_a_step_looks_at_the_device_once_and_once_for_each_candidate() -> None:
     problem = Quadratic(steepness=3.0)
     with Looks() as looks:

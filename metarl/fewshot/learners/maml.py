@@ -37,6 +37,7 @@ from metarl.fewshot.parts.norms import BatchNorm, Moment, Norm
 from metarl.fewshot.parts.optimiser import Optimiser, OptimiserConfig
 from metarl.fewshot.parts.own import OwnBackbone, refuse_once_differentiable
 from metarl.fewshot.parts.scores import scores_metrics, task_loss
+from metarl.launches import launches_on
 from metarl.seeding import Streams
 from metarl.types import Metrics, Params
 
@@ -220,7 +221,8 @@ class Maml:
             data["weights"] = episodes.query_x.new_tensor(self._weights(number)).expand(len(episodes), -1)
         if (second_order, every_step) not in self._gradients:
             objective = self._objective(self.model.way, second_order=second_order, every_step=every_step)
-            self._gradients[second_order, every_step] = MetaGradient(objective, self.executor, config.memory)
+            launches = None if isinstance(self.setting.backbone, OwnBackbone) else launches_on(self.device)
+            self._gradients[second_order, every_step] = MetaGradient(objective, self.executor, config.memory, launches)
         return self._gradients[second_order, every_step](self.params, data)
 
     def loss(self, episodes: Episodes) -> Float[Tensor, " M"]:

@@ -14,6 +14,8 @@ is silently wrong. `auto` follows what `metarl bench fewshot` measured: grouped 
 Memory: `grouped` and `vmap` take as many tasks at a time as fit in a budget, by what one task was measured to keep for
 its backward pass; where a single one is too large, inner steps are computed anew in the backward pass (`recomputed`),
 so that no more than one of them is in memory.
+
+On a GPU `grouped` is given to it as a graph: see metarl/fewshot/parts/replayed.py.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from metarl.errors import UserError, nearest
 from metarl.fewshot.parts.backbones import Backbone, Conv4, Identity, MlpBackbone, ResNet12
 from metarl.fewshot.parts.conv1d import Conv1d
 from metarl.fewshot.parts.own import OwnBackbone
+from metarl.fewshot.parts.replayed import Replayed
+from metarl.launches import Launches
 from metarl.learning.inner import Rates, functional_gradient_of, gradient_of, moved, task_chunks
 from metarl.types import Params
 
@@ -169,13 +173,17 @@ class MetaGradient:
         objective: of one task.
         executor: not `auto`.
         memory: budget for what is kept for the backward pass, in MB.
+        launches: where the graphs of `grouped` are kept; None, and where steps are computed anew: kernel by kernel.
     """
 
-    def __init__(self, objective: Objective, executor: Executor, memory: int) -> None:
+    def __init__(self, objective: Objective, executor: Executor, memory: int, launches: Launches | None = None) -> None:
         self.objective = objective
         self.executor = executor
         self.memory = memory
         self._each: dict[Any, int] = {}
+        self._replayed: Replayed[tuple[Params, Tensor, Tensor]] | None = None
+        if executor == "grouped" and launches is not None:
+            self._replayed = Replayed(self._grouped, launches)
         self._compiled: Callable[..., Any] | None = None
 
     def __call__(self, params: Params, data: Data) -> tuple[Params, Float[Tensor, " M"], Tensor]:
@@ -214,17 +222,21 @@ class MetaGradient:
         """Return the sum of the gradients of some tasks, their losses and scores."""
         if self.executor in ("vmap", "compiled"):
             return self._by_vmap(params, data)
-        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-        if self.executor == "loop":
-            one = {name: value[0] for name, value in data.items()}
-            loss, scores = self.objective(leaves, one, Pass(recompute=recompute))
-            losses, scores = loss[None], scores[None]
-        else:
-            tasks = next(iter(data.values())).shape[0]
-            stacked = {name: value.expand(tasks, *value.shape) for name, value in leaves.items()}
-            losses, scores = self.objective(stacked, data, Pass(by_task=True, recompute=recompute))
-        gradient = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
-        return dict(zip(params, gradient, strict=True)), losses.detach(), scores.detach()
+        if self._replayed is not None and not recompute:
+            return self._replayed(params, data)
+        if self.executor == "grouped":
+            return self._grouped(params, data, recompute=recompute)
+        leaves = _leaves(params)
+        loss, scores = self.objective(
+            leaves, {name: value[0] for name, value in data.items()}, Pass(recompute=recompute)
+        )
+        return _descended(loss[None], scores[None], leaves)
+
+    def _grouped(self, params: Params, data: Data, *, recompute: bool = False) -> tuple[Params, Tensor, Tensor]:
+        leaves = _leaves(params)
+        tasks = next(iter(data.values())).shape[0]
+        stacked = {name: value.expand(tasks, *value.shape) for name, value in leaves.items()}
+        return _descended(*self.objective(stacked, data, Pass(by_task=True, recompute=recompute)), leaves)
 
     def _by_vmap(self, params: Params, data: Data) -> tuple[Params, Tensor, Tensor]:
         if self._compiled is None:
@@ -253,8 +265,18 @@ class MetaGradient:
                 kept[storage.data_ptr()] = storage.nbytes()
                 return tensor
 
-            leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+            leaves = _leaves(params)
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
                 self.objective(leaves, {name: value[0] for name, value in data.items()}, Pass())
             self._each[key] = sum(kept.values())
         return self._each[key]
+
+
+def _leaves(params: Params) -> Params:
+    return {name: value.detach().requires_grad_() for name, value in params.items()}
+
+
+def _descended(losses: Tensor, scores: Tensor, leaves: Params) -> tuple[Params, Tensor, Tensor]:
+    """Return the gradient of the sum of some losses, the losses and the scores."""
+    gradient = torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True)
+    return dict(zip(leaves, gradient, strict=True)), losses.detach(), scores.detach()

@@ -129,3 +129,14 @@ def test_every_kind_of_maml_gets_the_same_meta_gradients(kind: str, monkeypatch:
 
 def test_a_cpu_convolves_in_groups() -> None:
     assert not layers.by_products(torch.zeros(1))
+
+
+@pytest.mark.gpu
+def test_a_gpu_convolves_by_products() -> None:
+    x, weight = normal(TASKS * ITEMS, 2, 5, 4).cuda().requires_grad_(), normal(TASKS, 3, 2, 3, 3, seed=1).cuda()
+    weight.requires_grad_()
+    assert layers.by_products(x)
+    found, expected = convolve_by_products(x, weight), grouped(x, weight, 1)
+    torch.testing.assert_close(found, expected)
+    for ours, torchs in zip(derivatives(found, x, weight), derivatives(expected, x, weight), strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-9, atol=1e-12)
