@@ -4,7 +4,8 @@ mujoco_warp's buffers are allocated once: what finds no room in them is dropped.
 happen, where that is affordable: every pair of geoms that can touch does so with as many contacts as mujoco_warp finds
 for its kind, while all joints and tendons are at their limits (`bound`). No buffer can overflow then. Where a model has
 too many pairs, or kinds without a bound, the CPU engine plays and shows what is needed (`measure_buffers`), and there
-is room for a multiple of that. What proves too small in spite of it is widened (`Room.widened`; gpu.py says when).
+is room for a multiple of that. What proves too small in spite of it is widened (`Room.widened`; gpu.py says when);
+of the four stages of a Runge-Kutta step mujoco_warp tells of the last.
 """
 
 from __future__ import annotations

@@ -246,6 +246,23 @@ def test_whatever_touches_came_close(name: str) -> None:
     assert touched > 20
 
 
+@pytest.mark.parametrize("name", ["half-cheetah-terrain@v1", "push-shape@v1"])
+def test_the_cpu_engine_has_room_for_far_more(name: str) -> None:
+    # Gymnasium's environments stand on it. MuJoCo's arena is all the room that contacts and rows have there.
+    family, generator = on_mujoco(name), torch.Generator().manual_seed(0)
+    tasks = extreme_tasks(family, generator, each=2)
+    physics = MujocoPhysics(family, len(tasks), threads=1)
+    physics.apply(tasks, None)
+    physics.write(family.reset_state(generator, tasks), None)
+    action, used = torch.zeros(len(tasks), family.action_size, dtype=torch.float64), []
+    for step in range(30):
+        action = trying_actions(family, len(tasks), step, action, generator)
+        physics.advance(action, None)
+        data = physics.snapshot(step % len(tasks))[1]
+        used.append(data.maxuse_arena / data.narena)
+    assert 0.0 < max(used) < 0.02
+
+
 # --- too little room ---------------------------------------------------------------------------------------------
 
 
