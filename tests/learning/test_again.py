@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,10 +17,12 @@ from metarl.envs.engines.in_torch import TorchPhysics
 from metarl.envs.family import Family, TorchFamily, with_horizon
 from metarl.envs.worlds import Worlds
 from metarl.errors import UserError
+from metarl.launches import Launches, apart
 from metarl.learning.again import Again
 from metarl.learning.rollout import collect
 from metarl.seeding import Streams
 from metarl.types import MemoryPolicy, Outgrowing, Returning, Tasks
+from tests.helpers.recorder import Recorder
 from tests.helpers.same import assert_same
 from tests.helpers.toys import seeded
 
@@ -38,13 +41,24 @@ class TooSmall(TorchPhysics):
 
     def widen(self) -> bool:
         self.looks, self.steps = self.looks + 1, 0
-        return self.looks - 1 in self.short
+        if self.looks - 1 not in self.short:
+            return False
+        if self.launches is not None:
+            self.launches.clear()
+        return True
 
     def advance(self, action: Tensor, worlds: Tensor | None) -> Tensor | None:
         failed = super().advance(action, worlds)
-        self.steps += 1
-        short = self.looks in self.short and self.steps > 1
-        return torch.arange(len(action)) % 2 == 0 if short else failed
+        assert failed is not None
+        lost = torch.zeros_like(failed)
+
+        def lose() -> None:
+            # A replay runs it as well.
+            self.steps += 1
+            lost.copy_(torch.arange(len(action)) % 2 == 0 if self.looks in self.short and self.steps > 1 else failed)
+
+        apart(lose)
+        return lost
 
 
 def play(family: Family, short: tuple[int, ...], agent: str, **settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -78,6 +92,26 @@ def test_a_training_is_as_if_nothing_had_been_played_again(name: str, agent: str
     assert all(math.isfinite(value) for value in figures.values())
     assert again == figures
     assert_same(after, state)
+
+
+@pytest.mark.parametrize("agent", ["maml-trpo", "rl2"])
+def test_launched_steps_are_played_again_too(agent: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    family, found = with_horizon(get("point-nav"), 4), []
+    assert isinstance(family, TorchFamily)
+    config = config_class(agent)(tasks=4, episodes=2, **({"minibatches": 2, "width": 8} if agent == "rl2" else {}))
+    monkeypatch.setattr(f"metarl.agents.{agent.replace('-', '_')}.collect", partial(collect, watch=False))
+    for short in ((), (0, 3)):
+        recorder, streams = Recorder(), Streams(0)
+        physics = TooSmall(family, config.worlds, short)
+        physics.launches = Launches(recorder)
+        worlds = Worlds(family, config.worlds, physics)
+        trained = make(agent, config, family.spec(), streams, torch.device("cpu"))
+        for _ in range(2):
+            trained.train_iteration(worlds, family.space.sample, streams)
+        assert recorder.replays > 0
+        assert worlds.failures == 0
+        found.append(trained.state_dict())
+    assert_same(*found)
 
 
 def test_without_such_an_engine_nothing_is_kept() -> None:
