@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -15,6 +16,8 @@ DEVICES = ("auto", "cpu", "cuda", "cuda:0", "cuda:1")
 """Names that a device may be asked for by; further GPUs go on with their numbers."""
 
 
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""Where cuBLAS reads how much memory its products have; torch asks for one of two settings."""
 _FULL = r"CUDA out of memory|CUDA error: out of memory|Failed to allocate \d+ bytes on device 'cuda"
 """What torch and Warp say of a device whose memory is used up."""
 _TAKEN = (
@@ -108,3 +111,31 @@ def torch_threads(threads: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def deterministic(*, on: bool) -> Iterator[None]:
+    """Have torch, and with it the GPU engine, give the same numbers in every run, for a while; slower on a GPU.
+
+    On a CPU they do so anyway. What has no such algorithm raises a RuntimeError that names it.
+    """
+    if not on:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    # A module that stands in for itself: nothing knows its attribute.
+    memory: Any = torch.utils.deterministic
+    filled, workspace = memory.fill_uninitialized_memory, os.environ.get(_WORKSPACE)
+    os.environ[_WORKSPACE] = ":4096:8"
+    torch.use_deterministic_algorithms(True)
+    # Else everything that is about to be written is written twice.
+    memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        memory.fill_uninitialized_memory = filled
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        if workspace is None:
+            del os.environ[_WORKSPACE]
+        else:
+            os.environ[_WORKSPACE] = workspace

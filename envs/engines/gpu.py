@@ -150,6 +150,12 @@ class WarpPhysics:
             raise UserError(f"{name} does not run on the GPU engine: {error} Take engine cpu") from error
         # What overflows is told by `_widen`, once and not from inside of a kernel.
         model.opt.warn_overflow = 0
+        if torch.are_deterministic_algorithms_enabled():
+            # Not at the top: it imports Warp, which may not be installed.
+            from metarl.envs.engines.one_order import fill_in
+
+            fill_in()
+            model.opt.deterministic = self._mjw.DeterminismType.ALL
         for field in set(names) - set(plain):
             option = getattr(model.opt, field.removeprefix("opt."), None)
             if not isinstance(option, self._wp.array):
