@@ -66,9 +66,15 @@ def needed(warp: ModuleType, launches: Iterable[Callable[[], None]]) -> list[Nee
     """
     found: dict[Needed, None] = {}
 
-    def note(module: Any, device: Any, block_dim: int, *_: Any, **__: Any) -> None:
+    def note(module: Any, device: Any, block_dim: int | None = None, *_: Any, **__: Any) -> None:
         # Warp launches nothing where a module has nothing to run.
-        found[Needed(module, block_dim)] = None
+        found[Needed(module, block_dim or module.options["block_dim"])] = None
+
+    # On a GPU the compiled kernel is asked how large its blocks may be. Of launches that are not made no one sees it.
+    def suggested(kernel: Any, device: Any = None) -> tuple[int, int]:
+        if warp.get_device(device).is_cuda:
+            note(kernel.module, device)
+        return kernel.module.options["block_dim"], 1
 
     # What loops and branches look at is computed by no one here: all of them are run, once.
     def once(condition: Any, while_body: Callable[..., None], stream: Any = None, **arguments: Any) -> None:
@@ -79,7 +85,8 @@ def needed(warp: ModuleType, launches: Iterable[Callable[[], None]]) -> list[Nee
             if branch is not None:
                 branch(**arguments)
 
-    with replaced(warp.Module, load=note), replaced(warp, capture_while=once, capture_if=both):
+    shown = {"capture_while": once, "capture_if": both, "get_suggested_block_size": suggested}
+    with replaced(warp.Module, load=note), replaced(warp, **shown):
         for launch in launches:
             launch()
     return list(found)

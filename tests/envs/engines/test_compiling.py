@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,18 +36,23 @@ def warp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def adds(warp: Any, number: float) -> Callable[[Any], None]:
-    """Return what launches a kernel in a module of its own, which adds a number to an array."""
-
-    def add(values: Any):
-        values[warp.tid()] = values[warp.tid()] + number
-
-    add.__annotations__ = {"values": warp.array(dtype=float)}
-    kernel = warp.Kernel(add, key=f"add_{number:.0f}", module=warp.Module(f"add_{number:.0f}", None))
+    """Return what launches the kernel of `adding`."""
+    kernel = adding(warp, number)
 
     def launch(values: Any) -> None:
         warp.launch(kernel, dim=2, inputs=[values], device="cpu")
 
     return launch
+
+
+def adding(warp: Any, number: float) -> Any:
+    """Return a kernel in a module of its own, which adds a number to an array."""
+
+    def add(values: Any):
+        values[warp.tid()] = values[warp.tid()] + number
+
+    add.__annotations__ = {"values": warp.array(dtype=float)}
+    return warp.Kernel(add, key=f"add_{number:.0f}", module=warp.Module(f"add_{number:.0f}", None))
 
 
 def test_launches_are_noted_and_not_made(warp: Any) -> None:
@@ -65,6 +71,17 @@ def test_launches_are_noted_and_not_made(warp: Any) -> None:
     with pytest.raises(ZeroDivisionError):
         needed(warp, [lambda: print(1 // 0)])
     assert warp.Module.load is load_before
+
+
+def test_what_a_gpu_asks_its_compiled_kernels_is_noted_too(warp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As mujoco_warp does: on a GPU Warp compiles a kernel to tell how large its blocks should be."""
+    kernel = adding(warp, 4.0)
+    told = []
+    assert needed(warp, [lambda: told.append(warp.get_suggested_block_size(kernel, "cpu"))]) == []
+    monkeypatch.setattr(warp, "get_device", lambda device: SimpleNamespace(is_cuda=True))
+    found = needed(warp, [lambda: told.append(warp.get_suggested_block_size(kernel, "cuda:0"))])
+    assert found == [Needed(kernel.module, 256)]
+    assert told == [(256, 1), (256, 1)]
 
 
 def test_what_is_missing_is_compiled_once_and_told(warp: Any, capsys: pytest.CaptureFixture[str]) -> None:
