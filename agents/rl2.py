@@ -38,7 +38,7 @@ from metarl.config import check
 from metarl.errors import UserError, nearest
 from metarl.learning import figures
 from metarl.learning.ppo import Played, ppo_update
-from metarl.learning.recall import Actor, TrialLearner
+from metarl.learning.recall import ActingNetwork, Actor, TrialLearner
 from metarl.learning.returns import gae, standardise
 from metarl.learning.rollout import collect
 from metarl.learning.trials import Inputs, Trials, input_size, join
@@ -128,7 +128,7 @@ class Rl2Config:
             )
 
 
-class Network(nn.Module):
+class Network(ActingNetwork):
     """Core, which has an encoder before it where there are pictures; policy head and value head."""
 
     def __init__(self, config: Rl2Config, spec: EnvSpec, generator: torch.Generator) -> None:

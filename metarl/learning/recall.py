@@ -5,13 +5,14 @@ Every agent that adapts in its memory is a `TrialLearner` once trained.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from metarl.learning.trials import Inputs
@@ -24,12 +25,12 @@ REMEMBERED = ("memory", "_action", "_reward", "_ended", "_waiting")
 """What an actor remembers of its worlds."""
 
 
-@runtime_checkable
-class ActingNetwork(Protocol):
+class ActingNetwork(nn.Module, ABC):
     """A network whose memory core gives the features that actions are drawn by."""
 
     core: Core
 
+    @abstractmethod
     def act(self, features: Float[Tensor, "*N H"]) -> Distribution:
         """Compute the action distribution from the core's features."""
         ...

@@ -21,6 +21,7 @@ from metarl.learning.trust_region import (
 from metarl.nets.policy import stack
 from metarl.types import Params
 from tests.helpers.looks import Looks
+from tests.helpers.no_waits import no_waits
 from tests.helpers.toys import DOUBLE, assert_params_close, categorical, gaussian, init, near, normal, task
 
 TASKS = 3
@@ -119,11 +120,8 @@ def test_conjugate_gradient_gives_the_same_bits_whether_it_looks_or_not(watch: b
 @pytest.mark.gpu
 def test_on_a_gpu_the_host_waits_for_no_product() -> None:
     matrix, target = positive_definite(12).cuda(), normal(12, seed=1).cuda()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waits():
         found = conjugate_gradient(lambda v: matrix @ v, target, 24)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     torch.testing.assert_close(found, torch.linalg.solve(matrix, target), rtol=1e-4, atol=1e-4)
 
 

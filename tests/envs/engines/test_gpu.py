@@ -30,6 +30,7 @@ if importlib.util.find_spec("mujoco_warp") is None:
     pytest.skip("mujoco_warp is not installed (the extra `gpu`)", allow_module_level=True)
 
 from metarl.envs.engines.gpu import WarpPhysics, load
+from tests.helpers.no_waits import no_waits
 
 DEVICE = torch.device("cuda") if torch.cuda.is_available() else CPU
 WORLDS = 4
@@ -427,9 +428,6 @@ def test_no_step_makes_the_host_wait(name: str) -> None:
     # The first step copies the family's constants to the device, the third one is captured.
     for _ in range(4):
         worlds.step(action)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waits():
         for _ in range(5):
             worlds.step(action)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
