@@ -114,7 +114,7 @@ def torch_threads(threads: int) -> Iterator[None]:
 
 
 @contextmanager
-def deterministic(*, on: bool) -> Iterator[None]:
+def repeatable(*, on: bool) -> Iterator[None]:
     """Have torch, and with it the GPU engine, give the same numbers in every run, for a while; slower on a GPU.
 
     On a CPU they do so anyway. What has no such algorithm raises a RuntimeError that names it.

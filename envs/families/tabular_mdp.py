@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import torch
 from jaxtyping import Float
@@ -106,7 +107,9 @@ class TabularMdp(TorchFamily):
         # Worlds that have ended stand at their last step, whose draw they do not use.
         turn = state["turn"].gather(1, state["step"].long().clamp_max(self.horizon - 1))
         # Rounding may leave the last sum below 1, and so below the draw.
-        following = (chances.cumsum(1)[:, :-1] <= turn).sum(1, keepdim=True).double()
+        # Added up one by one: on a GPU `cumsum` rounds otherwise in every run.
+        sums = torch.stack(tuple(accumulate(chances[:, :-1].unbind(1))), 1)
+        following = (sums <= turn).sum(1, keepdim=True).double()
         return {**state, "state": following, "step": state["step"] + 1.0}
 
     def observe(self, state: State, tasks: Tasks) -> Float[Tensor, "B O"]:

@@ -17,7 +17,7 @@ from rich.table import Table
 from metarl.api.film import FILM_PICTURES, FILM_SIZE, before_and_after
 from metarl.api.memory import check_memory
 from metarl.api.runs import Group, Run, check_family, draw_tasks, grouped, most_room, untrained
-from metarl.devices import resolve_device
+from metarl.devices import repeatable, resolve_device
 from metarl.envs import make_worlds
 from metarl.envs.family import Family
 from metarl.envs.worlds import Worlds
@@ -140,6 +140,7 @@ def evaluate(
     out: Path | str | None = None,
     device: Device = "cpu",
     engine: Engine = "auto",
+    deterministic: bool = False,
     threads: int = 0,
     trust: bool = False,
     source: Path | str | None = None,
@@ -166,6 +167,7 @@ def evaluate(
         out: folder that the results are written to (see `Adaptation.write`); if None nothing is written.
         device: where the networks live.
         engine: what steps the worlds: `cpu`, `gpu` (mujoco_warp, on the device), or `auto`.
+        deterministic: give the same numbers every time, bit for bit; a CPU does so anyway, a GPU is slower then.
         threads: CPU threads; 0 for all cores.
         trust: execute the files of the runs' family though you did not make them on this machine.
         source: file or module that defines the family, where that is not found, or is to be another one.
@@ -182,24 +184,25 @@ def evaluate(
         raise UserError("Got no run to evaluate. Give a folder of `metarl train`: metarl evaluate runs/...")
     meeting = _Meeting(groups, split, tasks, steps, episodes, seed, resolve_device(device), engine, threads)
     told = meeting.oracle(grouped(_several(oracle), checkpoint, device=device, trust=trust, source=source))
-    meeting.make()
-    if probe:
-        meeting.prepare_probe(probe_tasks)
-    if out is not None:
-        # Better refused now than when everything has been computed.
-        Path(out).mkdir(parents=True, exist_ok=True)
-    probes = meeting.probe() if probe else []
-    entries = tuple(meeting.entry(group) for group in groups)
-    evaluation = Evaluation(
-        family=meeting.family.full_name,
-        split=split,
-        seed=seed,
-        entries=entries,
-        oracle=meeting.entry(told, steps=0) if told is not None else None,
-        random=meeting.random() if random or told is not None else None,
-        coincide=meeting.family.space.coincide,
-    )
-    films = meeting.films(entries) if film else {}
+    with repeatable(on=deterministic):
+        meeting.make()
+        if probe:
+            meeting.prepare_probe(probe_tasks)
+        if out is not None:
+            # Better refused now than when everything has been computed.
+            Path(out).mkdir(parents=True, exist_ok=True)
+        probes = meeting.probe() if probe else []
+        entries = tuple(meeting.entry(group) for group in groups)
+        evaluation = Evaluation(
+            family=meeting.family.full_name,
+            split=split,
+            seed=seed,
+            entries=entries,
+            oracle=meeting.entry(told, steps=0) if told is not None else None,
+            random=meeting.random() if random or told is not None else None,
+            coincide=meeting.family.space.coincide,
+        )
+        films = meeting.films(entries) if film else {}
     curve = Adaptation(evaluation=evaluation, summary=summarise(evaluation), probes=probes, films=films)
     if out is not None:
         curve.write(out)

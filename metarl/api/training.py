@@ -12,7 +12,7 @@ from metarl.agents import config_class, make
 from metarl.api.finding import family_of, own_name
 from metarl.api.runs import Run
 from metarl.config import from_plain, to_plain
-from metarl.devices import resolve_device, resolve_threads
+from metarl.devices import repeatable, resolve_device, resolve_threads
 from metarl.envs import get, make_worlds
 from metarl.envs.family import Family
 from metarl.envs.making import describe_engine
@@ -36,6 +36,7 @@ def train(
     seed: int = 0,
     device: Device = "cpu",
     engine: Engine = "auto",
+    deterministic: bool = False,
     threads: int = 0,
     checkpoint_every: int = 10,
     console: Console | None = None,
@@ -54,6 +55,7 @@ def train(
         seed: where all randomness comes from.
         device: where the networks live: `cpu`, `cuda`, a GPU by its number (`cuda:1`), or `auto`.
         engine: what steps the worlds: `cpu`, `gpu` (mujoco_warp, on the device), or `auto`.
+        deterministic: give the same numbers in every run, bit for bit; a CPU does so anyway, a GPU is slower then.
         threads: CPU threads; 0 for all cores.
         checkpoint_every: iterations from one checkpoint to the next.
         console: where progress is shown; standard output, or the notebook's cell, if None.
@@ -76,6 +78,7 @@ def train(
         seed=seed,
         device=device,
         engine=engine,
+        deterministic=deterministic,
         threads=threads,
         checkpoint_every=checkpoint_every,
     )
@@ -89,6 +92,7 @@ def resume(
     *,
     checkpoint: Checkpoint = "last",
     device: Device | None = None,
+    deterministic: bool = False,
     console: Console | None = None,
     trust: bool = False,
     source: Path | str | None = None,
@@ -100,6 +104,7 @@ def resume(
         iterations: in the end; as many as it was last asked for if None.
         checkpoint: which one to go on from.
         device: where the networks live from now on; where they did if None.
+        deterministic: from now on give the same numbers in every run; what was so stays so.
         console: where progress is shown; standard output, or the notebook's cell, if None.
         trust: execute the files of its family though you did not make the run on this machine.
         source: file or module that defines its family, where that is not found, or is to be another one.
@@ -107,7 +112,7 @@ def resume(
     Raises:
         UserError: there is no such run or checkpoint, it does not fit, or another process trains there.
     """
-    asked = stored(folder, iterations, device=device, trust=trust, source=source)
+    asked = stored(folder, iterations, device=device, deterministic=deterministic, trust=trust, source=source)
     return carry_out(*asked, checkpoint=checkpoint, console=console).run
 
 
@@ -177,17 +182,18 @@ def stored(
     iterations: int | None,
     *,
     device: Device | None = None,
+    deterministic: bool = False,
     trust: bool = False,
     source: Path | str | None = None,
 ) -> tuple[Path, RunConfig, Any, int]:
     """Return what a run is resumed with: folder, settings, those of its agent, iterations in the end.
 
-    Its family is registered then; `device`, `trust` and `source` are those of `resume`.
+    Its family is registered then; the other arguments are those of `resume`.
     """
     opened = RunFolder(folder)
     run, plain = opened.settings(RunConfig)
     _, run = family_of(opened, run, trust=trust, source=source)
-    run = replace(run, device=device or run.device)
+    run = replace(run, device=device or run.device, deterministic=deterministic or run.deterministic)
     config = from_plain(config_class(run.agent), plain)
     return opened.path, run, config, opened.iterations() if iterations is None else iterations
 
@@ -228,7 +234,7 @@ def carry_out(
     family = get(own_name(run))
     streams = Streams(run.seed)
     device = resolve_device(run.device)
-    with join(device) as ranks:
+    with repeatable(on=run.deterministic), join(device) as ranks:
         agent = make(run.agent, config, family.spec(), streams, device, ranks)
         check_trials(family, agent.trial)
         threads = run.threads if ranks.local == 1 else resolve_threads(run.threads)

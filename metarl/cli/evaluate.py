@@ -76,6 +76,8 @@ class EvaluateOptions:
     """Where the networks live: cpu, cuda, a GPU by its number (cuda:1), or auto."""
     engine: Engine = "auto"
     """What steps the worlds: cpu, gpu (mujoco_warp, on the device), or auto: gpu where the device is one."""
+    deterministic: bool = False
+    """Give the same numbers in every run, bit for bit. A CPU does so anyway; a GPU is slower then."""
     threads: int = 0
     """CPU threads; 0 for all cores."""
     trust: bool = False

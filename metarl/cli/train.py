@@ -47,6 +47,8 @@ class TrainOptions:
     """Where the networks live: cpu, cuda, a GPU by its number (cuda:1), or auto: cuda where there is one."""
     engine: Engine = "auto"
     """What steps the worlds: cpu, gpu (mujoco_warp, on the device), or auto: gpu where the device is one."""
+    deterministic: bool = False
+    """Give the same numbers in every run, bit for bit. A CPU does so anyway; a GPU is slower then."""
     threads: int = 0
     """CPU threads; 0 for all cores."""
     checkpoint_every: int = 10
@@ -67,6 +69,8 @@ class ResumeOptions:
     """Which checkpoint to go on from."""
     device: Device | None = None
     """Where the networks live from now on, if elsewhere than before."""
+    deterministic: bool = False
+    """From now on give the same numbers in every run; what was so stays so."""
     trust: bool = False
     """Execute the files of the family though you did not make the run on this machine: read them first."""
     source: str | None = None
@@ -119,7 +123,12 @@ def _resume(options: ResumeOptions) -> int:
     from metarl.api.training import carry_out, stored
 
     asked = stored(
-        options.resume, options.iterations, device=options.device, trust=options.trust, source=options.source
+        options.resume,
+        options.iterations,
+        device=options.device,
+        deterministic=options.deterministic,
+        trust=options.trust,
+        source=options.source,
     )
     return _report(carry_out(*asked, checkpoint=options.checkpoint, json=options.json), options.json)
 

@@ -103,7 +103,7 @@ def inner_loss(policy: StochasticPolicy, estimator: Estimator) -> Callable[[Para
     def dice(params: Params, batch: Batch) -> Float[Tensor, "*M"]:
         real = batch["weights"] > 0
         log_ratio = (log_probs(policy, params, batch) - batch["old_log_probs"]) * real
-        through = log_ratio.cumsum(-1)
+        through = _sums_so_far(log_ratio)
         boxes = torch.exp(through) - torch.exp(through - log_ratio)
         return -(boxes * batch["advantages"] * batch["weights"]).sum((-2, -1))
 
@@ -111,6 +111,13 @@ def inner_loss(policy: StochasticPolicy, estimator: Estimator) -> Callable[[Para
         return -(log_probs(policy, params, batch) * batch["advantages"] * batch["weights"]).sum((-2, -1))
 
     return {"lvc": lvc, "dice": dice, "log-likelihood": log_likelihood}[estimator]
+
+
+def _sums_so_far(values: Float[Tensor, "*N T"]) -> Float[Tensor, "*N T"]:
+    """Return the sums up to every step; `cumsum` rounds otherwise in every run on a GPU."""
+    if not torch.are_deterministic_algorithms_enabled():
+        return values.cumsum(-1)
+    return values @ values.new_ones(values.shape[-1], values.shape[-1]).triu()
 
 
 def mean_kl(policy: StochasticPolicy, old: Params, new: Params, batch: Batch) -> Float[Tensor, "*M"]:

@@ -17,7 +17,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from metarl.devices import device_problem, resolve_device, resolve_threads, torch_threads
+from metarl.devices import device_problem, repeatable, resolve_device, resolve_threads, torch_threads
 from metarl.errors import NotFiniteError, UserError
 from metarl.ranks import ALONE, Ranks
 from metarl.run.folder import RunFolder, Trainable
@@ -99,6 +99,7 @@ def train(
         started = standing.iteration
         folder.begin(max(iterations, started), standing, score, resumed=resume)
         stack.enter_context(torch_threads(resolve_threads(run.threads)))
+        stack.enter_context(repeatable(on=run.deterministic))
         display = stack.enter_context(
             open_display(
                 console_of(ranks, console), json_lines=json, title=run.title, first=started, iterations=iterations

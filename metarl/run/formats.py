@@ -102,6 +102,11 @@ def _room(stored: Stored) -> None:
         stored.payload["room"] = {}
 
 
+def _deterministic(stored: Stored) -> None:
+    """Convert 10 to 11: a run may be deterministic on a GPU; before, none was."""
+    stored.run["deterministic"] = False
+
+
 CONVERSIONS: tuple[Conversion, ...] = (
     _number,
     _data_options,
@@ -112,6 +117,7 @@ CONVERSIONS: tuple[Conversion, ...] = (
     _encode_pictures,
     _gpu_memory,
     _room,
+    _deterministic,
 )
 """The first one leads from format 1 to 2, and so on."""
 

@@ -32,6 +32,8 @@ class RunSettings(ABC):
     """Where all randomness comes from."""
     device: Device = "cpu"
     """Where the networks live: cpu, cuda, a GPU by its number (cuda:1), or auto: cuda where there is one."""
+    deterministic: bool = False
+    """Give the same numbers in every run, bit for bit. A CPU does so anyway; a GPU is slower then."""
     threads: int = 0
     """CPU threads; 0 for all cores."""
     checkpoint_every: int = 10
@@ -50,7 +52,7 @@ class RunSettings(ABC):
                 "allowed are seed and threads from 0, checkpoint_every from 1. Correct the option."
             )
 
-    passing: ClassVar[tuple[str, ...]] = ("device", "threads", "checkpoint_every", "sources")
+    passing: ClassVar[tuple[str, ...]] = ("device", "deterministic", "threads", "checkpoint_every", "sources")
     """Fields that may change from one start of a run to the next."""
 
     @property

@@ -80,6 +80,8 @@ class TrainOptions:
     device: Device = "cpu"
     """Where the networks and the data live: cpu, cuda, a GPU by its number (cuda:1), or auto, which is
     cuda where there is one."""
+    deterministic: bool = False
+    """Give the same numbers in every run, bit for bit. A CPU does so anyway; a GPU is slower then."""
     threads: int = 0
     """CPU threads; 0 for all cores."""
     checkpoint_every: int = 200
@@ -102,6 +104,8 @@ class ResumeOptions:
     """Which checkpoint to go on from."""
     device: Device | None = None
     """Where the networks and the data live from now on, if elsewhere than before."""
+    deterministic: bool = False
+    """From now on give the same numbers in every run; what was so stays so."""
     data_root: Path | None = None
     """Folder of the data, if elsewhere than before."""
     backbone: str | None = None
@@ -155,7 +159,9 @@ def _resume(options: ResumeOptions) -> int:
     from metarl.fewshot.run import open_data, stored
 
     run, config, iterations = stored(options.resume, options.data_root, backbone=options.backbone, trust=options.trust)
-    run = dataclasses.replace(run, device=options.device or run.device)
+    run = dataclasses.replace(
+        run, device=options.device or run.device, deterministic=options.deterministic or run.deterministic
+    )
     iterations = iterations if options.iterations is None else options.iterations
     test_episodes, json_lines = options.test_episodes, options.json
     source = open_data(run)
@@ -218,14 +224,14 @@ def _run(
 
 def _final_test(trained: Trained, episodes: int) -> dict[str, Any]:
     """Test at the run's way and shot, write the result into the run folder, and return it as plain data."""
-    from metarl.devices import resolve_threads, torch_threads
+    from metarl.devices import repeatable, resolve_threads, torch_threads
     from metarl.fewshot import manifest as manifests
     from metarl.fewshot.report import write
     from metarl.fewshot.summary import Test, summarise
 
     folder = trained.folder / "evaluation" / "test"
     manifest = manifests.make(trained.source, "test", episodes, trained.run.shape, 0)
-    with torch_threads(resolve_threads(trained.run.threads)):
+    with torch_threads(resolve_threads(trained.run.threads)), repeatable(on=trained.run.deterministic):
         rows = (row_of(trained.run.learner, [trained], manifest),)
     test = Test(manifest=manifest, file=write_manifest(manifest, folder), rows=rows)
     summary = summarise([test], trained.source, 0)

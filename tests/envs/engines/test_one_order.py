@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.devices import deterministic
+from metarl.devices import repeatable
 from metarl.envs import get
 from metarl.envs.family import MujocoFamily, random_actions
 
@@ -91,7 +91,7 @@ def played(name: str, *, shuffle: bool, sort: bool) -> list[torch.Tensor]:
     assert isinstance(family, MujocoFamily)
     generator = np.random.default_rng(0)
     as_delivered()
-    with deterministic(on=sort):
+    with repeatable(on=sort):
         physics = WarpPhysics(family, WORLDS, CPU, contacts=24, constraints=120)
     physics._model.opt.deterministic = physics._mjw.DeterminismType.ALL
     after = collision_driver._sort_contacts, constraint._sort_constraints
