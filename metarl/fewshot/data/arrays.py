@@ -59,7 +59,7 @@ def from_arrays(
     items: Any,
     classes: Any,
     *,
-    splits: Mapping[str, Collection[int]] | None = None,
+    splits: Mapping[str, Collection[int | str]] | None = None,
     fractions: tuple[float, float, float] = FRACTIONS,
     seed: int = 0,
     name: str = "arrays",
@@ -71,7 +71,7 @@ def from_arrays(
         items: [n, ...], a numpy array, a torch tensor or a sequence of arrays of one shape: pictures, signals or
             vectors. Kept as they are if uint8 (0 to 255), as float32 otherwise; either way a network gets every channel
             (of a vector: every number) with mean 0 and deviation 1 over the training items.
-        classes: [n] integers, the class of every item.
+        classes: [n] integers or words, the class of every item.
         splits: split -> its classes, as they stand in `classes`; classes in none are left out. None: at random.
         fractions: parts of the classes in train, validation and test, where `splits` is None.
         seed: of the random split.
@@ -80,8 +80,8 @@ def from_arrays(
             recognised where that is certain, and asked for where it is not.
 
     Raises:
-        UserError: a layout that is neither told nor certain, shapes that do not fit or are mixed, classes that are no
-            integers, values that are not finite; says which item.
+        UserError: a layout that is neither told nor certain, shapes that do not fit or are mixed, classes that are
+            neither integers nor words, values that are not finite; says which item.
     """
     check_layout(layout)
     rows = as_numbers(items)
@@ -89,13 +89,12 @@ def from_arrays(
         raise UserError(f"Got items of the shape {tuple(rows.shape)}. Give [items, ...]: at least one number an item.")
     layout = recognised(rows.shape) if layout == AUTO else layout
     rows, _ = arranged(rows, layout)
-    labels = _labels(classes, len(rows))
-    known, numbers = torch.unique(labels, return_inverse=True)
-    names = [str(label) for label in known.tolist()]
+    known, numbers = _known(classes, len(rows))
+    names = [str(label) for label in known]
     if splits is None:
         parts = split_at_random(f"classes of {name}", names, seed, fractions)
     else:
-        parts = split_by_list(f"classes of {name}", names, splits, known=known.tolist())
+        parts = split_by_list(f"classes of {name}", names, splits, known=known)
     made = {split: _split(rows, numbers, part, names) for split, part in parts.items()}
     mean, deviation = moments(made["train"].items) if "train" in made else ([0.0], [1.0])
     settings = {"seed": seed, "fractions": list(fractions)} if splits is None else {"splits": "given"}
@@ -115,23 +114,30 @@ def _split(rows: Tensor, numbers: Int[Tensor, " n"], part: Sequence[int], names:
     )
 
 
-def _labels(classes: Any, count: int) -> Int[Tensor, " n"]:
-    """Return the classes of the items as int64."""
+def _known(classes: Any, count: int) -> tuple[list[int] | list[str], Int[Tensor, " n"]]:
+    """Return the different classes in their order, and for every item which of them is its."""
     array = classes.detach().cpu().numpy() if isinstance(classes, Tensor) else np.asarray(classes)
     if array.shape != (count,):
         raise UserError(f"Got {count} items and classes of the shape {array.shape}. Give one class for each item.")
+    got = f"Got classes of the type {array.dtype}; the first is {array.tolist()[:1]}."
     if array.dtype.kind == "f":
         raise UserError(
-            f"Got classes of the type {array.dtype}; the first is {array.tolist()[0]!r}. If they are values to be "
-            "predicted, give from_functions(x, y) the points of many functions; if they are classes, make them "
-            "integers: classes.astype(int)."
+            f"{got} If they are values to be predicted, give from_functions(x, y) the points of many functions; if "
+            "they are classes, make them integers: classes.astype(int)."
         )
-    if array.dtype.kind not in "iu":
-        raise UserError(
-            f"Got classes of the type {array.dtype}; the first is {array.tolist()[0]!r}. Give integers: "
-            "numpy.unique(classes, return_inverse=True)[1] makes them of names."
-        )
-    return torch.from_numpy(array.astype(np.int64))
+    # A list of words, some of them numpy's own, may come as objects; numpy makes words of numbers beside words.
+    mixed = not isinstance(classes, Tensor | np.ndarray) and len({isinstance(entry, str) for entry in classes}) > 1
+    words = array.dtype.kind == "U" or (array.dtype == object and all(isinstance(word, str) for word in array))
+    if mixed or not (words or array.dtype.kind in "iu"):
+        raise UserError(f"{got} Give all as integers, or all as words.")
+    if words:
+        array = array.astype(str)
+        if not all(word.strip() for word in array.tolist()):
+            raise UserError(f"Got an empty word as the class of item {[not w.strip() for w in array].index(True)}.")
+    else:
+        array = array.astype(np.int64)
+    known, numbers = np.unique(array, return_inverse=True)
+    return known.tolist(), torch.from_numpy(numbers.astype(np.int64))
 
 
 def moments(items: Tensor) -> tuple[list[float], list[float]]:

@@ -43,12 +43,28 @@ def test_from_arrays_with_given_splits() -> None:
     assert data.splits["test"].items.flatten().tolist() == list(range(24, 36))
 
 
+def test_classes_may_be_words() -> None:
+    names = ["oak", "elm", "fir", "yew", "bay"]
+    items = torch.arange(60).view(15, 4).float()
+    splits = {"train": ["yew", "oak"], "test": ["elm"]}
+    given = [name for name in names for _ in range(3)]
+    for classes in (given, np.array(given), np.array(given, dtype=object), [np.str_(name) for name in given]):
+        data = from_arrays(items, classes, splits=splits, layout="nf")
+        assert {name: part.names for name, part in data.splits.items()} == {"train": ("oak", "yew"), "test": ("elm",)}
+        assert torch.equal(data.splits["train"].items, torch.cat([items[:3], items[9:12]]))
+    at_random = from_arrays(items, given, layout="nf")
+    assert sorted(name for part in at_random.splits.values() for name in part.names) == sorted(names)
+
+
 def test_from_arrays_refuses_bad_input() -> None:
     items, classes = np.zeros((20, 3), np.float32), np.arange(20) // 4
-    with pytest.raises(UserError, match=r"classes of the type float64; the first is 0.5. If they are values"):
+    with pytest.raises(UserError, match=r"classes of the type float64; the first is \[0.5\]. If they are values"):
         from_arrays(items, classes + 0.5)
-    with pytest.raises(UserError, match=r"classes of the type <U1; the first is 'a'"):
-        from_arrays(items, np.array(list("abcdefghijklmnopqrst")))
+    for wrong in (classes > 2, classes.astype(complex), classes.astype("S"), ["a", *range(19)], [None, *"b" * 19]):
+        with pytest.raises(UserError, match=r"Got classes of the type .* Give all as integers, or all as words\."):
+            from_arrays(items, wrong)
+    with pytest.raises(UserError, match=r"an empty word as the class of item 3"):
+        from_arrays(items, ["a", "b", "c", " ", *"d" * 16])
     with pytest.raises(UserError, match=r"20 items and classes of the shape \(19,\)"):
         from_arrays(items, classes[1:])
     bad = items.copy()
