@@ -116,6 +116,7 @@ class CudaPart:
     """One CUDA graph."""
 
     def __init__(self, recording: CudaRecording) -> None:
+        self.recording = recording
         torch.cuda.synchronize(recording.device)
         self.graph = torch.cuda.CUDAGraph()
         self._on_stream = torch.cuda.stream(recording.stream)
@@ -126,16 +127,28 @@ class CudaPart:
             # Other threads, such as TensorBoard's, may go on.
             self.graph.capture_begin(pool=recording.memory, capture_error_mode="thread_local")
         except BaseException:
-            self._on_stream.__exit__(None, None, None)
+            self._leave(spoiled=True)
             raise
 
     def end(self) -> Callable[[], object]:
         """End the capture."""
         try:
             self.graph.capture_end()
-        finally:
-            self._on_stream.__exit__(None, None, None)
+        except BaseException:
+            self._leave(spoiled=True)
+            raise
+        self._leave(spoiled=False)
+        # Torch begins a capture by writing on its stream that random numbers start at 0, and a replay by writing on
+        # another where they are: without a wait the first may come last, and numbers be drawn a second time.
+        torch.cuda.synchronize(self.recording.device)
         return self.graph.replay
+
+    def _leave(self, *, spoiled: bool) -> None:
+        self._on_stream.__exit__(None, None, None)
+        if spoiled:
+            for generator in self.recording.generators:
+                # Torch still takes it for one of a capture; a copy of where it is draws on.
+                generator.graphsafe_set_state(generator.clone_state())
 
 
 @contextmanager

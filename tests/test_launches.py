@@ -306,6 +306,8 @@ ONE = [
     "begin pool thread_local",
     "end",
     "off stream of cuda:1",
+    # What was written on its stream is written before a replay on another.
+    "wait for cuda:1",
 ]
 
 
@@ -327,12 +329,19 @@ def test_parts_of_a_cuda_graph_share_memory_and_stream(calls: list[str]) -> None
 
 @pytest.mark.parametrize("fault", ["begin pool thread_local", "end"])
 def test_after_a_failed_capture_torch_is_on_its_own_stream_again(calls: list[str], fault: str) -> None:
+    class Drawing(torch.Generator):
+        """A copy of it is no part of a capture, as torch's of a GPU."""
+
+        def graphsafe_set_state(self, state: torch.Generator) -> torch.Generator:
+            calls.append("free again")
+            return self
+
     ran = []
-    launch = Launch(lambda: ran.append(1), CudaGraphs(torch.device("cuda", 1)))
+    launch = Launch(lambda: ran.append(1), CudaGraphs(torch.device("cuda", 1)), (Drawing(),))
     calls.append(f"{fault} fails")
     for _ in range(4):
         launch()
-    assert calls[-1] == "off stream of cuda:1"
+    assert calls[-2:] == ["off stream of cuda:1", "free again"]
     assert calls.count("on stream of cuda:1") == calls.count("off stream of cuda:1") == 1
     # A capture ran nothing: what it was for is run after it.
     assert len(ran) == (4 if fault == "begin pool thread_local" else 5)
@@ -364,17 +373,43 @@ def test_on_a_gpu_replays_are_the_function() -> None:
 
 
 @pytest.mark.gpu
+def test_on_a_gpu_the_first_replay_draws_what_comes_next_however_busy_the_stream_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device, seen = torch.device("cuda", torch.cuda.current_device()), []
+
+    class Late(torch.cuda.CUDAGraph):
+        def capture_begin(self, *arguments: Any, **options: Any) -> None:
+            # What torch writes on this stream has to wait for a tenth of a second.
+            torch.cuda._sleep(200_000_000)
+            super().capture_begin(*arguments, **options)
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Late)
+    for backend in (None, CudaGraphs(device)):
+        generator = torch.Generator(device).manual_seed(1)
+
+        def draw(generator: torch.Generator = generator) -> Tensor:
+            return torch.randn(100, generator=generator, device=device)
+
+        launch = draw if backend is None else Launch(draw, backend, (generator,))
+        seen.append([launch().clone() for _ in range(5)])
+    assert all(torch.equal(*pair) for pair in zip(*seen, strict=True))
+
+
+@pytest.mark.gpu
 def test_on_a_gpu_a_failed_capture_falls_back() -> None:
     device = torch.device("cuda", torch.cuda.current_device())
     x = torch.zeros(3, device=device)
+    generators = [torch.Generator(device).manual_seed(0) for _ in range(2)]
 
     def function() -> Tensor:
+        noise = torch.rand(3, generator=generators[0], device=device)
         # A wait that no operation of torch shows.
         torch.cuda.synchronize(device)
-        return x.add_(1.0)
+        return x.add_(noise)
 
-    launch = Launch(function, CudaGraphs(device))
-    for number in range(5):
-        assert launch().tolist() == [number + 1.0] * 3
+    launch, total = Launch(function, CudaGraphs(device), (generators[0],)), torch.zeros(3, device=device)
+    for _ in range(5):
+        total += torch.rand(3, generator=generators[1], device=device)
+        assert torch.equal(launch(), total)
     assert launch.refused
-    assert torch.randn(3, generator=torch.Generator(device).manual_seed(0), device=device).isfinite().all()

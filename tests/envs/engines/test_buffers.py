@@ -363,7 +363,8 @@ def test_room_is_kept_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(WarpPhysics, "__init__", noted)
     folder, enough = tmp_path / "run", {"contacts": 16, "constraints": 70, "convex": 0}
-    settings: dict[str, Any] = {"tasks": 2, "episodes": 1, "iterations": 1, "engine": "gpu", "threads": 1}
+    there: dict[str, Any] = {"device": DEVICE.type, "engine": "gpu"}
+    settings: dict[str, Any] = {"tasks": 2, "episodes": 1, "iterations": 1, "threads": 1, **there}
     with pytest.warns(RuntimeWarning, match="room for 16 contacts and 1 constraint rows"):
         run = metarl.train("multitask", CHEETAH, horizon=3, out=folder, **settings)
     assert begun == [{"contacts": 16, "constraints": 1, "convex": 0}]
@@ -371,7 +372,7 @@ def test_room_is_kept_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert load_checkpoint(folder / "checkpoints" / "last.pt", {})["room"] == enough
     metarl.resume(folder, 2)
     assert begun[1:] == [enough]
-    curve = metarl.evaluate(folder, tasks=1, steps=0, episodes=1, engine="gpu", threads=1)
+    curve = metarl.evaluate(folder, tasks=1, steps=0, episodes=1, threads=1, **there)
     assert begun[2:] == [enough]
     assert curve.evaluation.entries[0].curves[0].failures == 0
     # On another engine it is not forgotten.
