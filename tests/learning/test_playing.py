@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -13,9 +14,10 @@ from torch import Tensor
 from metarl.agents import config_class, make
 from metarl.agents.maml_trpo import MamlTrpo
 from metarl.agents.rl2 import Rl2
+from metarl.devices import repeatable
 from metarl.envs import get, make_worlds
 from metarl.envs.engines.in_torch import TorchPhysics
-from metarl.envs.family import Family, TorchFamily, with_horizon
+from metarl.envs.family import Family, MujocoFamily, TorchFamily, with_horizon
 from metarl.envs.worlds import Worlds
 from metarl.learning.finetune import GradientLearner, TaskPolicy
 from metarl.learning.playing import LaunchedPlaying, Playing, launched_playing
@@ -27,6 +29,7 @@ from metarl.seeding import Streams
 from metarl.types import MetaAgent, SteadyPolicy, Trajectories
 from tests.helpers.lockstep import worlds_together
 from tests.helpers.recorder import CPU, Recorder
+from tests.helpers.same import assert_same
 from tests.helpers.toys import seeded
 from tests.helpers.trials import Ragged
 
@@ -85,6 +88,45 @@ def test_agents_are_trained_the_same(family: str, name: str, options: dict[str, 
     # RL2's inputs are other operations before anything was met.
     assert recorder.captures == (2 if name == "rl2" else 1)
     assert recorder.replays > 0
+
+
+def assert_resumed_is_the_same(
+    family: Family, name: str, options: dict[str, Any], make_env: Callable[[], Worlds]
+) -> None:
+    """Train without a stop, and with one after which agent, random streams and worlds are made anew."""
+    found = []
+    for stop in (False, True):
+        worlds, streams = make_env(), Streams(0)
+        agent = agent_for(family, name, worlds.device, **options)
+        metrics: dict[str, float] = {}
+        for iteration in range(2):
+            if stop and iteration == 1:
+                kept, drawn = agent.state_dict(), streams.state_dict()
+                worlds, streams = make_env(), Streams(0)
+                agent = agent_for(family, name, worlds.device, **options)
+                agent.load_state_dict(kept)
+                streams.load_state_dict(drawn)
+            metrics = agent.train_iteration(worlds, family.space.sample, streams)
+        found.append(({k: v for k, v in metrics.items() if not k.startswith(("time", "speed"))}, agent.state_dict()))
+    assert_same(*found)
+
+
+@pytest.mark.usefixtures("unwatched")
+@pytest.mark.parametrize(
+    ("family", "name", "options"),
+    [
+        ("point-nav", "maml-trpo", {}),
+        ("tabular-mdp", "rl2", {"core": "lstm"}),
+        ("half-cheetah-vel", "rl2", {}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_resumed_run_is_the_same_where_steps_are_launched(family: str, name: str, options: dict[str, Any]) -> None:
+    chosen = with_horizon(get(family), 5)
+    recorder = Recorder()
+    assert_resumed_is_the_same(chosen, name, options, lambda: worlds_together(chosen, 6, recorder))
+    # The worlds of after the stop are captured anew.
+    assert recorder.captures == (4 if name == "rl2" else 3)
 
 
 @pytest.mark.usefixtures("unwatched")
@@ -243,3 +285,14 @@ def test_on_a_gpu_agents_are_trained_the_same(family: str, name: str, options: d
     assert any(isinstance(entry, LaunchedPlaying) and entry.step.captured for entry in kept._kept.values())
     for one, other in zip(*found, strict=True):
         assert one == pytest.approx(other, rel=1e-4, abs=1e-5, nan_ok=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("family", "name"), [("point-nav", "rl2"), ("half-cheetah-vel", "rl2")])
+def test_on_a_gpu_a_resumed_run_is_the_same(family: str, name: str) -> None:
+    chosen = with_horizon(get(family), 20)
+    device = torch.device("cuda", torch.cuda.current_device())
+    if isinstance(chosen, MujocoFamily):
+        pytest.importorskip("mujoco_warp")
+    with repeatable(on=True):
+        assert_resumed_is_the_same(chosen, name, {}, lambda: make_worlds(chosen, 6, engine="gpu", device=device))
