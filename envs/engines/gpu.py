@@ -34,7 +34,8 @@ from metarl.envs.engines.warp_model import gpu_model, without_margins
 from metarl.envs.family import LARGEST_VALID, MujocoFamily
 from metarl.envs.worlds import CPU
 from metarl.errors import UserError
-from metarl.launches import Launches, apart, launches_on, nothing_collected
+from metarl.graphs import nothing_collected
+from metarl.launches import Launches, apart, launches_on
 from metarl.system import lines_left_out
 from metarl.types import Tasks
 

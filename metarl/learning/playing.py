@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.launches import Backend, Launch, Launches
+from metarl.graphs import Backend
+from metarl.launches import Launch, Launches
 from metarl.types import BatchEnv, MemoryPolicy, Policy, SteadyPolicy
 
 

@@ -63,7 +63,7 @@ GLOSSARY: dict[str, Metric] = {
     "env/failures": Metric("Simulations that became invalid so far; each ended its own episode only", "", "lower"),
     "env/steps": Metric("Environment steps so far", "step", "-"),
     "time/collect": Metric("Time in collection, per iteration", "s", "lower"),
-    "time/policy": Metric("Part of time/collect spent in the policy", "s", "lower"),
+    "time/policy": Metric("Part of time/collect spent in the policy; 0 where a GPU replays whole steps", "s", "lower"),
     "time/adapt": Metric("Time in inner adaptation for collection, per iteration", "s", "lower"),
     "time/update": Metric("Time in the outer update, per iteration", "s", "lower"),
     "time/iteration": Metric("Time of the whole iteration", "s", "lower"),
