@@ -140,7 +140,7 @@ class Imaml:
 
     def update(self, source: Source, number: int) -> Metrics:
         """Take one meta-update."""
-        numbers = meta_batch(number, self.config.tasks, self.setting.ranks)
+        numbers = meta_batch(self.setting, source, number, self.config.tasks)
         episodes = source.episodes("train", numbers, self.setting.shape, self.setting.seed).to(self.device)
         gradient, _, scores = self.meta_gradient(episodes)
         metrics = self.optimiser.step(gradient, number)

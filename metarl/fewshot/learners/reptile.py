@@ -87,7 +87,7 @@ class Reptile:
 
     def update(self, source: Source, number: int) -> Metrics:
         """Take one meta-update."""
-        numbers = meta_batch(number, self.config.tasks, self.setting.ranks)
+        numbers = meta_batch(self.setting, source, number, self.config.tasks)
         # The smallest query set is one item: it joins the rest.
         shape = EpisodeShape(way=self.setting.shape.way, shot=self.config.train_shot - 1, query=1)
         episodes = source.episodes("train", numbers, shape, self.setting.seed).to(self.device)

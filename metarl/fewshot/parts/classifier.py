@@ -16,7 +16,7 @@ from torch.nn import functional as nnf
 from metarl.errors import UserError
 from metarl.fewshot.episodes import Source
 from metarl.fewshot.parts.features import Embedder, RunningMoments, averages_for
-from metarl.fewshot.parts.learner import Setting
+from metarl.fewshot.parts.learner import Setting, check_items
 from metarl.fewshot.parts.norms import BatchNorm, Moment, Norm
 from metarl.fewshot.parts.optimiser import Optimiser, OptimiserConfig
 from metarl.fewshot.parts.scores import accuracy
@@ -110,10 +110,11 @@ class Classifier:
         """Take one step on a batch.
 
         Raises:
-            UserError: the source gives no batches.
+            UserError: the source gives no batches, or items of another shape.
         """
         if not isinstance(source, BatchSource):
             raise UserError(f"{self.name} needs batches of all classes, and {source.name} gives episodes only.")
+        check_items(self.setting, source)
         ranks = self.setting.ranks
         items = source.batch("train", number, self.batch_size, self.setting.seed)
         x, y = (ranks.own(part).to(self.device) for part in items)

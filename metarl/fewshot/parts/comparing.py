@@ -150,7 +150,7 @@ class EpisodicLearner:
 
     def update(self, source: Source, number: int) -> Metrics:
         """Take one meta-update."""
-        numbers = meta_batch(number, self.config.tasks, self.setting.ranks)
+        numbers = meta_batch(self.setting, source, number, self.config.tasks)
         episodes = source.episodes("train", numbers, self.shape(number), self.setting.seed).to(self.device)
         seen: list[Moment] = []
         loss, scores = self._forward(episodes, seen)

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl.errors import UserError
 from metarl.fewshot.episodes import EpisodeShape, Source, Support
 from metarl.fewshot.parts.backbones import Backbone
 from metarl.fewshot.parts.norms import BatchNorm
@@ -115,10 +116,31 @@ class Stepwise(Protocol):
         ...
 
 
-def meta_batch(number: int, size: int, ranks: Ranks) -> range:
-    """Return the numbers of the episodes of a meta-update that are this rank's."""
-    mine = ranks.rows(size)
+def meta_batch(setting: Setting, source: Source, number: int, size: int) -> range:
+    """Return the numbers of the episodes of a meta-update that are this rank's.
+
+    Args:
+        setting: of the learner.
+        source: training data.
+        number: of the meta-update.
+        size: episodes of a meta-update, of all ranks.
+
+    Raises:
+        UserError: the items of the data are others than those of the learner's backbone.
+    """
+    check_items(setting, source)
+    mine = setting.ranks.rows(size)
     return range(number * size + mine.start, number * size + mine.stop)
+
+
+def check_items(setting: Setting, source: Source) -> None:
+    """Raise UserError if the items of the data are others than those of the learner's backbone."""
+    if source.item_shape != tuple(setting.backbone.item_shape):
+        raise UserError(
+            f"Got {source.name} with items {source.item_shape}, and a backbone of items "
+            f"{tuple(setting.backbone.item_shape)}. Make the backbone for the items of the data, or say by `layout` "
+            "how the items of the data lie."
+        )
 
 
 def last(items: Iterable[Item]) -> Item:

@@ -10,6 +10,7 @@ import torch
 
 from metarl.errors import UserError
 from metarl.fewshot.classes import ClassData, ClassSplit
+from metarl.fewshot.data import from_arrays
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Support
 from metarl.fewshot.learners import LEARNERS, config_class, make
 from metarl.fewshot.parts.backbones import Conv4, MlpBackbone
@@ -19,6 +20,7 @@ from metarl.fewshot.parts.norms import BatchNorm
 from metarl.fewshot.parts.scores import accuracy, task_loss
 from metarl.seeding import Streams
 from tests.helpers.comparing_learners import (
+    CLASSES,
     CLASSIFIERS,
     CPU,
     EPISODIC,
@@ -47,6 +49,17 @@ def test_every_entry_makes_a_learner_of_its_name_with_its_default_settings(name:
     learner = make(name, config_class(name)(), images(torch.float32), Streams(0), CPU)
     assert isinstance(learner, FewShotLearner)
     assert learner.name == name
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_data_of_other_items_are_refused(name: str) -> None:
+    """As where a backbone was made by hand for [channels, 1, length], and the data are signals [channels, length]."""
+    setting = Setting(shape=SHAPE, backbone=MlpBackbone(item_shape=(2, 1, 6)), classes=CLASSES)
+    learner = make(name, config_class(name)(), setting, Streams(0), CPU)
+    items, classes = torch.randn(600, 2, 1, 6, generator=seeded()), torch.arange(600) // 15
+    with pytest.raises(UserError, match=r"Got arrays with items \(2, 6\), and a backbone of items \(2, 1, 6\)"):
+        learner.update(from_arrays(items, classes, layout="nchw"), 0)
+    learner.update(from_arrays(items, classes, layout="plain"), 0)
 
 
 def test_an_unknown_learner_and_a_config_of_another_are_refused() -> None:
