@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import ipaddress
 import os
 import shutil
@@ -39,12 +40,19 @@ def pytest_runtest_setup() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if torch.cuda.is_available():
-        return
-    skip = pytest.mark.skip(reason="needs a CUDA device")
+    missing = {} if torch.cuda.is_available() else {"gpu": "needs a CUDA device"}
+    if not warp_compiles_for_cpu():
+        missing["warp_cpu"] = "needs Warp's compiler for the CPU, warp-clang, which is not there"
     for item in items:
-        if "gpu" in item.keywords:
-            item.add_marker(skip)
+        for mark, reason in missing.items():
+            if mark in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def warp_compiles_for_cpu() -> bool:
+    """Say whether Warp can compile for its CPU device: its wheels have the compiler as a file of its own."""
+    found = importlib.util.find_spec("warp")
+    return found is None or any(Path(str(found.origin)).parent.glob("bin/*warp-clang.*"))
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,15 @@ import tarfile
 import time
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests import conftest
+
 ROOT = Path(__file__).resolve().parents[1]
+MARKS = ("gpu", "warp_cpu", "slow")
 
 
 @pytest.fixture
@@ -43,15 +46,16 @@ def contents(archive: Path) -> dict[str, str]:
 
 
 def test_what_overruns_the_budget_is_killed_and_its_log_kept(script: ModuleType, tmp_path: Path) -> None:
-    check = started(script, tmp_path, budget=script.RESERVE + 1.5)
+    check = started(script, tmp_path, budget=script.RESERVE + 2.0)
     hangs = "import time; print('began', flush=True); time.sleep(60)"
     began = time.monotonic()
     codes = check.run({"quick": [sys.executable, "-c", "print(1)"], "hangs": [sys.executable, "-c", hangs]})
     assert time.monotonic() - began < 10.0
     assert codes == {"quick": 0, "hangs": -9}
     assert (check.log("quick"), check.log("hangs")) == ("1\n", "began\n")
+    assert check.run({"late": [sys.executable, "-c", hangs]}, limit=0.1) == {"late": -9}
     assert script.ended(-9, check.log("hangs")) == "killed when the budget was used up: began"
-    with pytest.raises(script.CannotRunError, match="the budget of 6 s is used up"):
+    with pytest.raises(script.CannotRunError, match="the budget of 7 s is used up"):
         check.part("more", lambda: "never")
 
 
@@ -107,6 +111,34 @@ def test_kernels_go_on_with_the_robots_that_compile(
         check.kernels()
 
 
+def test_the_longest_tests_begin_first(script: ModuleType) -> None:
+    names = [f"tests/test_{name}.py::test" for name in ("a", "gpu", "b", "deterministic")]
+    first = sorted(names, key=script.longest_first)
+    assert first == [names[3], names[1], names[0], names[2]]
+    assert script.dealt(first, 3) == [[names[3], names[2]], [names[1]], [names[0]]]
+    assert script.dealt(first[:1], 3) == [[names[3]]]
+    # Whoever renames them is to change their places too.
+    tests = "\n".join(f"{path.name} {path.read_text()}" for path in (ROOT / "tests").rglob("test_*.py"))
+    assert all(part in tests for part in script.LONG)
+
+
+def test_what_has_no_compiler_here_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU machine whose Warp came without it."""
+    skipped: list[str] = []
+    items: Any = [
+        SimpleNamespace(keywords={mark}, add_marker=lambda m: skipped.append(m.kwargs["reason"])) for mark in MARKS
+    ]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    (tmp_path / "bin").mkdir()
+    here = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: here)
+    conftest.pytest_collection_modifyitems(items)
+    assert skipped == ["needs Warp's compiler for the CPU, warp-clang, which is not there"]
+    (tmp_path / "bin" / "warp-clang.so").touch()
+    conftest.pytest_collection_modifyitems(items)
+    assert len(skipped) == 1
+
+
 def test_tests_run_in_several_processes_and_failures_are_named(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +163,7 @@ def test_tests_run_in_several_processes_and_failures_are_named(
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTEST_ADDOPTS", "-p pytest_timeout")
     check = started(script, tmp_path, jobs=1)
-    assert check.tests() == "1 failed, 1 not ended, 3 passed, in 1 processes; 3 were run again"
+    assert check.tests() == "1 failed, 1 not ended, 3 passed, in 1 processes; 2 were run again"
     assert check.failures == [
         "ERROR tests/test_broken.py",
         "FAILED: tests/envs/engines/test_one.py::test_fails[a b]",

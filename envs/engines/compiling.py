@@ -21,6 +21,8 @@ from metarl.devices import resolve_threads
 from metarl.run.progress import telling
 from metarl.system import locked
 
+MANY = 2**31 - 1
+"""Worlds, more than there can be."""
 LOCKS = "metarl-locks"
 """Folder in Warp's cache: of processes that need the same module, one compiles it and the others wait."""
 
@@ -103,6 +105,23 @@ def replaced(owner: Any, **values: Any) -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(owner, name, value)
+
+
+@contextmanager
+def for_any_number_of_worlds(mujoco_warp: ModuleType) -> Iterator[None]:
+    """Have robots' kernels be the same for any number of worlds, where every field has one row or one a world.
+
+    For `mujoco_warp` 4.0 the number of rows is a constant of one kernel, which looks for pairs of geoms that are near,
+    and takes row `world % number`: with any larger number that is `world`.
+    """
+    driver = mujoco_warp._src.collision_driver
+    made = driver._nxn_broadphase
+
+    def same(kind: int, *rows: int) -> Any:
+        return made(kind, *(MANY if row > 1 else row for row in rows))
+
+    with replaced(driver, _nxn_broadphase=same):
+        yield
 
 
 def load_all(warp: ModuleType, modules: Iterable[Needed], device: torch.device, robot: str) -> int:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from metarl.devices import numbered
 from metarl.envs.engines.buffers import Room, room_for
-from metarl.envs.engines.compiling import load_all, needed
+from metarl.envs.engines.compiling import for_any_number_of_worlds, load_all, needed
 from metarl.envs.engines.warp_model import gpu_model, without_margins
 from metarl.envs.family import LARGEST_VALID, MujocoFamily
 from metarl.envs.worlds import CPU
@@ -201,18 +201,23 @@ class WarpPhysics:
         self._begun = torch.zeros(self.num_worlds, dtype=torch.bool, device=self.device)
         begun = wp.from_torch(self._begun)
 
-        def steps() -> None:
-            for _ in range(self.family.frame_skip):
-                mjw.step(model, data)
-
         def begin() -> None:
             mjw.reset_data(model, data, reset=begun)
 
         def forward() -> None:
-            mjw.forward(model, data)
+            with for_any_number_of_worlds(mjw):
+                mjw.forward(model, data)
+
+        def step() -> None:
+            with for_any_number_of_worlds(mjw):
+                mjw.step(model, data)
+
+        def steps() -> None:
+            for _ in range(self.family.frame_skip):
+                step()
 
         with self._on_device():
-            launches = [begin, forward, lambda: mjw.step(model, data), *([self._derive] if self._varies else [])]
+            launches = [begin, forward, step, *([self._derive] if self._varies else [])]
             load_all(wp, needed(wp, launches), self.device, self.family.full_name)
         self._begin = self._graph(begin)
         self._forward = self._graph(forward)

@@ -42,6 +42,7 @@ COLUMNS = {
     "busy": "share of the time in which the device runs kernels",
     "kernels": "that run in a step",
     "MB": "of the device, that the worlds take",
+    "failures": "worlds that became invalid, or outgrew their buffers",
     "in/out": "copies between host and device in a round and its reset",
     "cores": "threads of the CPU engine of the same machine; torch has one",
     "per core": "speed for each thread, over that of one thread",
@@ -63,6 +64,8 @@ class GpuConfig:
     """Families; or `all`: the default variant of each."""
     worlds: tuple[int, ...] = (1024, 4096, 16384, 65536)
     """Numbers of parallel worlds."""
+    cpu_family: tuple[str, ...] = ("all",)
+    """Those of the families that the CPU engine is measured with too; or `all`."""
     cpu_worlds: int = 1024
     """Parallel worlds of the CPU engine beside it."""
     steps: int = 50
@@ -110,12 +113,13 @@ def run_gpu(config: GpuConfig) -> dict[str, Any]:
     device, threads = resolve_device(config.device), resolve_threads(config.threads)
     everything = config.family == ("all",)
     chosen = [variants[0] for variants in families().values()] if everything else [get(name) for name in config.family]
+    on_both = None if config.cpu_family == ("all",) else {get(name).full_name for name in config.cpu_family}
     console = Console(quiet=config.json)
     report: dict[str, Any] = {"machine": describe_machine(device), "threads": threads, "engines": [], "iterations": {}}
     console.print(f"{report['machine']}", highlight=False)
     with torch_threads(threads):
         for family in chosen:
-            row = engine_row(family, config, device, threads)
+            row = engine_row(family, config, device, threads, beside=on_both is None or family.full_name in on_both)
             report["engines"].append(row)
             console.print(engine_line(row), highlight=False)
         for agent in ("maml-trpo", "rl2"):
@@ -145,16 +149,27 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 # -- engines ----------------------------------------------------------------------------------------------------------
 
 
-def engine_row(family: Family, config: GpuConfig, device: torch.device, threads: int) -> dict[str, Any]:
-    """Return env-steps per second of a family on both engines, every world with its own model where it has one."""
+def engine_row(
+    family: Family, config: GpuConfig, device: torch.device, threads: int, *, beside: bool
+) -> dict[str, Any]:
+    """Return env-steps per second of a family, every world with its own model where it has one.
+
+    Args:
+        family: the family.
+        config: how much is measured.
+        device: of the GPU engine.
+        threads: of the CPU engine, at most.
+        beside: whether the CPU engine is measured too.
+    """
     family = with_own_models(family)
     row: dict[str, Any] = {"family": family.full_name}
     row["gpu"] = {worlds: gpu_figures(family, worlds, config.steps, config.rounds, device) for worlds in config.worlds}
-    row["cpu"] = [
-        asdict(cores) for cores in cpu_figures(family, config.cpu_worlds, config.cpu_steps, config.rounds, threads)
-    ]
-    speeds = [figures["env_steps_per_second"] for figures in row["gpu"].values() if "problem" not in figures]
-    row["over_cpu"] = max(speeds) / row["cpu"][-1]["env_steps_per_second"] if speeds else None
+    row["cpu"], row["over_cpu"] = [], None
+    if beside:
+        measured = cpu_figures(family, config.cpu_worlds, config.cpu_steps, config.rounds, threads)
+        row["cpu"] = [asdict(cores) for cores in measured]
+        speeds = [figures["env_steps_per_second"] for figures in row["gpu"].values() if "problem" not in figures]
+        row["over_cpu"] = max(speeds) / measured[-1].env_steps_per_second if speeds else None
     return row
 
 
@@ -239,7 +254,7 @@ def engine_line(row: dict[str, Any]) -> str:
     """Return a family's figures in a line, shown while the others are measured."""
     speeds = [f"{worlds}: {figures.get('problem') or speed(figures)}" for worlds, figures in row["gpu"].items()]
     cores = [f"{cores['threads']}: {cores['env_steps_per_second']:,.0f}" for cores in row["cpu"]]
-    return f"{row['family']}: {', '.join(speeds)}; CPU engine by cores {', '.join(cores)}"
+    return f"{row['family']}: {', '.join(speeds)}" + (f"; CPU engine by cores {', '.join(cores)}" if cores else "")
 
 
 def speed(figures: dict[str, Any]) -> str:
@@ -254,7 +269,7 @@ def print_engines(report: dict[str, Any]) -> None:
         for worlds, figures in row["gpu"].items():
             name = (row["family"], f"{worlds:,}")
             if "problem" in figures:
-                rows.append((*name, figures["problem"], *[""] * 6))
+                rows.append((*name, figures["problem"], *[""] * 7))
                 continue
             busy, moved = figures["busy"], figures["copies"]
             watched = ("-", "-", "-") if busy is None else (percent(busy), f"{figures['kernels']:.0f}", moves(moved))
@@ -265,12 +280,13 @@ def print_engines(report: dict[str, Any]) -> None:
                     f"{figures['physics_alone']:,.0f}",
                     percent(figures["of_physics"]),
                     f"{figures['memory_mb']:,.0f}",
+                    f"{figures['failures']}",
                     *watched,
                 )
             )
     print_table(
         f"GPU engine on {report['machine']['device']}",
-        ("family", "worlds", "env-steps/s", "physics alone", "of it", "MB", "busy", "kernels", "in/out"),
+        ("family", "worlds", "env-steps/s", "physics alone", "of it", "MB", "failures", "busy", "kernels", "in/out"),
         rows,
         words=("family",),
     )

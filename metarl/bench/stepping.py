@@ -100,6 +100,7 @@ def gpu_figures(family: Family, worlds: int, steps: int, rounds: int, device: to
         "physics_alone": median(figures["physics"]),
         "of_physics": ratio(figures["whole"], figures["physics"]),
         "memory_mb": used_memory(device) - before,
+        "failures": stepping.env.failures,
         "busy": None,
         "copies": None,
     }

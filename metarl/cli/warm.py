@@ -24,8 +24,9 @@ Compile the kernels that robots need on the GPU engine, ahead of their first use
 
 usage: metarl warm FAMILY... [OPTIONS]
 
-It is done once for each robot, kind of GPU and version of Warp, whose cache keeps the kernels; variants, modifiers and
-sizes of one robot share nearly all of them. Several families are compiled side by side.
+It is done once for each robot, kind of GPU and version of Warp, whose cache keeps the kernels; variants and modifiers
+of one robot share nearly all of them, and any number of worlds has the same. Runs with --deterministic need some more,
+which are compiled where it is given here too. Several families are compiled side by side.
 
 examples:
   metarl warm half-cheetah-vel
@@ -43,6 +44,8 @@ class WarmOptions:
     """Families: NAME, NAME@VARIANT, with +MODIFIER; or `all`: the default variant of every robot."""
     device: Device = "auto"
     """Which device: auto is cuda where there is one, else the CPU, where Warp runs for checks."""
+    deterministic: bool = False
+    """Compile what runs with --deterministic need."""
     json: bool = False
     """Print one JSON object a family, in place of a line."""
 
@@ -60,7 +63,7 @@ def warm_command(arguments: list[str]) -> int:
     load()
     resolve_device(options.device)
     if len(names) == 1:
-        show(warm(names[0], options.device), options)
+        show(warm(names[0], options.device, deterministic=options.deterministic), options)
         return 0
     return _side_by_side(names, options)
 
@@ -86,20 +89,21 @@ def robots(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def warm(name: str, device: str) -> dict[str, Any]:
+def warm(name: str, device: str, *, deterministic: bool) -> dict[str, Any]:
     """Compile what a robot needs, by taking a step with it; return its name and the seconds that it took."""
     import torch
 
-    from metarl.devices import resolve_device
+    from metarl.devices import repeatable, resolve_device
     from metarl.envs import make_worlds
     from metarl.envs.family import random_actions
 
     started = time.perf_counter()
     generator = torch.Generator().manual_seed(0)
-    worlds = make_worlds(name, WORLDS, engine="gpu", device=resolve_device(device))
-    worlds.set_tasks(worlds.family.space.sample(WORLDS, "train", generator))
-    worlds.reset(generator)
-    worlds.step(random_actions(worlds.family, WORLDS, generator).float().to(worlds.device))
+    with repeatable(on=deterministic):
+        worlds = make_worlds(name, WORLDS, engine="gpu", device=resolve_device(device))
+        worlds.set_tasks(worlds.family.space.sample(WORLDS, "train", generator))
+        worlds.reset(generator)
+        worlds.step(random_actions(worlds.family, WORLDS, generator).float().to(worlds.device))
     return {"family": worlds.family_name, "seconds": round(time.perf_counter() - started, 1)}
 
 
@@ -112,15 +116,16 @@ def _side_by_side(names: Sequence[str], options: WarmOptions) -> int:
     tell(f"compiling the kernels of {len(names)} families for the GPU engine, {together} at a time")
     code = 0
     with ThreadPoolExecutor(together) as pool:
-        for result in pool.map(partial(_in_a_process, device=options.device), names):
+        for result in pool.map(partial(_in_a_process, options=options), names):
             show(result, options)
             code = BAD_INPUT if "error" in result else code
     return code
 
 
-def _in_a_process(name: str, device: str) -> dict[str, Any]:
+def _in_a_process(name: str, options: WarmOptions) -> dict[str, Any]:
     """Return what `warm` returns, or the error that it ended with."""
-    command = [sys.executable, "-m", "metarl", "warm", name, "--device", device, "--json"]
+    command = [sys.executable, "-m", "metarl", "warm", name, "--device", options.device, "--json"]
+    command += ["--deterministic"] if options.deterministic else []
     done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]

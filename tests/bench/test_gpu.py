@@ -19,7 +19,8 @@ def test_gpu_reports_engines_iterations_and_updates(
     monkeypatch.setitem(PROBLEMS, "omniglot-1", replace(OMNIGLOT, item_shape=(1, 16, 16), width=4))
     report = run_gpu(
         GpuConfig(
-            family=("point-nav",),
+            family=("point-nav", "bandit"),
+            cpu_family=("point-nav",),
             worlds=(2, 3),
             cpu_worlds=2,
             steps=3,
@@ -33,10 +34,12 @@ def test_gpu_reports_engines_iterations_and_updates(
             threads=3,
         )
     )
-    (row,) = report["engines"]
+    row, alone = report["engines"]
+    assert (alone["cpu"], alone["over_cpu"]) == ([], None)
     assert list(row["gpu"]) == [2, 3]
     for figures in row["gpu"].values():
         assert figures["of_physics"] > 0.0
+        assert figures["failures"] == 0
         assert figures["busy"] is None
         assert figures["copies"] is None
     assert [cores["threads"] for cores in row["cpu"]] == [1, 2, 3]
@@ -56,6 +59,8 @@ def test_gpu_reports_engines_iterations_and_updates(
         "2 tasks",
         "in a round and its reset",
         "per core",
+        "bandit@bernoulli-5",
+        "failures",
     ):
         assert text in shown
 

@@ -6,6 +6,7 @@ import subprocess
 from typing import Any
 
 import pytest
+import torch
 
 from metarl.cli import warm
 from metarl.cli.main import main
@@ -15,6 +16,8 @@ from tests.helpers.commands import refused
 
 if importlib.util.find_spec("mujoco_warp") is None:
     pytest.skip("mujoco_warp is not installed (the extra `gpu`)", allow_module_level=True)
+
+from metarl.envs.engines.gpu import WarpPhysics
 
 CHEETAH = "half-cheetah-vel@v5"
 
@@ -33,8 +36,22 @@ def test_what_cannot_be_compiled_is_said(line: str, says: str, capsys: pytest.Ca
     assert says in refused(line.split(), capsys)
 
 
-def test_one_robot_is_compiled_here(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.warp_cpu
+def test_one_robot_is_compiled_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    made: list[bool] = []
+    real = WarpPhysics.__init__
+
+    def noted(physics: WarpPhysics, *given: Any, **options: Any) -> None:
+        made.append(torch.are_deterministic_algorithms_enabled())
+        if made[-1]:
+            raise InterruptedError
+        real(physics, *given, **options)
+
+    monkeypatch.setattr(WarpPhysics, "__init__", noted)
     assert main(["warm", CHEETAH, "--device", "cpu", "--json"]) == 0
+    with pytest.raises(InterruptedError):
+        warm.warm(CHEETAH, "cpu", deterministic=True)
+    assert made == [False, True]
     (line,) = capsys.readouterr().out.splitlines()
     found = json.loads(line)
     assert found["family"] == CHEETAH
@@ -66,7 +83,8 @@ def test_several_have_a_process_each_and_one_that_fails_stops_no_other(
     assert [command[2:] for command in commands] == [
         ["metarl", "warm", name, "--device", "cpu", "--json"] for name in (CHEETAH, "ant-dir", "hopper-rand-params")
     ]
-    assert main(["warm", CHEETAH, "ant-dir", "--device", "cpu"]) == 2
+    assert main(["warm", CHEETAH, "ant-dir", "--device", "cpu", "--deterministic"]) == 2
+    assert commands[-1][-2:] == ["--json", "--deterministic"]
     assert capsys.readouterr().out.splitlines() == [
         f"{CHEETAH}: ready after 2.5 s",
         "ant-dir: metarl: error: no room",

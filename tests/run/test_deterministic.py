@@ -148,6 +148,7 @@ def assert_repeated(tmp_path: Path, device: str, tasks: int, horizon: int) -> No
         assert_same_run(tmp_path / name, tmp_path / "one")
 
 
+@pytest.mark.warp_cpu
 def test_two_runs_on_the_gpu_engine_and_a_resumed_one_are_equal(tmp_path: Path) -> None:
     pytest.importorskip("mujoco_warp")
     assert_repeated(tmp_path, "cpu", tasks=2, horizon=3)

@@ -352,6 +352,7 @@ def test_a_loss_that_no_room_mends_ends_no_episode() -> None:
 # --- runs --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.warp_cpu
 def test_room_is_kept_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[dict[str, int]] = []
     plain = WarpPhysics.__init__

@@ -84,6 +84,7 @@ def test_what_a_gpu_asks_its_compiled_kernels_is_noted_too(warp: Any, monkeypatc
     assert told == [(256, 1), (256, 1)]
 
 
+@pytest.mark.warp_cpu
 def test_what_is_missing_is_compiled_once_and_told(warp: Any, capsys: pytest.CaptureFixture[str]) -> None:
     values = warp.zeros(2, dtype=float, device="cpu")
     launch = adds(warp, 1.0)
@@ -138,7 +139,27 @@ def test_of_two_processes_one_compiles_and_the_other_waits(warp: Any, monkeypatc
     assert loaded == ["add_1"]
 
 
-@pytest.mark.parametrize("device", [CPU, pytest.param(torch.device("cuda"), marks=pytest.mark.gpu)], ids=str)
+def test_kernels_are_the_same_for_any_number_of_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what has been compiled for some worlds serves any other number of them."""
+    found: list[set[str]] = []
+
+    def noted(warp: Any, launches: list[Callable[[], None]]) -> list[Needed]:
+        found.append({entry.module.get_module_identifier(entry.block_dim) for entry in needed(warp, launches)})
+        raise InterruptedError
+
+    monkeypatch.setattr("metarl.envs.engines.gpu.needed", noted)
+    for worlds in (3, 800):
+        with pytest.raises(InterruptedError):
+            make_worlds(VARIED, worlds, engine="gpu")
+    assert found[0] == found[1]
+    assert any("nxn_broadphase" in name for name in found[0])
+
+
+@pytest.mark.parametrize(
+    "device",
+    [pytest.param(CPU, marks=pytest.mark.warp_cpu), pytest.param(torch.device("cuda"), marks=pytest.mark.gpu)],
+    ids=str,
+)
 def test_nothing_is_compiled_after_the_worlds_are_made(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     warp, _ = load()
     worlds = make_worlds(VARIED, 4, engine="gpu", device=device)

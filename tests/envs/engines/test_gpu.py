@@ -352,9 +352,9 @@ def test_a_world_that_becomes_invalid_ends_and_is_counted() -> None:
 def test_both_engines_draw_the_same_starts() -> None:
     seen = []
     for engine in ("cpu", "gpu"):
-        worlds = make_worlds(CHEETAH, WORLDS, engine=engine, threads=1)
+        worlds = make_worlds(CHEETAH, WORLDS, engine=engine, device=DEVICE, threads=1)
         worlds.set_tasks(worlds.family.space.sample(WORLDS, "train", torch.Generator().manual_seed(0)))
-        seen.append(worlds.reset(torch.Generator().manual_seed(1)))
+        seen.append(worlds.reset(torch.Generator().manual_seed(1)).cpu())
     torch.testing.assert_close(seen[1], seen[0], rtol=0.0, atol=1e-6)
 
 

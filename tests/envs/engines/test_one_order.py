@@ -127,6 +127,7 @@ def played(name: str, *, shuffle: bool, sort: bool) -> list[torch.Tensor]:
     return found
 
 
+@pytest.mark.warp_cpu
 @pytest.mark.parametrize("name", ["half-cheetah-vel", pytest.param("ant-dir", marks=pytest.mark.slow)])
 def test_the_order_of_threads_does_not_matter(name: str) -> None:
     plain, sorted_, unsorted = (

@@ -148,6 +148,7 @@ def test_worlds_that_cannot_be_copied_say_so() -> None:
             use(worlds)
 
 
+@pytest.mark.warp_cpu
 def test_worlds_on_the_gpu_engine_say_so() -> None:
     pytest.importorskip("mujoco_warp")
     worlds = make_worlds("half-cheetah-vel", 1, engine="gpu")
