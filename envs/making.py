@@ -15,8 +15,9 @@ from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.engines.in_torch import TorchPhysics
 from metarl.envs.external.adapter import GymnasiumFamily, WorkerPhysics
 from metarl.envs.family import Family, MujocoFamily, TorchFamily
+from metarl.envs.physics import CPU, Physics
 from metarl.envs.registry import resolve
-from metarl.envs.worlds import CPU, Physics, Worlds
+from metarl.envs.worlds import Worlds
 from metarl.errors import UserError, nearest
 from metarl.ranks import ALONE, Ranks
 

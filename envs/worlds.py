@@ -11,105 +11,22 @@ What a step changes there stays in its place, so that a step can be launched as 
 
 from __future__ import annotations
 
-import copy
-import math
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.family import Family, State
+from metarl.envs.actions import Actions
+from metarl.envs.family import Family
+from metarl.envs.going_back import GoingBack
 from metarl.envs.modifiers.switching import STEP, SwitchSpace
-from metarl.errors import NotFiniteError, UserError
+from metarl.envs.physics import Physics
+from metarl.errors import UserError
 from metarl.launches import Launch, Launches, copied, under_way
 from metarl.ranks import ALONE, Ranks
 from metarl.types import Step, Tasks
 
-CPU = torch.device("cpu")
 
-
-@runtime_checkable
-class Physics(Protocol):
-    """What an engine must do for B worlds.
-
-    Attributes:
-        launches: where launches of steps are kept, and forgotten when `state` moves; None where none are captured.
-    """
-
-    launches: Launches | None
-
-    @property
-    def device(self) -> torch.device:
-        """Where the state is."""
-        ...
-
-    @property
-    def lockstep(self) -> bool:
-        """Whether `advance` always takes a step in all worlds, and tells of failures in a mask, never None."""
-        ...
-
-    @property
-    def state(self) -> State:
-        """Current state fields, [B, ...] float64; may be live views, so clone what must be kept."""
-        ...
-
-    def apply(self, tasks: Tasks, worlds: Tensor | None) -> None:
-        """Give the worlds (indices, None: all) the model of their tasks, which are on the host."""
-        ...
-
-    def write(self, state: Mapping[str, Tensor], worlds: Tensor | None) -> None:
-        """Start the worlds from `state`, which is on the host, rows in the order of `worlds`."""
-        ...
-
-    def advance(self, action: Float[Tensor, "B A"], worlds: Tensor | None) -> Bool[Tensor, " B"] | None:
-        """Take one control step; return the worlds whose simulation became invalid, or None."""
-        ...
-
-    def get_state(self) -> dict[str, Any]:
-        """Return all that `advance` depends on and reads out, copied; raise UserError where the engine cannot."""
-        ...
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go back to what `get_state` returned, here or in another engine of this kind, family and size."""
-        ...
-
-
-@runtime_checkable
-class Widening(Protocol):
-    """An engine whose buffers can be too small for what happens in a world, and can be given more room."""
-
-    @property
-    def room(self) -> Mapping[str, int]:
-        """What there is room for, by name, for every world or on average."""
-        ...
-
-    def widen(self) -> bool:
-        """Tell whether they have been too small since the worlds' last resets; then there is more room now."""
-        ...
-
-
-_STATE = (
-    "tasks",
-    "present",
-    "_all_tasks",
-    "_seen",
-    "_trial_steps",
-    "_later",
-    "_next_tasks",
-    "_next_tasks_due",
-    "_elapsed",
-    "_active",
-    "_all_active",
-    "_failures",
-    "_wrong_action",
-    "_observation",
-)
-"""What changes in `Worlds`, beside its physics."""
-
-
-class Worlds:
+class Worlds(GoingBack):
     """B parallel worlds of one family (see `metarl.types.BatchEnv`).
 
     Args:
@@ -122,6 +39,7 @@ class Worlds:
         ranks: which of them have a share of the worlds each, as these B.
 
     Attributes:
+        actions: what is right of actions, and what they mean.
         device: where actions are taken and observations returned.
         tasks: one task per world, as `set_tasks` was given them, on the host; None before the first reset.
         present: what the family and the physics are told: the same, but where tasks switch (see modifiers/switching.py)
@@ -158,11 +76,7 @@ class Worlds:
         self._later = torch.zeros(num_worlds, dtype=torch.bool, device=device)
         self._next_tasks: Tasks | None = None
         self._next_tasks_due = torch.zeros(num_worlds, dtype=torch.bool)
-        low = torch.tensor(family.action_low, dtype=torch.float64)
-        high = torch.tensor(family.action_high, dtype=torch.float64)
-        unit = torch.ones_like(low)
-        self._scale = unit_actions and not family.discrete and not (torch.equal(low, -unit) and torch.equal(high, unit))
-        self._low, self._high = low.to(device), high.to(device)
+        self.actions = Actions(family, num_worlds, device, unit=unit_actions)
         self._elapsed = torch.zeros(num_worlds, dtype=torch.long, device=device)
         self._active = torch.zeros(num_worlds, dtype=torch.bool, device=device)
         self._all_active = False
@@ -184,72 +98,6 @@ class Worlds:
         """Where launches of steps are kept; None where a step cannot be captured."""
         # Whether tasks switch is looked for in every step.
         return None if self._switch is not None else self.physics.launches
-
-    def get_state(self) -> dict[str, Any]:
-        """Return where the worlds are, in the middle of an episode too, copied; only `set_state` reads it.
-
-        Raises:
-            UserError: the engine cannot tell (worker processes, the GPU engine of robots).
-        """
-        kept = {name: getattr(self, name) for name in _STATE}
-        return {"family": self.family_name, "physics": self.physics.get_state(), **copy.deepcopy(kept)}
-
-    def set_state(self, state: Mapping[str, Any]) -> None:
-        """Go back to where these worlds, or others like them, were: all that follows is the same, bit for bit.
-
-        Args:
-            state: of `get_state`; it stays as it is, and can be gone back to again.
-
-        Raises:
-            UserError: it is of another family or of another number of worlds.
-        """
-        if not isinstance(state, Mapping) or not {"family", "physics", *_STATE} <= set(state):
-            raise UserError("got what is no state of worlds: give what get_state() returned")
-        count = len(state["_elapsed"])
-        if (state["family"], count) != (self.family_name, self.num_worlds):
-            raise UserError(
-                f"got the state of {count} worlds of {state['family']}: give one of {self.num_worlds} worlds of "
-                f"{self.family_name}"
-            )
-        self.physics.set_state(state["physics"])
-        for name in _STATE:
-            setattr(self, name, copy.deepcopy(state[name]))
-        if self.launches is not None:
-            self.launches.clear()
-
-    # -- episodes that are played again -------------------------------------------------------------------------------
-
-    @property
-    def room(self) -> dict[str, int]:
-        """What the engine's buffers have room for, by name, to begin there another time; empty where it has none."""
-        return dict(self.physics.room) if isinstance(self.physics, Widening) else {}
-
-    def keep(self) -> dict[str, Any] | None:
-        """Return what `go_back` needs, between two episodes; None where no engine will ask for it by `outgrown`."""
-        if not isinstance(self.physics, Widening):
-            return None
-        kept = {name: getattr(self, name) for name in _STATE}
-        return {name: value.clone() if isinstance(value, Tensor) else value for name, value in kept.items()}
-
-    def outgrown(self) -> bool:
-        """Tell whether the engine's buffers were too small for the episodes since the last reset of all worlds.
-
-        Then some of them ended as failures; the buffers have more room now, and the episodes are to be played again.
-        The host waits for the device here.
-        """
-        return isinstance(self.physics, Widening) and self.physics.widen()
-
-    def go_back(self, kept: Mapping[str, Any]) -> None:
-        """Go back to before the episodes that began after `keep`; the next step is a reset, of all worlds."""
-        for name, value in kept.items():
-            here = getattr(self, name)
-            # What a step changes stays in its place.
-            if isinstance(here, Tensor) and isinstance(value, Tensor):
-                here.copy_(value)
-            else:
-                setattr(self, name, value)
-        if self._switch is not None and self.present is not None:
-            self.physics.apply(self.present, None)
 
     # -- tasks and steps ----------------------------------------------------------------------------------------------
 
@@ -273,7 +121,10 @@ class Worlds:
             UserError: no tasks yet; in lockstep, a step since the last reset was given a wrong action.
         """
         if self.physics.lockstep:
-            self._check_actions()
+            try:
+                self.actions.check_episode(self._wrong_action)
+            finally:
+                self._wrong_action.zero_()
         tasks, seen = self._start_tasks(None if worlds is None else worlds.cpu())
         if self._switch is not None:
             tasks, seen = self._switch_tasks(self._switch, worlds)
@@ -361,8 +212,7 @@ class Worlds:
         launches = self.launches
         if launches is None or under_way():
             return self._step(action)
-        if action.shape != self._given.shape:
-            raise self._wrong_shape(action)
+        self.actions.check_shape(action)
         with torch.no_grad():
             self._given.copy_(action)
             launch = launches.get(("step", self.horizon), lambda: Launch(self._step_given, launches.backend))
@@ -420,63 +270,16 @@ class Worlds:
         seen = observation if some_rest else self._observation.clone()
         return Step(seen, reward.to(self.dtype), terminated, truncated, terms, success)
 
-    def _wrong_shape(self, action: Tensor) -> UserError:
-        return UserError(
-            f"got an action of shape {tuple(action.shape)}, {self.family_name} with {self.num_worlds} worlds "
-            f"takes {(self.num_worlds, self.action_size)}"
-        )
-
     def _physical(self, action: Tensor) -> Tensor:
-        if action.shape != self._given.shape:
-            raise self._wrong_shape(action)
+        """Return what the physics is told, checked."""
+        self.actions.check_shape(action)
         action = action.to(self.device)
-        if self.physics.lockstep:
-            action = action.to(torch.float64)
-            # A NaN is not below anything.
-            right = torch.linalg.vector_norm(action, torch.inf, dim=1) < torch.inf
-            for part in self._choices(action):
-                right = right & (part.amax(1) == 1.0) & (part.abs().sum(1) == 1.0)
-            self._wrong_action |= _without(self._active, right)
-            return self._in_bounds(action)
-        # The sum is not finite if any action is not (or, harmlessly, where it overflows): one pass, no mask.
-        if not math.isfinite(action.sum().item()) and not bool(action.isfinite().all()):
-            world = int((~action.isfinite()).any(1).nonzero()[0, 0])
-            raise NotFiniteError(f"got an action that is not finite in world {world}: {action[world].tolist()}")
+        if not self.physics.lockstep:
+            self.actions.check(action)
         action = action.to(torch.float64)
-        for part in self._choices(action):
-            if not (bool(((part == 0.0) | (part == 1.0)).all()) and bool((part.sum(1) == 1.0).all())):
-                raise UserError(f"{self.family_name} is discrete: give {self._form()}")
-        return self._in_bounds(action)
-
-    def _choices(self, action: Tensor) -> tuple[Tensor, ...]:
-        """Return the part of every choice that the actions make; nothing where they are numbers."""
-        return action.split(list(self.family.choices), 1) if self.family.discrete else ()
-
-    def _form(self) -> str:
-        """Return how actions are to be given."""
-        if not self.family.discrete:
-            return "finite numbers"
-        if len(self.family.choices) == 1:
-            return f"one-hot actions, a 1 among {self.action_size - 1} 0s"
-        return f"one-hot actions side by side, a single 1 for each of the choices of {list(self.family.choices)}"
-
-    def _in_bounds(self, action: Tensor) -> Tensor:
-        """Return the action in physical units and within its bounds."""
-        if self.family.discrete:
-            return action
-        if self._scale:
-            action = self._low + (action + 1.0) * 0.5 * (self._high - self._low)
-        return action.clamp(self._low, self._high)
-
-    def _check_actions(self) -> None:
-        """Raise for the wrong actions since the last reset."""
-        wrong = self._wrong_action.nonzero().squeeze(1).tolist()
-        if wrong:
-            self._wrong_action.zero_()
-            raise NotFiniteError(
-                f"got wrong actions in an episode since the last reset, first of all in world {wrong[0]} of "
-                f"{len(wrong)} such worlds: give {self.family_name} {self._form()}"
-            )
+        if self.physics.lockstep:
+            self._wrong_action |= _without(self._active, self.actions.right(action))
+        return self.actions.in_bounds(action)
 
 
 def _without(first: Bool[Tensor, " B"], second: Bool[Tensor, " B"]) -> Bool[Tensor, " B"]:

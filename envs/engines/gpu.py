@@ -32,7 +32,7 @@ from metarl.envs.engines.buffers import Room, room_for
 from metarl.envs.engines.compiling import for_any_number_of_worlds, load_all, needed
 from metarl.envs.engines.warp_model import gpu_model, without_margins
 from metarl.envs.family import LARGEST_VALID, MujocoFamily
-from metarl.envs.worlds import CPU
+from metarl.envs.physics import CPU
 from metarl.errors import UserError
 from metarl.graphs import nothing_collected
 from metarl.launches import Launches, apart, launches_on
@@ -77,7 +77,7 @@ def load() -> tuple[ModuleType, ModuleType]:
 
 
 class WarpPhysics:
-    """Physics of a `MujocoFamily` on mujoco_warp (see `metarl.envs.worlds.Physics`).
+    """Physics of a `MujocoFamily` on mujoco_warp (see `metarl.envs.physics.Physics`).
 
     Args:
         family: the family.

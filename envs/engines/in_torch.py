@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.envs.family import LARGEST_VALID, TorchFamily
-from metarl.envs.worlds import CPU
+from metarl.envs.physics import CPU
 from metarl.launches import Launches, launches_on
 from metarl.types import Tasks
 

@@ -13,7 +13,7 @@ from metarl.bench.gpu import engine_line, print_engines
 from metarl.bench.stepping import Stepping, covered, gpu_figures, profiled, with_own_models
 from metarl.envs import get
 from metarl.envs.engines.cpu import MujocoPhysics
-from metarl.envs.worlds import CPU
+from metarl.envs.physics import CPU
 
 CHEETAH = "half-cheetah-vel@v5"
 

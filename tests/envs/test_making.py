@@ -8,7 +8,7 @@ import torch
 from metarl.envs import make_worlds
 from metarl.envs.engines.in_torch import TorchPhysics
 from metarl.envs.making import choose_engine, describe_engine
-from metarl.envs.worlds import CPU
+from metarl.envs.physics import CPU
 from metarl.errors import UserError
 
 CHEETAH = "half-cheetah-vel@v5"

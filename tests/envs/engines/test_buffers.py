@@ -32,7 +32,8 @@ from metarl.envs.engines.buffers import (
 from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.engines.warp_model import gpu_model
 from metarl.envs.family import MujocoFamily, with_horizon
-from metarl.envs.worlds import CPU, Worlds
+from metarl.envs.physics import CPU
+from metarl.envs.worlds import Worlds
 from metarl.learning.rollout import collect
 from metarl.run.checkpoint import load as load_checkpoint
 from metarl.types import Trajectories

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from metarl.envs import make_worlds
-from metarl.envs.worlds import CPU
+from metarl.envs.physics import CPU
 from metarl.system import locked
 
 if importlib.util.find_spec("mujoco_warp") is None:

@@ -23,7 +23,7 @@ from mujoco_warp._src import collision_driver, constraint
 
 from metarl.envs.engines import one_order
 from metarl.envs.engines.gpu import WarpPhysics
-from metarl.envs.worlds import CPU
+from metarl.envs.physics import CPU
 
 WORLDS, STEPS = 3, 6
 HEIGHT = {"half-cheetah-vel": (1, -0.15), "ant-dir": (2, 0.4)}
