@@ -13,6 +13,7 @@ import torch
 from metarl.agents import make
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.bench import engines
+from metarl.cli import warm as cli_warm
 from metarl.cli.main import main
 from metarl.envs import families, get, make_worlds
 from metarl.envs.engines.cpu import MujocoPhysics
@@ -31,6 +32,7 @@ SMALL = {
     "bench engines": " --rounds 1 --env-steps 40 --threads 1",
     "fingerprint": " point-nav",
     "list": "",
+    "warm": "",
 }
 """What makes a command take seconds: its first words, and what is added to it."""
 
@@ -127,9 +129,20 @@ def test_commands_of_engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     few = {name: families()[name] for name in ("half-cheetah-vel", "swimmer-vel", "point-nav")}
     monkeypatch.setattr(engines, "families", lambda: few)
+    # Compiling takes minutes, and has tests of its own.
+    compiled = []
+
+    def warm(name: str, *_: Any, **__: Any) -> dict[str, Any]:
+        compiled.append(name)
+        return {"family": name, "seconds": 0.0}
+
+    monkeypatch.setattr(cli_warm, "warm", warm)
+    monkeypatch.setattr(cli_warm, "_in_a_process", warm)
     lines = commands("envs/engines/README.md")
-    assert len(lines) == 4
+    assert len(lines) == 7
     run_commands(lines)
+    assert compiled[:3].count("half-cheetah-vel") == 2
+    assert len(compiled) > 10
 
 
 def test_modifiers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
