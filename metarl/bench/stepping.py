@@ -5,6 +5,7 @@ The whole step and physics alone go through the same states: the same tasks, sta
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -189,6 +190,8 @@ def used_memory(device: torch.device) -> float:
     if device.type != "cuda":
         return 0.0
     wait(device)
+    # Worlds of before refer to themselves.
+    gc.collect()
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)
     return (total - free) / 2**20

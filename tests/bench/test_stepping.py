@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 
 from metarl.bench import stepping
 from metarl.bench.gpu import engine_line, print_engines
-from metarl.bench.stepping import Stepping, covered, gpu_figures, profiled, with_own_models
+from metarl.bench.stepping import Stepping, covered, gpu_figures, profiled, used_memory, with_own_models
 from metarl.envs import get
 from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.physics import CPU
@@ -110,3 +111,21 @@ def test_a_device_that_is_too_small_is_told_and_others_are_measured(
     monkeypatch.setattr(stepping, "Stepping", lambda *_: (_ for _ in ()).throw(RuntimeError("a fault of ours")))
     with pytest.raises(RuntimeError, match="a fault of ours"):
         gpu_figures(get(CHEETAH), 2, 4, 1, CPU)
+
+
+def test_memory_is_what_is_taken_once_nobody_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Worlds:
+        """They refer to themselves, as worlds on a GPU do by what they launch."""
+
+        def __init__(self) -> None:
+            self.itself = self
+
+    taken: list[Any] = [Worlds()]
+    held = weakref.ref(taken[0])
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**20 * (7 if held() is None else 4), 2**23))
+    assert used_memory(torch.device("cuda", 0)) == 4.0
+    taken.clear()
+    assert used_memory(torch.device("cuda", 0)) == 1.0
+    assert used_memory(CPU) == 0.0
