@@ -36,8 +36,10 @@ from torch.nn.functional import pad
 
 from metarl.config import check
 from metarl.errors import UserError, nearest
+from metarl.launches import launches_on
 from metarl.learning import figures
-from metarl.learning.ppo import Played, ppo_update
+from metarl.learning.chunks import passes
+from metarl.learning.ppo import Played, in_one_kernel, ppo_update
 from metarl.learning.recall import ActingNetwork, Actor, TrialLearner
 from metarl.learning.returns import gae, standardise
 from metarl.learning.rollout import collect
@@ -193,8 +195,14 @@ class Rl2:
         self.network = Network(config, spec, streams["init"]).to(device)
         self.inputs = Inputs(spec)
         self.returns = Moments(config.episodes * spec.horizon)
+        # The steps of an update have one form, unless episodes end early: then each update has its own.
+        self.launches = launches_on(device, most=1)
         self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, eps=1e-5
+            self.network.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            eps=1e-5,
+            fused=in_one_kernel(device),
         )
         self.iteration = 0
 
@@ -253,6 +261,7 @@ class Rl2:
             entropy_weight=entropy_weight,
             max_gradient_norm=config.max_gradient_norm,
             ranks=self.ranks,
+            launches=self.launches,
         )
         if self.network.log_std is not None:
             means["policy/std"] = float(self.network.log_std.detach().exp().mean())
@@ -270,7 +279,7 @@ class Rl2:
     ) -> tuple[Float[Tensor, "M L"], Float[Tensor, "M moments"]]:
         """Return the log-probabilities of the actions, and the scaled values with those behind each last step."""
         log_probs, values = [], []
-        parts = min(self.config.minibatches, len(inputs))
+        parts = min(passes(inputs, self.config.minibatches), len(inputs))
         for rows in torch.arange(len(inputs), device=self.device).tensor_split(parts):
             features = self.network.core(inputs[rows])
             values.append(self.network.value(features).squeeze(-1))
@@ -286,7 +295,7 @@ class Rl2:
         steps = mask.shape[1]
         # What is behind the trial's last step is scaled as the last step itself.
         moments = [*range(steps), steps - 1]
-        shift, scale = (x.to(scaled)[moments] for x in self._scale_of_returns())
+        shift, scale = (x[moments].to(scaled) for x in self._scale_of_returns())
         # Before any return was seen, values mean nothing in its unit.
         values = shift + scale * scaled if bool(self.returns.count.any()) else torch.zeros_like(scaled)
         behind = values.gather(1, trials.lengths[:, None]).squeeze(1)
@@ -296,7 +305,7 @@ class Rl2:
         targets = advantages + values
         later = (0, len(self.returns.mean) - steps)
         self.returns.update(pad(targets, later), pad(mask, later), self.ranks)
-        shift, scale = (x.to(scaled)[:steps] for x in self._scale_of_returns())
+        shift, scale = (x[:steps].to(scaled) for x in self._scale_of_returns())
         # About the mean of each step: what the values know beside how much of the trial is left.
         about = ((targets - shift) * mask).square().sum()
         left, spread, size = self.ranks.sum((advantages.square().sum(), about, (targets * mask).square().sum()))
@@ -348,7 +357,11 @@ class Rl2:
             self.network.load_state_dict(state["network"])
         except RuntimeError as error:
             raise ValueError(f"the stored network does not fit: {error}") from error
-        self.optimiser.load_state_dict(deepcopy(state["optimiser"]))
+        optimiser = deepcopy(state["optimiser"])
+        for group in optimiser["param_groups"]:
+            # It may have been stored on another device.
+            group["fused"] = in_one_kernel(self.device)
+        self.optimiser.load_state_dict(optimiser)
         self.inputs.observation.load_state_dict(state["observation"])
         self.inputs.reward.load_state_dict(state["reward"])
         self.returns.load_state_dict(state["returns"])

@@ -31,7 +31,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 MOST = 4
-"""Launches that are kept at a time; the oldest goes."""
+"""Launches that are kept at a time."""
 
 _aten: Any = torch.ops.aten
 LOOKS = frozenset(
@@ -220,16 +220,18 @@ class Launches:
 
     Args:
         backend: what captures.
+        most: that are kept at a time; the oldest goes.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, most: int = MOST) -> None:
         self.backend = backend
+        self.most = most
         self._kept: dict[Hashable, Any] = {}
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """Return what `make` returned when the key was new."""
         if key not in self._kept:
-            while len(self._kept) >= MOST:
+            while len(self._kept) >= self.most:
                 del self._kept[next(iter(self._kept))]
             self._kept[key] = make()
         return self._kept[key]
@@ -240,12 +242,12 @@ class Launches:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Be copied and pickled without what is kept."""
-        return type(self), (self.backend,)
+        return type(self), (self.backend, self.most)
 
 
-def launches_on(device: torch.device) -> Launches | None:
+def launches_on(device: torch.device, most: int = MOST) -> Launches | None:
     """Return where the launches on a device are kept; None where nothing can be captured."""
-    return Launches(CudaGraphs(device)) if device.type == "cuda" else None
+    return Launches(CudaGraphs(device), most) if device.type == "cuda" else None
 
 
 def copied(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -4,23 +4,31 @@
 
 The rows of a minibatch are whole trials (or episodes), so that a memory can be computed anew from its first step. Of
 several ranks each computes those of its own; their losses add up to that of the minibatch, and all take the same step.
+
+A GPU is given the gradient of a minibatch as one graph, and the host looks at it once before the step is taken.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from metarl.errors import NotFiniteError
+from metarl.launches import Backend, Launch, Launches
 from metarl.ranks import ALONE, Ranks
 from metarl.types import Metrics
 
 MEANS = ("update/value_error", "update/clipped", "update/gradient_norm", "policy/entropy")
 """Figures that are means over the steps of the optimiser."""
+
+Gradients = list[Tensor | None]
+"""Of each parameter in its order; None where the loss does not depend on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +51,101 @@ class Played:
     targets: Float[Tensor, "M L"]
     mask: Float[Tensor, "M L"]
 
+    def parts(self) -> list[Tensor]:
+        """Return its tensors."""
+        return [getattr(self, field.name) for field in fields(self)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What a step goes up.
+
+    Attributes:
+        network: inputs [N, L, I] -> action distribution and values [N, L].
+        clip: ε.
+        value_weight: c.
+        max_gradient_norm: gradients are shortened to this norm.
+        ranks: which of them have a share of the rows each.
+    """
+
+    network: nn.Module
+    clip: float
+    value_weight: float
+    max_gradient_norm: float
+    ranks: Ranks = ALONE
+
+    def gradient(
+        self, played: Played, rows: Int[Tensor, " N"], entropy_weight: float | Tensor
+    ) -> tuple[Float[Tensor, " 5"], Gradients]:
+        """Compute the gradient of a minibatch, without a look at the device.
+
+        Args:
+            played: by this rank.
+            rows: of the minibatch, maybe none.
+            entropy_weight: β.
+
+        Returns:
+            KL(π_old ‖ π) and the parts of this rank in `MEANS`; the gradients of the loss.
+        """
+        ranks = self.ranks
+        mask = played.mask[rows]
+        if not len(rows):
+            # Some row, of which nothing counts: all ranks take part in every step.
+            rows, mask = rows.new_zeros(1), torch.zeros_like(played.mask[:1])
+        # Of all ranks, so that their losses add up to that of the minibatch.
+        count = ranks.sum(mask.sum())
+        distribution, value = self.network(played.inputs[rows])
+        log_ratio = (distribution.log_prob(played.actions[rows]) - played.log_probs[rows]) * mask
+        ratio = log_ratio.exp()
+        # Schulman's estimate of KL(π_old ‖ π): never negative, and exact in the mean over actions of π_old.
+        kl = ranks.sum(((ratio - 1.0 - log_ratio) * mask).sum().detach()) / count
+        gain = (clipped_gain(ratio, played.advantages[rows], self.clip) * mask).sum() / count
+        error = ((value - played.targets[rows]).square() * mask).sum() / count
+        entropy = (distribution.entropy() * mask).sum() / count
+        loss = -gain + self.value_weight * error - entropy_weight * entropy
+        leaves = list(self.network.parameters())
+        for leaf, gradient in zip(leaves, torch.autograd.grad(loss, leaves, allow_unused=True), strict=True):
+            leaf.grad = None if gradient is None else gradient.contiguous()
+        _add_gradients(self.network, ranks)
+        norm = nn.utils.clip_grad_norm_(leaves, self.max_gradient_norm)
+        outside = (((ratio - 1.0).abs() > self.clip) * mask).sum() / count
+        # The norm is the same on all ranks, where the others are parts of a sum.
+        figures = torch.stack((kl, error, outside, norm / ranks.size, entropy)).detach()
+        return figures, [leaf.grad for leaf in leaves]
+
+
+class LaunchedGradient:
+    """The gradient of minibatches as one graph for each number of rows (see `metarl.launches`).
+
+    Args:
+        objective: what a step goes up.
+        like: what is played has its form at every update.
+        backend: what captures.
+    """
+
+    def __init__(self, objective: Objective, like: Played, backend: Backend) -> None:
+        self.objective = objective
+        self.backend = backend
+        self.played = Played(**{field.name: torch.empty_like(getattr(like, field.name)) for field in fields(like)})
+        self.entropy_weight = like.mask.new_zeros(())
+        self.by_rows: dict[int, tuple[Tensor, Launch[tuple[Tensor, Gradients]]]] = {}
+
+    def begin(self, played: Played, entropy_weight: float) -> None:
+        """Begin an update: put what it learns from where the graphs read it."""
+        for there, here in zip(self.played.parts(), played.parts(), strict=True):
+            there.copy_(here)
+        self.entropy_weight.fill_(entropy_weight)
+
+    def __call__(self, rows: Int[Tensor, " N"]) -> tuple[Float[Tensor, " 5"], Gradients]:
+        """Compute what `Objective.gradient` does; it holds until the next call."""
+        if len(rows) not in self.by_rows:
+            place = torch.empty_like(rows)
+            function = partial(self.objective.gradient, self.played, place, self.entropy_weight)
+            self.by_rows[len(rows)] = place, Launch(function, self.backend)
+        place, launch = self.by_rows[len(rows)]
+        place.copy_(rows)
+        return launch()
+
 
 def ppo_update(
     network: nn.Module,
@@ -58,6 +161,7 @@ def ppo_update(
     entropy_weight: float,
     max_gradient_norm: float,
     ranks: Ranks = ALONE,
+    launches: Launches | None = None,
 ) -> tuple[Metrics, Metrics]:
     """Improve a network in place.
 
@@ -74,6 +178,7 @@ def ppo_update(
         entropy_weight: β.
         max_gradient_norm: gradients are shortened to this norm.
         ranks: which of them have M rows each.
+        launches: where the graphs of this network's gradients are kept; None: they are not captured.
 
     Returns:
         Means over the steps that were taken, none where none was; and how the update ended.
@@ -81,36 +186,33 @@ def ppo_update(
     Raises:
         NotFiniteError: a gradient is not finite; the parameters are as before the step.
     """
-    # On the device until the end: every look at a figure makes the host wait for a GPU.
-    sums = torch.zeros(len(MEANS), dtype=torch.float64, device=played.mask.device)
+    objective = Objective(
+        network=network, clip=clip, value_weight=value_weight, max_gradient_norm=max_gradient_norm, ranks=ranks
+    )
+    launched = None
+    # What ranks send one another is not captured.
+    if launches is not None and ranks.size == 1:
+        form = (objective, *((part.shape, part.dtype) for part in played.parts()))
+        launched = launches.get(form, lambda: LaunchedGradient(objective, played, launches.backend))
+        launched.begin(played, entropy_weight)
+    sums: Metrics = dict.fromkeys(MEANS, 0.0)
     steps, kl, enough = 0, 0.0, False
-    for rows, mask in shared_minibatches(played.mask, epochs, minibatches, generator, ranks):
-        # Of all ranks, so that their losses add up to that of the minibatch.
-        count = ranks.sum(mask.sum())
-        distribution, value = network(played.inputs[rows])
-        log_ratio = (distribution.log_prob(played.actions[rows]) - played.log_probs[rows]) * mask
-        ratio = log_ratio.exp()
-        # Schulman's estimate of KL(π_old ‖ π): never negative, and exact in the mean over actions of π_old.
-        kl = float(ranks.sum(((ratio - 1.0 - log_ratio) * mask).sum().detach()) / count)
+    for rows in shared_minibatches(played.mask, epochs, minibatches, generator, ranks):
+        found, gradients = objective.gradient(played, rows, entropy_weight) if launched is None else launched(rows)
+        # The only look at a step: at each the host waits for a GPU.
+        kl, *figures = found.tolist()
         if kl > max_kl:
             enough = True
             break
-        gain = (clipped_gain(ratio, played.advantages[rows], clip) * mask).sum() / count
-        error = ((value - played.targets[rows]).square() * mask).sum() / count
-        entropy = (distribution.entropy() * mask).sum() / count
-        loss = -gain + value_weight * error - entropy_weight * entropy
-        optimiser.zero_grad()
-        loss.backward()
-        _add_gradients(network, ranks)
-        norm = nn.utils.clip_grad_norm_(network.parameters(), max_gradient_norm)
-        if not bool(norm.isfinite()):
+        new: Metrics = dict(zip(MEANS, figures, strict=True))
+        if not math.isfinite(new["update/gradient_norm"]):
             raise NotFiniteError("the policy gradient is not finite: look for NaN in observations or rewards")
+        for leaf, gradient in zip(network.parameters(), gradients, strict=True):
+            leaf.grad = gradient
         optimiser.step()
         steps += 1
-        outside = (((ratio - 1.0).abs() > clip) * mask).sum() / count
-        # The norm is the same on all ranks, where the others are parts of a sum.
-        sums += torch.stack((error, outside, norm / ranks.size, entropy)).detach()
-    totals = ranks.sum(dict(zip(MEANS, sums.tolist(), strict=True)) if steps else {})
+        sums = {name: total + new[name] for name, total in sums.items()}
+    totals = ranks.sum(sums if steps else {})
     means = {name: total / steps for name, total in totals.items()}
     return means, {"update/kl": kl, "update/steps": float(steps), "update/early_stop": float(enough)}
 
@@ -123,8 +225,8 @@ def clipped_gain(ratio: Float[Tensor, "*N"], advantages: Float[Tensor, "*N"], cl
 
 def shared_minibatches(
     mask: Float[Tensor, "M L"], epochs: int, minibatches: int, generator: torch.Generator, ranks: Ranks = ALONE
-) -> Iterator[tuple[Int[Tensor, " N"], Float[Tensor, "N L"]]]:
-    """Yield this rank's rows in every minibatch of every epoch, with their masks.
+) -> Iterator[Int[Tensor, " N"]]:
+    """Yield this rank's rows in every minibatch of every epoch, maybe none.
 
     Args:
         mask: of this rank's rows; each of them stands in one minibatch of an epoch.
@@ -137,14 +239,14 @@ def shared_minibatches(
     everyone = ranks.size * own
     first = ranks.rows(everyone).start
     for _ in range(epochs):
-        order = torch.randperm(everyone, generator=generator).to(mask.device)
-        for rows in order.tensor_split(minibatches):
-            mine = rows[(rows >= first) & (rows < first + own)] - first
-            if len(mine):
-                yield mine, mask[mine]
-            else:
-                # Some row, of which nothing counts: all ranks take part in every step.
-                yield mine.new_zeros(1), torch.zeros_like(mask[:1])
+        order = torch.randperm(everyone, generator=generator)
+        mine = [rows[(rows >= first) & (rows < first + own)] - first for rows in order.tensor_split(minibatches)]
+        yield from torch.cat(mine).to(mask.device).split([len(rows) for rows in mine])
+
+
+def in_one_kernel(device: torch.device) -> bool | None:
+    """Return whether torch's optimiser is to take its step in one kernel: on a GPU, where many are slow to launch."""
+    return True if device.type == "cuda" else None
 
 
 def _add_gradients(network: nn.Module, ranks: Ranks) -> None:

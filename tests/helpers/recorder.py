@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from metarl.launches import INDEXED, LOOKS
 
@@ -76,8 +76,14 @@ class RecordedPart(TorchDispatchMode):
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor) and not self._is_of(tensor, (args, kwargs)):
                 self.made.add(tensor.untyped_storage().data_ptr())
-        self.steps.append((func, args, kwargs, result))
+        if torch.Tag.inplace_view not in func.tags:
+            # With the shapes of now, which such an operation may change afterwards.
+            self.steps.append((func, *tree_map(self._as_now, (args, kwargs, result))))
         return result
+
+    @staticmethod
+    def _as_now(value: Any) -> Any:
+        return value.detach() if isinstance(value, Tensor) else value
 
     @staticmethod
     def _is_of(tensor: Tensor, given: Any) -> bool:
