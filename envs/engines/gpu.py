@@ -19,6 +19,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -113,6 +114,7 @@ class WarpPhysics:
         self.family, self.num_worlds, self.device = family, num_worlds, numbered(device)
         self.state: dict[str, Tensor] = {}
         self._known_stream: Any = None
+        self._in_order: Callable[[], AbstractContextManager[None]] = nullcontext
         # Where a family's tasks change the model, any tasks tell which fields they are.
         anything = family.space.sample(1, "train", torch.Generator().manual_seed(0))
         varied = tuple(family.apply(anything))
@@ -153,10 +155,9 @@ class WarpPhysics:
         model.opt.warn_overflow = 0
         if torch.are_deterministic_algorithms_enabled():
             # Not at the top: it imports Warp, which may not be installed.
-            from metarl.envs.engines.one_order import fill_in
+            from metarl.envs.engines.one_order import one_order
 
-            fill_in()
-            model.opt.deterministic = self._mjw.DeterminismType.ALL
+            self._in_order = one_order(self._host, model)
         for field in set(names) - set(plain):
             option = getattr(model.opt, field.removeprefix("opt."), None)
             if not isinstance(option, self._wp.array):
@@ -205,11 +206,11 @@ class WarpPhysics:
             mjw.reset_data(model, data, reset=begun)
 
         def forward() -> None:
-            with for_any_number_of_worlds(mjw):
+            with for_any_number_of_worlds(mjw), self._in_order():
                 mjw.forward(model, data)
 
         def step() -> None:
-            with for_any_number_of_worlds(mjw):
+            with for_any_number_of_worlds(mjw), self._in_order():
                 mjw.step(model, data)
 
         def steps() -> None:
@@ -294,9 +295,10 @@ class WarpPhysics:
 
     def _derive(self) -> None:
         """Compute what depends on the model's fields of every world."""
-        # The state it derives them in is overwritten by the next forward or step.
-        self._mjw.set_const(self._model, self._data, restore=False)
-        self._place_static_geoms()
+        with self._in_order():
+            # The state it derives them in is overwritten by the next forward or step.
+            self._mjw.set_const(self._model, self._data, restore=False)
+            self._place_static_geoms()
 
     def _place_static_geoms(self) -> None:
         """Compute where the geoms are that cannot move: mujoco_warp does it once, for the same place in all worlds."""

@@ -5,18 +5,28 @@ so differs from run to run, and with it how sums over them are rounded. `mujoco_
 `deterministic`. It fills in one part of it, sums by several threads. For the order of contacts and of rows it has two
 functions that do nothing yet: here they are.
 
-All that is done is a renaming: contacts go by world, pair of geoms and number within the pair, rows by kind, object and
-number within the object. Nothing comes to the host, so that the kernels can be part of a graph.
+All that is done is a renaming: contacts go by world, pair of geoms and number within the pair, rows by kind, object
+(contacts: pair and number) and number within the object. Contacts are only put in order where something is added up
+over them. Nothing comes to the host, so that the kernels can be part of a graph. `one_sum.py` has the sums.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, no_type_check
+
+import mujoco
+
+from metarl.envs.engines.compiling import replaced
+from metarl.envs.engines.one_sum import simple_tendons, sums_in_order
 
 wp: Any = importlib.import_module("warp")
 collision_driver: Any = importlib.import_module("mujoco_warp._src.collision_driver")
 constraint: Any = importlib.import_module("mujoco_warp._src.constraint")
+types: Any = importlib.import_module("mujoco_warp._src.types")
 
 CONTACT_FIELDS = (
     "dist",
@@ -44,10 +54,47 @@ GEOM_BITS, NUMBER_BITS = 15, 14
 """Of the key that contacts are sorted by; what is left of 63 bits, 19 of them, is for the world."""
 
 
-def fill_in() -> None:
-    """Have `mujoco_warp` put contacts and rows in order where its option asks for it."""
-    collision_driver._sort_contacts = sort_contacts
-    constraint._sort_constraints = sort_rows
+@dataclass(frozen=True)
+class OneOrder:
+    """What puts the sums of one model in order.
+
+    Attributes:
+        m: `mujoco_warp.Model`, with `deterministic` set to `ALL`.
+        contacts: whether something is added up over contacts, and not over their rows.
+        simple: whether its tendons are simple (see `simple_tendons`).
+    """
+
+    m: Any
+    contacts: bool
+    simple: bool
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Have all that `mujoco_warp` launches for a while come in one order."""
+        contacts = sort_contacts if self.contacts else _left
+        with (
+            replaced(collision_driver, _sort_contacts=contacts),
+            replaced(constraint, _sort_constraints=sort_rows),
+            sums_in_order(self.m, simple=self.simple),
+        ):
+            yield
+
+
+def one_order(model: mujoco.MjModel, m: Any) -> OneOrder:
+    """Return what puts the sums of a model in order, and ask `mujoco_warp` for it.
+
+    Args:
+        model: the model.
+        m: the same as `mujoco_warp.Model`.
+    """
+    m.opt.deterministic = types.DeterminismType.ALL
+    alone = m.opt.cone == types.ConeType.PYRAMIDAL and not m.is_sparse and not m.opt.run_rne_postconstraint
+    by_rows = alone and not (m.nsensordata or m.nflex or m.nacttrnbody or m.flg_adhesion)
+    return OneOrder(m=m, contacts=not by_rows, simple=simple_tendons(model))
+
+
+def _left(m: Any, d: Any) -> None:
+    """Leave the contacts in the order in which they were found: their rows are sorted by what they are."""
 
 
 def sort_contacts(m: Any, d: Any) -> None:
@@ -73,7 +120,7 @@ def sort_contacts(m: Any, d: Any) -> None:
 
 
 def sort_rows(m: Any, d: Any) -> None:
-    """Put the constraint rows of every world in order, after its contacts are.
+    """Put the constraint rows of every world in order.
 
     Args:
         m: `mujoco_warp.Model`.
@@ -81,10 +128,22 @@ def sort_rows(m: Any, d: Any) -> None:
     """
     efc, rows = d.efc, (d.nworld, d.njmax)
     order, place = wp.empty(rows, dtype=wp.int32), wp.empty(rows, dtype=wp.int32)
-    wp.launch(_row_places, dim=rows, inputs=[d.njmax, d.nefc, efc.type, efc.id], outputs=[order, place])
-    for name in (*ROW_FIELDS, *(("J_rownnz", "J_rowadr") if m.is_sparse else ("J",))):
-        array = getattr(efc, name)
-        _take(_words(array, d.nworld, array.shape[1]), order)
+    wp.launch(
+        _row_places,
+        dim=rows,
+        inputs=[d.njmax, d.nefc, efc.type, efc.id, d.contact.geom, d.contact.geomcollisionid],
+        outputs=[order, place],
+    )
+    fields = [_words(getattr(efc, name), d.nworld, getattr(efc, name).shape[1]) for name in ROW_FIELDS]
+    # A row of a sparse Jacobian stays where it is.
+    jacobian, size = (fields[0], 0) if m.is_sparse else (efc.J, efc.J.shape[2])
+    jacobian = jacobian if m.is_sparse else _words(jacobian, d.nworld, jacobian.shape[1])
+    kept = wp.empty((*rows, len(fields) + size), dtype=wp.int32)
+    wp.launch(_rows_taken, dim=kept.shape, inputs=[d.njmax, d.nefc, order, *fields, jacobian], outputs=[kept])
+    wp.launch(_rows_put, dim=kept.shape, inputs=[d.njmax, d.nefc, kept], outputs=[*fields, jacobian])
+    if m.is_sparse:
+        for array in (efc.J_rownnz, efc.J_rowadr):
+            _take(_words(array, d.nworld, array.shape[1]), order)
     wp.launch(
         _row_addresses,
         dim=d.contact.efc_address.shape,
@@ -148,6 +207,35 @@ def _contact_keys(
     keys[i] = key
 
 
+@wp.func
+@no_type_check
+def _before(
+    kind: wp.array2d(dtype=wp.int32),
+    thing: wp.array2d(dtype=wp.int32),
+    geom: wp.array(dtype=wp.vec2i),
+    number: wp.array(dtype=wp.int32),
+    world: int,
+    a: int,
+    b: int,
+) -> bool:
+    """Return whether row a comes before row b."""
+    kind_a = wp.min(kind[world, a], wp.static(FIRST_CONTACT))
+    kind_b = wp.min(kind[world, b], wp.static(FIRST_CONTACT))
+    if kind_a != kind_b:
+        return kind_a < kind_b
+    thing_a, thing_b = thing[world, a], thing[world, b]
+    if thing_a == thing_b:
+        return a < b
+    if kind_a == wp.static(FIRST_CONTACT):
+        # Contacts may be in any order themselves.
+        for i in range(2):
+            if geom[thing_a][i] != geom[thing_b][i]:
+                return geom[thing_a][i] < geom[thing_b][i]
+        if number[thing_a] != number[thing_b]:
+            return number[thing_a] < number[thing_b]
+    return thing_a < thing_b
+
+
 @wp.kernel(enable_backward=False)
 @no_type_check
 def _row_places(
@@ -155,6 +243,8 @@ def _row_places(
     nefc: wp.array(dtype=wp.int32),
     kind: wp.array2d(dtype=wp.int32),
     thing: wp.array2d(dtype=wp.int32),
+    geom: wp.array(dtype=wp.vec2i),
+    number: wp.array(dtype=wp.int32),
     order: wp.array2d(dtype=wp.int32),
     place: wp.array2d(dtype=wp.int32),
 ):
@@ -163,17 +253,97 @@ def _row_places(
     before = wp.int32(row)
     if row < count:
         before = wp.int32(0)
-        mine = wp.min(kind[world, row], wp.static(FIRST_CONTACT))
         for other in range(count):
-            theirs = wp.min(kind[world, other], wp.static(FIRST_CONTACT))
-            if theirs < mine:
+            if other != row and _before(kind, thing, geom, number, world, other, row):
                 before += 1
-            elif theirs == mine:
-                same = thing[world, other] == thing[world, row]
-                if thing[world, other] < thing[world, row] or (same and other < row):
-                    before += 1
     place[world, row] = before
     order[world, before] = row
+
+
+@wp.kernel(enable_backward=False)
+@no_type_check
+def _rows_taken(
+    njmax: int,
+    nefc: wp.array(dtype=wp.int32),
+    order: wp.array2d(dtype=wp.int32),
+    kind: wp.array3d(dtype=wp.int32),
+    thing: wp.array3d(dtype=wp.int32),
+    pos: wp.array3d(dtype=wp.int32),
+    margin: wp.array3d(dtype=wp.int32),
+    weight: wp.array3d(dtype=wp.int32),
+    vel: wp.array3d(dtype=wp.int32),
+    aref: wp.array3d(dtype=wp.int32),
+    loss: wp.array3d(dtype=wp.int32),
+    speed: wp.array3d(dtype=wp.int32),
+    jacobian: wp.array3d(dtype=wp.int32),
+    kept: wp.array3d(dtype=wp.int32),
+):
+    world, row, i = wp.tid()
+    if row >= wp.min(nefc[world], njmax):
+        return
+    source = order[world, row]
+    if i == 0:
+        kept[world, row, i] = kind[world, source, 0]
+    elif i == 1:
+        kept[world, row, i] = thing[world, source, 0]
+    elif i == 2:
+        kept[world, row, i] = pos[world, source, 0]
+    elif i == 3:
+        kept[world, row, i] = margin[world, source, 0]
+    elif i == 4:
+        kept[world, row, i] = weight[world, source, 0]
+    elif i == 5:
+        kept[world, row, i] = vel[world, source, 0]
+    elif i == 6:
+        kept[world, row, i] = aref[world, source, 0]
+    elif i == 7:
+        kept[world, row, i] = loss[world, source, 0]
+    elif i == 8:
+        kept[world, row, i] = speed[world, source, 0]
+    else:
+        kept[world, row, i] = jacobian[world, source, i - 9]
+
+
+@wp.kernel(enable_backward=False)
+@no_type_check
+def _rows_put(
+    njmax: int,
+    nefc: wp.array(dtype=wp.int32),
+    kept: wp.array3d(dtype=wp.int32),
+    kind: wp.array3d(dtype=wp.int32),
+    thing: wp.array3d(dtype=wp.int32),
+    pos: wp.array3d(dtype=wp.int32),
+    margin: wp.array3d(dtype=wp.int32),
+    weight: wp.array3d(dtype=wp.int32),
+    vel: wp.array3d(dtype=wp.int32),
+    aref: wp.array3d(dtype=wp.int32),
+    loss: wp.array3d(dtype=wp.int32),
+    speed: wp.array3d(dtype=wp.int32),
+    jacobian: wp.array3d(dtype=wp.int32),
+):
+    world, row, i = wp.tid()
+    if row >= wp.min(nefc[world], njmax):
+        return
+    if i == 0:
+        kind[world, row, 0] = kept[world, row, i]
+    elif i == 1:
+        thing[world, row, 0] = kept[world, row, i]
+    elif i == 2:
+        pos[world, row, 0] = kept[world, row, i]
+    elif i == 3:
+        margin[world, row, 0] = kept[world, row, i]
+    elif i == 4:
+        weight[world, row, 0] = kept[world, row, i]
+    elif i == 5:
+        vel[world, row, 0] = kept[world, row, i]
+    elif i == 6:
+        aref[world, row, 0] = kept[world, row, i]
+    elif i == 7:
+        loss[world, row, 0] = kept[world, row, i]
+    elif i == 8:
+        speed[world, row, 0] = kept[world, row, i]
+    else:
+        jacobian[world, row, i - 9] = kept[world, row, i]
 
 
 @wp.kernel(enable_backward=False)
