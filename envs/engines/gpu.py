@@ -16,11 +16,9 @@ What differs from the CPU engine, beside rounding and what warp_model.py says of
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -31,13 +29,14 @@ from torch import Tensor
 from metarl.devices import numbered
 from metarl.envs.engines.buffers import Room, room_for
 from metarl.envs.engines.compiling import for_any_number_of_worlds, load_all, needed
+from metarl.envs.engines.loading import load
+from metarl.envs.engines.losses import Losses
 from metarl.envs.engines.warp_model import gpu_model, without_margins
 from metarl.envs.family import LARGEST_VALID, MujocoFamily
 from metarl.envs.physics import CPU
 from metarl.errors import UserError
 from metarl.graphs import nothing_collected
 from metarl.launches import Launches, apart, launches_on
-from metarl.system import lines_left_out
 from metarl.types import Tasks
 
 DERIVED = (
@@ -54,27 +53,6 @@ DERIVED = (
 """Model fields that mujoco_warp's `set_const` derives from others, but for those of cameras and lights."""
 CARRIED = ("qpos", "qvel", "act", "qacc_warmstart", "time")
 """What a world carries from one physics step to the next, beside its control."""
-
-
-def load() -> tuple[ModuleType, ModuleType]:
-    """Import and return warp and mujoco_warp.
-
-    Raises:
-        UserError: they are not installed.
-    """
-    try:
-        warp = importlib.import_module("warp")
-        # Else it tells of its devices, and of every kernel that it compiles.
-        warp.config.log_level = warp.LOG_WARNING
-        # Streams and devices of torch mean nothing to it before. Without a driver it runs on the CPU, as was asked for.
-        with lines_left_out("Could not find or load the NVIDIA CUDA driver"):
-            warp.init()
-        return warp, importlib.import_module("mujoco_warp")
-    except ImportError as error:
-        raise UserError(
-            f"the GPU engine needs mujoco_warp, {error}. Install the extra: pip install 'metarl-suite[gpu]', or take "
-            "the CPU engine"
-        ) from error
 
 
 class WarpPhysics:
@@ -197,8 +175,7 @@ class WarpPhysics:
         }
         for name, view in self._views.items():
             self.state.setdefault(name, view.to(torch.float64))
-        self._control, self._overflow = wp.to_torch(data.ctrl), wp.to_torch(data.overflow)
-        self._rows, self._found, self._close = (wp.to_torch(x) for x in (data.nefc, data.nacon, data.ncollision))
+        self._control, self._losses = wp.to_torch(data.ctrl), Losses(wp, mjw, data)
         self._begun = torch.zeros(self.num_worlds, dtype=torch.bool, device=self.device)
         begun = wp.from_torch(self._begun)
 
@@ -339,7 +316,7 @@ class WarpPhysics:
         largest = (torch.linalg.vector_norm(self.state[name], torch.inf, dim=1) for name in ("qpos", "qvel"))
         # A NaN is not below anything.
         valid = torch.maximum(*largest) < LARGEST_VALID
-        return ((self._overflow & self._lost) != 0) | ~valid
+        return self._losses.worlds() | ~valid
 
     def _steps_looked_at(self) -> None:
         """Take the physics steps, and again with more room as long as there was too little."""
@@ -361,45 +338,13 @@ class WarpPhysics:
         """Tell whether the buffers have been too small since the worlds' last resets; then there is more room now."""
         return self._widen("whose episodes are played again")
 
-    @property
-    def _too_small(self) -> dict[int, str]:
-        """Flags of an overflow that loses contacts or rows -> what there is to be more room for.
-
-        Others tell of iterations, or of a contact on a height field or of EPA's that is less exact for one step, since
-        mujoco_warp looks at so many triangles and edges only, whatever room there is.
-        """
-        kind = self._mjw.OverflowType
-        return {
-            int(kind.NEFC): "constraints",
-            int(kind.NJMAX_NNZ): "constraints",
-            int(kind.BROADPHASE): "contacts",
-            int(kind.NARROWPHASE): "contacts",
-            int(kind.CCD): "convex",
-        }
-
-    @property
-    def _lost(self) -> int:
-        return sum(self._too_small)
-
-    def _short(self) -> tuple[set[str], int]:
-        """Look what there was no room for, and in how many worlds."""
-        flags = torch.tensor(list(self._too_small), dtype=self._overflow.dtype, device=self.device)
-        found = (self._overflow[:, None] & flags) != 0
-        # Flags of rows and contacts are set at the end of a step only: a start is looked at itself.
-        rows = self._rows > self._room.constraints
-        shared = torch.maximum(self._found, self._close) > self.num_worlds * self._room.contacts
-        worlds = (found.any(1) | rows | shared).sum()
-        looked = torch.cat((found.any(0), rows.any()[None], shared)).tolist()
-        names = [*self._too_small.values(), "constraints", "contacts"]
-        return {name for name, short in zip(names, looked, strict=True) if short}, int(worlds)
-
     def _widen(self, consequence: str) -> bool:
         """Make more room, with a warning, where there was too little; tell whether there was.
 
         Args:
             consequence: what becomes of the worlds, for the warning.
         """
-        fields, count = self._short()
+        fields, count = self._losses.found(self._room)
         if not fields:
             return False
         before, self._room = self._room, self._room.widened(fields, self._bound)

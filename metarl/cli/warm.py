@@ -57,7 +57,7 @@ def warm_command(arguments: list[str]) -> int:
         raise UserError("metarl warm needs families, or `all`: metarl warm half-cheetah-vel. See metarl list.")
 
     from metarl.devices import resolve_device
-    from metarl.envs.engines.gpu import load
+    from metarl.envs.engines.loading import load
 
     names = robots(options.families)
     load()

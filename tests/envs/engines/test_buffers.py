@@ -42,7 +42,8 @@ from tests.helpers.same import assert_same
 if importlib.util.find_spec("mujoco_warp") is None:
     pytest.skip("mujoco_warp is not installed (the extra `gpu`)", allow_module_level=True)
 
-from metarl.envs.engines.gpu import WarpPhysics, load
+from metarl.envs.engines.gpu import WarpPhysics
+from metarl.envs.engines.loading import load
 
 DEVICE = torch.device("cuda") if torch.cuda.is_available() else CPU
 CHEETAH = "half-cheetah-vel@v5"
@@ -344,7 +345,7 @@ def test_who_steps_worlds_himself_is_told_at_the_reset() -> None:
 def test_a_loss_that_no_room_mends_ends_no_episode() -> None:
     physics = WarpPhysics(on_mujoco(CHEETAH), 4, DEVICE)
     kind = physics._mjw.OverflowType
-    physics._overflow.fill_(int(kind.EPA_HORIZON | kind.HFIELD | kind.ITERATIONS))
+    physics._losses.flags.fill_(int(kind.EPA_HORIZON | kind.HFIELD | kind.ITERATIONS))
     action = torch.zeros(4, 6, dtype=torch.float64, device=DEVICE)
     assert not physics.advance(action, None).any()
     assert not physics.widen()

@@ -22,7 +22,7 @@ if importlib.util.find_spec("mujoco_warp") is None:
     pytest.skip("mujoco_warp is not installed (the extra `gpu`)", allow_module_level=True)
 
 from metarl.envs.engines.compiling import LOCKS, Needed, load_all, needed
-from metarl.envs.engines.gpu import load
+from metarl.envs.engines.loading import load
 
 VARIED = "half-cheetah-vel@v5+mass+inertia=each+damping+friction+gravity+gain+range+damage"
 

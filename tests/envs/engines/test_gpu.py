@@ -30,7 +30,8 @@ from metarl.types import Tasks
 if importlib.util.find_spec("mujoco_warp") is None:
     pytest.skip("mujoco_warp is not installed (the extra `gpu`)", allow_module_level=True)
 
-from metarl.envs.engines.gpu import WarpPhysics, load
+from metarl.envs.engines.gpu import WarpPhysics
+from metarl.envs.engines.loading import load
 from tests.helpers.no_waits import no_waits
 
 DEVICE = torch.device("cuda") if torch.cuda.is_available() else CPU
