@@ -80,6 +80,8 @@ IMPORTING: list[Path] = []
 """Of those that it is importing now, the innermost last: what a relative path in a file starts from."""
 
 FLAT = "Box, Discrete, MultiBinary, MultiDiscrete, and Dict or Tuple of those"
+FARTHEST_BOUND = 1e30
+"""Of a number of an action; numbers that are scaled to farther ones cannot be told apart."""
 MOST_ALTERNATIVES = 256
 """Of each number of a Box of integers that is an action."""
 SMALLEST_PICTURE = 8
@@ -201,16 +203,45 @@ def leaves(space: spaces.Space, name: str) -> Iterator[tuple[str, spaces.Space]]
         yield name, space
 
 
-def values(space: spaces.Space, observation: Any) -> Iterator[Any]:
-    """Yield an observation's values of the `leaves` of its space."""
+def values(space: spaces.Space, observation: Any, name: str = "observation") -> Iterator[Any]:
+    """Yield an observation's values of the `leaves` of its space; refuse one that has other parts."""
     if isinstance(space, spaces.Dict):
         for key, part in space.spaces.items():
-            yield from values(part, observation[key])
+            if not hasattr(observation, "keys") or key not in observation:
+                raise Unfit(f"{name} has no part {key!r}, which its space has: got {_quoted(observation)}")
+            yield from values(part, observation[key], f"{name}.{key}")
     elif isinstance(space, spaces.Tuple):
-        for part, its in zip(space.spaces, observation):  # noqa: B905 (Python 3.8)
-            yield from values(part, its)
+        if not isinstance(observation, (tuple, list)) or len(observation) != len(space.spaces):
+            raise Unfit(f"{name} is {_quoted(observation)} where its space has {len(space.spaces)} parts")
+        for i, part in enumerate(space.spaces):
+            yield from values(part, observation[i], f"{name}.{i}")
     else:
         yield observation
+
+
+def check_leaf(name: str, leaf: spaces.Space, value: Any) -> None:
+    """Refuse a value that would be taken for another one: of another shape, or no alternative of its space.
+
+    Numbers beyond the bounds of a Box are let through, as Gymnasium does.
+    """
+    found, shape = np.asarray(value), leaf.shape or ()
+    if found.shape != shape and not found.size == np.prod(shape) == 1:
+        raise Unfit(f"{name} has the shape {found.shape} where its space has {shape}: correct one of them")
+    count: Any = 2
+    if isinstance(leaf, spaces.Box):
+        return
+    if isinstance(leaf, spaces.MultiDiscrete):
+        count = leaf.nvec
+    elif isinstance(leaf, spaces.Discrete):
+        count = leaf.n
+    least = getattr(leaf, "start", 0)
+    if found.dtype.kind not in "biu" or not ((found >= least) & (found < least + count)).all():
+        raise Unfit(f"{name} is {_quoted(value)}, which is not in its space {leaf}: correct one of them")
+
+
+def _quoted(value: Any) -> str:
+    """Return what a value looks like, in a line."""
+    return " ".join(repr(value).split())[:80]
 
 
 def is_flat(space: spaces.Space) -> bool:
@@ -306,7 +337,8 @@ def describe_actions(space: spaces.Space, env: Any) -> dict[str, Any]:
             continue
         if not isinstance(leaf, spaces.Box) or leaf.dtype == np.bool_:
             raise Unfit(f"got {name} in the space {leaf}: allowed are {FLAT}. Write a gymnasium.ActionWrapper with one")
-        if np.issubdtype(leaf.dtype, np.integer) or not np.isfinite([leaf.low, leaf.high]).all():
+        near = (np.abs([leaf.low, leaf.high]) < FARTHEST_BOUND).all()
+        if np.issubdtype(leaf.dtype, np.integer) or not near:
             raise Unfit(f"got {name} in the space {_short(leaf)}{_cure(space, leaf, env)}")
         low += leaf.low.ravel().tolist()
         high += leaf.high.ravel().tolist()
@@ -326,7 +358,11 @@ def _short(space: spaces.Box) -> str:
 def _cure(space: spaces.Space, leaf: spaces.Box, env: Any) -> str:
     """Return what is wrong with the numbers of an action, and what to do."""
     integers = np.issubdtype(leaf.dtype, np.integer)
-    says = f", a Box of integers with more than {MOST_ALTERNATIVES} alternatives" if integers else " without bounds"
+    says = (
+        f", a Box of integers with more than {MOST_ALTERNATIVES} alternatives"
+        if integers
+        else f" without bounds, or with farther ones than {FARTHEST_BOUND:g}"
+    )
     outer = env
     while outer is not None and not integers:
         if type(outer).__name__ == "ClipAction":
@@ -468,22 +504,19 @@ class Group:
 
     def flat(self, observation: Any) -> np.ndarray:
         """Return an observation as one row of numbers."""
-        if isinstance(self.observation_space, spaces.Box):
-            row = np.asarray(observation, dtype=np.float64).reshape(-1)
-        else:
-            row = np.asarray(spaces.flatten(self.observation_space, observation), dtype=np.float64)
-        if row.size != self.size:
-            raise Unfit(
-                f"got an observation of {row.size} numbers where its space {self.observation_space} has {self.size}"
-            )
-        return row
+        space = self.observation_space
+        for (name, leaf), value in zip(leaves(space, "observation"), values(space, observation)):  # noqa: B905
+            check_leaf(name, leaf, value)
+        if isinstance(space, spaces.Box):
+            return np.asarray(observation, dtype=np.float64).reshape(-1)
+        return np.asarray(spaces.flatten(space, observation), dtype=np.float64)
 
     def outermost(self) -> Any:
         """Return an environment, in its wrappers."""
         raise NotImplementedError
 
     def check_pictures(self, observation: Any) -> None:
-        """Refuse a first observation whose pictures are not as its space says: they could be of another layout."""
+        """Refuse a first observation with pixels beyond what its space says."""
         if not self.pictures:
             return
         named = leaves(self.observation_space, "observation")
@@ -492,10 +525,6 @@ class Group:
             if its is None:
                 continue
             pixels = np.asarray(value)
-            if pixels.shape != leaf.shape:
-                raise Unfit(
-                    f"{name} has the shape {pixels.shape} where its space has {leaf.shape}: correct one of them"
-                )
             lowest, largest = float(pixels.min()), float(pixels.max())
             if lowest < 0.0 or largest > its["largest"]:
                 raise Unfit(
@@ -541,8 +570,8 @@ class Singles(Group):
                 self.set_task(env, task)
                 self.watch.call("reset", world)
                 observation, _ = env.reset(seed=seeds[position])
-            self.check_pictures(observation)
             self.observation[world] = self.flat(observation)
+            self.check_pictures(observation)
 
     def outermost(self) -> Any:
         """Return the first environment."""
@@ -614,10 +643,11 @@ class Vectorised(Group):
         self.watch.call("reset", None)
         observations, _ = self.envs.reset(seed=seed, options=options or None)
         self.ended &= ~mask
+        rows = self._rows(observations)
         if self.pictures:
             for observation in gymnasium.vector.utils.iterate(self.envs.observation_space, observations):
                 self.check_pictures(observation)
-        return self._rows(observations)
+        return rows
 
     def outermost(self) -> Any:
         """Return the vector environment."""
@@ -625,7 +655,11 @@ class Vectorised(Group):
 
     def _rows(self, observations: Any) -> np.ndarray:
         if isinstance(self.observation_space, spaces.Box):
-            return np.asarray(observations, dtype=np.float64).reshape(self.count, self.size)
+            found = np.asarray(observations, dtype=np.float64)
+            if found.shape[:1] != (self.count,):
+                raise Unfit(f"got observations of the shape {found.shape} of {self.count} worlds: give one of each")
+            check_leaf("observation", self.observation_space, found[0])
+            return found.reshape(self.count, self.size)
         each = gymnasium.vector.utils.iterate(self.envs.observation_space, observations)
         return np.stack([self.flat(observation) for observation in each])
 

@@ -110,7 +110,7 @@ def test_an_exception_in_the_environment() -> None:
         ("leave", ["world 0, step", "SystemExit: good bye"]),
         ("SIGKILL", ["was ended by SIGKILL", "memory runs out"]),
         ("SIGSEGV", ["was ended by SIGSEGV", "own_envs.py", "in step"]),
-        ("shape", ["got an observation of 1 numbers", "has 2"]),
+        ("shape", ["observation has the shape (1,) where its space has (2,)"]),
         ("key", ["no 'success', but []", "correct success_key"]),
     ],
 )

@@ -247,6 +247,52 @@ def test_a_picture_that_is_not_as_its_space_says_is_refused(fields: dict[str, An
         begin(family_of("pictures", **fields), 2, 1)
 
 
+NESTED = spaces.Dict(
+    {"b": spaces.Dict({"z": spaces.Discrete(3, start=5)}), "a": spaces.Tuple((spaces.Box(-1, 1, (1,)),))}
+)
+
+
+@pytest.mark.parametrize(
+    ("space", "value", "says"),
+    [
+        (spaces.Discrete(4, start=1), 0, "observation is 0, which is not in its space Discrete"),
+        (spaces.Discrete(4), 4, "observation is 4, which is not"),
+        (spaces.Discrete(4), 2.0, "observation is 2.0, which is not"),
+        (spaces.MultiDiscrete([2, 3]), [2, 1], r"observation is \[2, 1\], which is not"),
+        (spaces.MultiBinary(3), [0, 1, 7], r"observation is \[0, 1, 7\], which is not"),
+        (spaces.Box(-1, 1, (2, 3)), np.zeros((3, 2)), r"has the shape \(3, 2\) where its space has \(2, 3\)"),
+        (NESTED, {"b": {}, "a": (0.0,)}, r"observation\.b has no part 'z', which its space has: got \{\}"),
+        (NESTED, {"b": 3, "a": (0.0,)}, r"observation\.b has no part 'z'"),
+        (NESTED, {"b": {"z": 5}, "a": ()}, r"observation\.a is \(\) where its space has 1 parts"),
+        (NESTED, {"b": {"z": 5}, "a": 1.0}, r"observation\.a is 1\.0 where its space has 1 parts"),
+    ],
+    ids=str,
+)
+def test_what_would_be_taken_for_another_observation_is_refused(space: Any, value: Any, says: str) -> None:
+    with pytest.raises(child.Unfit, match=says):
+        taken(space, value)
+
+
+def test_what_is_in_the_space_is_taken() -> None:
+    assert taken(spaces.Discrete(4, start=1), np.int64(1)).tolist() == [1, 0, 0, 0]
+    assert taken(spaces.MultiDiscrete([2, 3], start=[1, -1]), np.array([2, -1])).tolist() == [0, 1, 1, 0, 0]
+    assert taken(spaces.MultiBinary(2), [True, False]).tolist() == [1, 0]
+    # One number is one, in whatever shape; numbers of a Box may leave its bounds.
+    assert taken(spaces.Box(-1, 1, ()), np.array([7.0])).tolist() == [7.0]
+    assert taken(NESTED, {"more": "words", "b": {"z": 7}, "a": [0.5]}).tolist() == [0.5, 0, 0, 1]
+
+
+def taken(space: Any, value: Any) -> Any:
+    group = object.__new__(child.Group)
+    group.observation_space = space
+    return group.flat(value)
+
+
+def test_bounds_that_no_number_can_be_scaled_to_are_refused_as_none() -> None:
+    far = spaces.Box(-3.4e38, 3.4e38, (2,))
+    assert re.search(r"without bounds, or with farther ones than 1e\+30\. Give it some that suit", refused(far))
+
+
 def test_worlds_are_made_without_a_picture_too() -> None:
     family = family_of("choices")
     assert make_worlds(family, 1).family.pictures == ()
