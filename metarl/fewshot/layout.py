@@ -12,7 +12,9 @@ What is recognised, for items of the sides a, b, c in this order:
     [n, a, b]        signals, where one side is 1, or at most 32 and the other at least 8 times as long: the short side
                      is the channels'. Grey pictures, where both are over 4 and neither is over 1.5 times the other
     [n, a, b, c]     pictures, where a or c is at most 4 and the other two are over 4: that one is the channels'. With
-                     b = 1 the items are signals, under the rule for [n, a, c]; with a = c = 1 as well
+                     b = 1 the items are signals, under the rule for [n, a, c]; with a = c = 1 as well. Asked for
+                     where a or c is 1 and the other two would be sides of a signal under the rule for two: that may
+                     be a signal of several channels with an axis too many, as some networks want it
 
 All else is asked for. Pictures of height 1 or width 1 are signals, whoever says so.
 """
@@ -100,6 +102,9 @@ def recognised(shape: Sequence[int], what: str = "items") -> str:
         2: "nhw (grey pictures), ncl or nlc (signals of several channels)",
         3: "nchw or nhwc (pictures, their channels first or last)",
     }.get(len(sides), "plain (items as they stand, the first axis of an item being its channels)")
+    if len(sides) == 3 and 1 in sides:
+        without = ("x[:, 0]", "x[:, :, 0]", "x[..., 0]")[sides.index(1)]
+        choices += f"; for signals leave the axis of length 1 out, as {without}, and say ncl or nlc"
     raise UserError(
         f"Got {what} of the shape {tuple(shape)}, whose axes can be read in several ways. Say what they are by "
         f"`layout` (--layout of the command): {choices}."
@@ -119,6 +124,9 @@ def _of_three(a: int, b: int, c: int) -> str | None:
         return of_two.get(_of_two(a, c) or "")
     if a == c == 1:
         return "nchw"
+    # [n, 1, channels, length] or [n, channels, length, 1], or a long grey picture.
+    if 1 in (a, c) and _of_two(*((b, c) if a == 1 else (a, b))) in ("ncl", "nlc"):
+        return None
     if a <= _FEW < min(b, c):
         return "nchw"
     return "nhwc" if c <= _FEW < min(a, b) else None

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -28,6 +30,9 @@ from metarl.fewshot.layout import arranged, check_layout, recognised
         ((128, 1, 2), "nhwc"),
         ((1, 1, 128), "nchw"),
         ((1, 128, 1), "nchw"),
+        ((1, 28, 160), "nchw"),
+        ((64, 480, 1), "nhwc"),
+        ((1, 40, 400), "nchw"),
     ],
 )
 def test_layouts_that_are_certain(sides: tuple[int, ...], layout: str) -> None:
@@ -47,11 +52,40 @@ def test_layouts_that_are_certain(sides: tuple[int, ...], layout: str) -> None:
         (1, 28, 3),
         (1, 128, 2),
         (2, 3, 50),
+        (1, 8, 1000),
+        (8, 1000, 1),
+        (1, 1000, 8),
+        (1000, 8, 1),
+        (12, 100, 1),
+        (5, 100, 1),
+        (1, 2, 100),
+        (2, 100, 1),
     ],
 )
 def test_layouts_that_are_not_are_asked_for(sides: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match=r"can be read in several ways.*`layout` \(--layout.*(ncl|nchw) or n(lc|hwc)"):
         recognised((10, *sides))
+
+
+@pytest.mark.parametrize(
+    ("sides", "advice", "where"),
+    [((1, 8, 1000), "x[:, 0]", 1), ((1000, 8, 1), "x[..., 0]", 3), ((3, 1, 16), "x[:, :, 0]", 2)],
+)
+def test_signals_with_an_axis_too_many_are_asked_for_and_told_which(
+    sides: tuple[int, ...], advice: str, where: int
+) -> None:
+    with pytest.raises(UserError, match=re.escape(f"signals leave the axis of length 1 out, as {advice}, and say ncl")):
+        recognised((2, *sides))
+    # The advice works, and so does the layout of a picture.
+    x = torch.rand(2, *sides)
+    signals = x.select(where, 0)
+    layout = "ncl" if signals.shape[1] < signals.shape[2] else "nlc"
+    found, kind = arranged(signals, layout)
+    assert (sorted(found.shape[1:]), kind) == (list(found.shape[1:]), "signal")
+    assert arranged(x, "nchw")[1] == ("signal" if 1 in sides[1:] else "picture")
+    with pytest.raises(UserError) as caught:
+        recognised((2, 3, 32, 3))
+    assert "axis of length 1" not in str(caught.value)
 
 
 def test_more_axes_are_taken_as_they_stand_where_one_says_so() -> None:

@@ -1,7 +1,8 @@
 """A tree of signals of one's own: `<split>/<class>/<file>`, or `<class>/<file>`, which is split by class at random.
 
     .wav    whole numbers of 8, 16, 24 or 32 bits, as numbers from -1 to 1; or floats, as they are. One sample rate
-    .csv    a row a moment and a column a channel, with or without a line of names; or the other way round (`layout`)
+    .csv    a row a moment and a column a channel, with or without a line of names; or the other way round (`layout`).
+            What the columns were taken for is told of the first one (`signal_tables`)
     .npy    [length] of one channel, or two axes: recognised or told by `layout`, as arrays are
 
 All signals have the same channels. They have one length, or are brought to it by `length`.
@@ -9,7 +10,6 @@ All signals have the same channels. They have one length, or are brought to it b
 
 from __future__ import annotations
 
-import csv
 import io
 import wave
 from collections.abc import Sequence
@@ -22,10 +22,11 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from metarl.errors import UserError
+from metarl.errors import UserError, tell
 from metarl.fewshot.classes import ClassData, ClassSplit
 from metarl.fewshot.data.arrays import moments
 from metarl.fewshot.data.files import SPLIT_FOLDERS, Tree, find_root, open_tree, wrong_layout
+from metarl.fewshot.data.signal_tables import read_table, told
 from metarl.fewshot.data.splitting import split_at_random
 from metarl.fewshot.layout import AUTO, arranged, check_layout, recognised
 
@@ -151,6 +152,7 @@ class SignalReader:
         self.options = options
         self._first: tuple[str, tuple[int, ...]] | None = None
         self._rated: tuple[str, int] | None = None
+        self._told = False
 
     def read(self, path: Path) -> Float32[np.ndarray, "channels length"]:
         """Return the signal in a file.
@@ -178,7 +180,12 @@ class SignalReader:
                     "one sample rate."
                 )
         elif ending == ".csv":
-            rows = self._placed(name, *_csv(name, content))
+            table = read_table(name, content)
+            rows = self._placed(name, table.numbers, named=table.titled)
+            words = "" if self._told else told(name, table, rows)
+            if words:
+                tell(words)
+            self._told = True
         elif ending == ".npy":
             rows = self._placed(name, _npy(name, content), named=False)
         else:
@@ -268,32 +275,6 @@ def _wav(name: str, content: bytes) -> tuple[np.ndarray, int]:
         wide[:, 4 - width :] = np.frombuffer(raw, np.uint8).reshape(-1, width)
         values = (wide.view("<i4")[:, 0] / 2.0**31).astype(np.float32)
     return values.reshape(frames, channels).T, rate
-
-
-def _csv(name: str, content: bytes) -> tuple[np.ndarray, bool]:
-    """Return the numbers of a table, and whether its columns have names."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name} is no text ({error}). Save the table as UTF-8.") from error
-    rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
-    named = bool(rows) and not any(map(_is_number, rows[0]))
-    rows = rows[named:]
-    if not rows or {len(row) for row in rows} != {len(rows[0])}:
-        raise UserError(f"{name} has no rows of numbers, or rows of different length. Give a table, commas between.")
-    try:
-        numbers = np.array([[float(value) for value in row] for row in rows])
-    except ValueError as error:
-        raise UserError(f"{name}: {error}. Give a number in every column; commas stand between them.") from error
-    return numbers, named
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _npy(name: str, content: bytes) -> np.ndarray:

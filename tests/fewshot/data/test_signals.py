@@ -100,7 +100,10 @@ def test_tables_and_arrays_have_their_channels_found(tmp_path: Path) -> None:
     [
         ("1,2\n3\n", "rows of different length"),
         ("", "no rows of numbers"),
-        ("1;2\n3;4\n", "commas stand between them"),
+        ("1\t2\n3\t4\n", "commas stand between them"),
+        ("1,2\n3;4\n", "rows of different length"),
+        ("0,5;1\n2;3\n", "'0,5'. Write numbers with points"),
+        ('a\n"0,5"\n', "'0,5'. Write numbers with points"),
         ("1,2\n3,x\n", "could not convert string to float: 'x'. Give a number in every column"),
         ("1\nnan\n", "NaN, infinite or too large"),
     ],
@@ -109,6 +112,70 @@ def test_tables_that_are_none_are_refused(content: str, says: str, tmp_path: Pat
     (tmp_path / "a.csv").write_text(content)
     with pytest.raises(UserError, match=says):
         SignalReader(Options()).read(tmp_path / "a.csv")
+
+
+def read(path: Path, content: str) -> list[list[float]]:
+    path.write_text(content)
+    return SignalReader(Options(layout="nlc")).read(path).tolist()
+
+
+def test_semicolons_that_every_line_has_stand_between_columns(tmp_path: Path) -> None:
+    assert read(tmp_path / "a.csv", "1;2\n3.5;-4e-02\n") == [[1.0, 3.5], [2.0, np.float32(-0.04)]]
+    assert read(tmp_path / "a.csv", "left, up;right\n1;2\n\n3;4\n") == [[1.0, 3.0], [2.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["1,25\n3,07\n", "-0,5\n1,5\n", "1,5\n2,25e-02\n", "vib\n1,5\n2,5\n", "1,5,2,5\n3,5,4,05\n", "a,b\n1,5,2,5\n"],
+)
+def test_decimal_commas_are_refused_where_they_are_certain(content: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"values such as -?\d,\d+, whose commas seem to be decimal signs. Write numbers"
+    ):
+        read(tmp_path / "a.csv", content)
+    # The advice works: points; or names, of columns that are some.
+    rows = [row for row in content.splitlines() if row[0] in "-0123456789"]
+    columns = rows[0].count(",") + 1
+    names = ",".join("abcd"[:columns])
+    assert len(read(tmp_path / "a.csv", "\n".join([names, *rows]))) == columns
+    if columns == 2:
+        assert len(read(tmp_path / "a.csv", content.replace(",", "."))) == 1
+
+
+def test_whole_numbers_in_two_columns_are_read_and_doubt_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert read(tmp_path / "a.csv", "512,0\n-513,17\n") == [[512.0, -513.0], [0.0, 17.0]]
+    doubt = "whole numbers in two columns, taken for 2 channels: if commas are decimal signs, write points."
+    assert f"a.csv: {doubt}" in capsys.readouterr().err
+    # A sign, a point or a blank before the second number: it is a column.
+    for certain in ("-0,5\n1,-5\n", "1,05\n2.5,1\n", "1, 05\n2, 06\n", "1,2,3,4\n5,6,7,8\n", "1;05\n2;06\n"):
+        read(tmp_path / "a.csv", certain)
+        assert "decimal" not in capsys.readouterr().err
+
+
+def test_what_the_columns_were_taken_for_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.csv"
+    rows = ["0.00,5.5,1", "0.01,2.5,2", "0.02,3.5,2"]
+    path.write_text("\n".join(["# time,vib,", *rows]))
+    reader = SignalReader(Options(layout="nlc"))
+    assert len(reader.read(path)) == 3
+    reader.read(path)
+    assert capsys.readouterr().err == (
+        f"metarl: {path}: the channels are time, vib, column 3; rising evenly: time (if that is a time or an index, "
+        "take it out of the files).\n"
+    )
+    for content, says in (
+        ("\n".join(rows), "a.csv: rising evenly: channel 1 (if"),
+        # The advice works.
+        ("\n".join(["vib,temp", *(row[5:] for row in rows)]), "a.csv: the channels are vib, temp.\n"),
+        ("A line about it\n1.5,2\n1.5,1\n", ""),
+        ("1.5,2\n", ""),
+        ("1\n2\n3\n", ""),
+    ):
+        read(path, content)
+        err = capsys.readouterr().err
+        assert says in err if says else not err
 
 
 def test_what_differs_from_the_first_signal_is_named(tmp_path: Path) -> None:
