@@ -101,8 +101,11 @@ def get(name: str) -> Family:
     Raises:
         UserError: it does not exist, lists what does; or it does not allow a modifier.
     """
+    source = name.rpartition(":")[0]
     name = _load(name)
     plain, modifiers = split_name(name)
+    if source and not is_registered(plain.partition("@")[0]):
+        raise UserError(_not_in(source, plain.partition("@")[0]))
     if modifiers:
         steps, modifiers = take_horizon(modifiers, name)
         family = get(plain) if steps is None else with_horizon(get(plain), steps)
@@ -155,6 +158,16 @@ def _load(name: str) -> str:
         raise UserError(f"importing {source} failed, {type(error).__name__}: {error}. Mend it, or its path") from error
     _ORIGINS.update(dict.fromkeys(_full_names() - known, Origin(source=source_of(module))))
     return plain
+
+
+def _not_in(source: str, base: str) -> str:
+    """Return the error text about a family that a source does not register."""
+    itself = source_of(import_source(source))
+    own = dict.fromkeys(name.partition("@")[0] for name, origin in _ORIGINS.items() if origin.source == itself)
+    return (
+        f"{source} registers no family '{base}' when it is imported. Call register in it, and not under "
+        f'`if __name__ == "__main__"`, or correct the name.{nearest(base, own) if own else ""}'
+    )
 
 
 def _is_registered(family: Family) -> bool:

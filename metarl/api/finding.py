@@ -5,16 +5,18 @@ What a run says of files, and in which order they are looked for, stands in meta
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from metarl.envs import get
+from metarl.envs.external import child
 from metarl.envs.family import Family
 from metarl.envs.registry import is_registered, origin_of, sources_of
 from metarl.errors import UserError, tell
 from metarl.run.folder import RunFolder
 from metarl.run.settings import RunConfig
-from metarl.run.sources import SESSION, admit, not_found, tell_changes
+from metarl.run.sources import SESSION, Source, admit, find, not_found, reach, tell_changes
 
 
 def own_name(run: RunConfig) -> str:
@@ -41,9 +43,14 @@ def family_of(
     if source is not None:
         if entry is None:
             raise UserError(f"Got --source {source} for {folder}, whose family {name} is metarl's own. Leave it out.")
+        places: dict[str, Path | None] = {}
+        # Where the run's other files are is its word alone: it counts where the files of the run may be executed.
+        if trust or folder.signed():
+            places = {other.role: find(other, folder.path) for other in run.sources if other.role != SESSION}
+        file = Path(source).resolve() if str(source).endswith(".py") else None
+        _reach(run.sources, {**places, entry.role: file}, file)
         family = get(f"{source}:{name}")
-        found = {now.role: Path(now.given) for now in sources_of(family) if now.given and now.role != SESSION}
-        tell_changes(folder.path, run.sources, found)
+        tell_changes(folder.path, run.sources, _files(family))
     elif entry is None:
         if ":" in run.family:
             raise UserError(
@@ -65,8 +72,37 @@ def family_of(
         where = entry.module or places["family"]
         if not where:
             raise not_found(folder.path, entry)
-        family = get(f"{where}:{name}")
+        _reach(run.sources, places, None if entry.module else places["family"])
+        family = _imported(f"{where}:{name}", entry)
+        # Of several packages of one name, Python may take another.
+        taken = {
+            role: file
+            for role, file in _files(family).items()
+            if (place := places.get(role)) is None or not place.samefile(file)
+        }
+        tell_changes(folder.path, run.sources, taken)
     return family, replace(run, sources=sources_of(family))
+
+
+def _reach(sources: Sequence[Source], places: Mapping[str, Path | None], file: Path | None) -> None:
+    """Let this process, and the worker processes of environments, import the packages of a run's files."""
+    child.FOLDERS += [folder for folder in reach(sources, places, file) if folder not in child.FOLDERS]
+
+
+def _imported(name: str, entry: Source) -> Family:
+    """Return a family by its name with its file or module; say what helps where that module is not found."""
+    try:
+        return get(name)
+    except UserError as error:
+        missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
+        if missing is None or not f"{entry.module}.".startswith(f"{missing}."):
+            raise
+        raise UserError(f"{error}, or say where the file is with --source FILE (in Python source=)") from error
+
+
+def _files(family: Family) -> dict[str, Path]:
+    """Return by role where the files are that a family takes."""
+    return {source.role: Path(source.given) for source in sources_of(family) if source.given and source.role != SESSION}
 
 
 def _tell_other(folder: RunFolder, run: RunConfig, family: Family) -> None:

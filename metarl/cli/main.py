@@ -32,7 +32,7 @@ commands:
   play         reference players on bandits and tabular MDPs, beside the published figures
   list         families, variants and agents that exist; what every metric means
   render       a GIF of one task before and after adaptation; a grid of many tasks
-  fewshot      supervised few-shot learning: train, evaluate, audit, list, show
+  fewshot      supervised few-shot learning: train, evaluate, predict, audit, list, show
   warm         compile what robots need on a GPU, ahead of their first use
   bench        speed of the engines and of a meta-iteration, on this machine
   fingerprint  a hash of the first steps of every family

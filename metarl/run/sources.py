@@ -10,12 +10,14 @@ what it held, and with where it was. It is looked for in this order:
 
 The first of these that holds what it held is taken; if none does, the first that is there, and a line says that it has
 changed. Nothing is executed unless the run's list of files is signed by this user (trust.py) or the user trusts it.
+Modules are then imported by their names; the last place where Python looks for them are the folders that `reach` adds.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -142,6 +144,39 @@ def tell_changes(folder: Path, sources: Sequence[Source], found: Mapping[str, Pa
         place = found.get(source.role)
         if place is not None and source.sha256 not in ("", digest(place)):
             tell(f"{place} ({source.role}) has changed since {folder} was trained with it")
+
+
+def reach(sources: Sequence[Source], places: Mapping[str, Path | None], file: Path | None = None) -> list[str]:
+    """Let Python import the packages of a run's files from where they are now; call it for what may be executed.
+
+    Args:
+        sources: what the run says of its files.
+        places: where they are now, by role.
+        file: one that is imported by its path, as a script is: its folder comes first on the path by itself.
+
+    Returns:
+        The folders that hold the packages. They are on Python's path, behind all that was there and the present folder.
+    """
+    roots = [_root(place, source.module) for source in sources if (place := places.get(source.role)) is not None]
+    beside = None if file is None else file.parent
+    folders = list(dict.fromkeys(str(root) for root in roots if root not in (None, beside)))
+    for folder in (str(Path.cwd()), *folders):
+        if folder not in sys.path:
+            sys.path.append(folder)
+    return folders
+
+
+def _root(file: Path, module: str) -> Path | None:
+    """Return the folder from which a file is imported by the name of its module; None where it is in no package."""
+    packages = module.split(".") if module and file.name == "__init__.py" else module.split(".")[:-1]
+    root = file.parents[len(packages)] if len(packages) < len(file.parents) else None
+    if not module or root is None or file.parent != root.joinpath(*packages):
+        root = file.parent
+        while (root / "__init__.py").is_file():
+            root = root.parent
+        root = None if root == file.parent else root
+    # Packages that were installed for another Python are not for this one.
+    return None if root is None or root.name in ("site-packages", "dist-packages") else root
 
 
 def not_found(folder: Path, source: Source) -> UserError:

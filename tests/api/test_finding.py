@@ -16,12 +16,13 @@ import yaml
 import metarl
 from metarl.cli.main import main
 from metarl.envs import register
+from metarl.envs.external import child
 from metarl.envs.families.point_nav import PointNav
 from metarl.errors import UserError
 from metarl.run.checkpoint import _SEAL
 from metarl.run.folder import RunFolder
 from metarl.run.settings import RunConfig
-from tests.helpers.own_projects import FAMILY, forget, project, trained_in
+from tests.helpers.own_projects import FAMILY, PACKAGED, forget, package, project, trained_in
 from tests.helpers.readme import ROOT
 from tests.helpers.run_folders import logged
 from tests.helpers.tiny_trainings import FEW, SMALL
@@ -33,6 +34,7 @@ OPTIONS = ["--tasks", "3", "--episodes", "2", "--threads", "1", "--steps", "1", 
 @pytest.fixture(autouse=True)
 def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(child, "FOLDERS", [])
     yield
     forget()
 
@@ -162,7 +164,7 @@ def test_a_file_that_is_nowhere_is_named_and_can_be_given(tmp_path: Path, capsys
     assert "changed" not in capsys.readouterr().err
     sys.modules.pop("other_name")
     forget()
-    with pytest.raises(UserError, match="unknown family 'own-point'"):
+    with pytest.raises(UserError, match="registers no family 'own-point' when it is imported"):
         metarl.load(tmp_path / "r", source=project(tmp_path / "c", "x = 1\n"))
 
 
@@ -199,6 +201,93 @@ def test_a_module_in_a_package_is_found_by_its_name(tmp_path: Path, monkeypatch:
         metarl.load(unsigned(tmp_path / "r"))
 
 
+def trained_in_package(file: Path, monkeypatch: pytest.MonkeyPatch, family: str = "points_of_mine.families") -> Path:
+    """Train from the folder of a package, then be a session elsewhere that does not know it."""
+    top = file.parents[1]
+    monkeypatch.chdir(top)
+    metarl.train("maml-trpo", f"{family}:own-point", out="r", **{**SMALL, "iterations": 0})
+    forget()
+    (top.parent / "elsewhere").mkdir()
+    monkeypatch.chdir(top.parent / "elsewhere")
+    sys.path[:] = [entry for entry in sys.path if entry != str(top)]
+    child.FOLDERS.clear()
+    return top / "r"
+
+
+@pytest.mark.parametrize(
+    ("family", "moved"),
+    [("points_of_mine.families", "a"), ("points_of_mine.families", "b"), ("points_of_mine/families.py", "b")],
+)
+def test_a_run_of_a_package_is_evaluated_from_any_folder(
+    family: str, moved: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained_in_package(package(tmp_path / "a"), monkeypatch, family)
+    (tmp_path / "a").rename(tmp_path / moved)
+    installed = list(sys.path)
+    capsys.readouterr()
+    assert main(["evaluate", f"../{moved}/r", *OPTIONS]) == 0
+    # Behind what is installed, and once.
+    assert sys.path.index(str(tmp_path / moved)) > max(map(sys.path.index, installed))
+    assert child.FOLDERS.count(str(tmp_path / moved)) == 1
+    forget()
+    assert main(["evaluate", f"../{moved}/r", *OPTIONS]) == 0
+    assert child.FOLDERS.count(str(tmp_path / moved)) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_package_that_is_nowhere_can_be_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained_in_package(package(tmp_path / "a"), monkeypatch).rename(tmp_path / "r")
+    (tmp_path / "a").rename(tmp_path / "b")
+    capsys.readouterr()
+    assert main(["evaluate", str(run), *OPTIONS]) == 2
+    assert "No module named 'points_of_mine'. Mend it, or its path, or say where the file is with --source FILE" in (
+        capsys.readouterr().err
+    )
+    file = tmp_path / "b" / "points_of_mine" / "families.py"
+    assert main(["evaluate", str(run), *OPTIONS, "--source", str(file)]) == 0
+    forget()
+    # Another file does not help where something else is missing.
+    file.write_text("import not_installed\n")
+    (tmp_path / "b").rename(tmp_path / "a")
+    with pytest.raises(UserError, match=r"No module named 'not_installed'\. Mend it, or its path$"):
+        metarl.load(run)
+
+
+def test_nothing_is_put_on_the_path_by_the_word_of_a_strangers_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = unsigned(trained_in_package(package(tmp_path / "a"), monkeypatch))
+    other = project(tmp_path / "c", PACKAGED)
+    before = list(sys.path)
+    with pytest.raises(UserError, match="was not made by you"):
+        metarl.load(run)
+    assert (sys.path, child.FOLDERS) == (before, [])
+    # The file that the user names is executed, and may say more; where the environment is, only the run says.
+    with pytest.raises(UserError, match="No module named 'points_of_mine'"):
+        metarl.evaluate(run, source=other, **SMALLEST)
+    assert str(tmp_path / "a") not in [*sys.path, *child.FOLDERS]
+    forget()
+    assert metarl.evaluate(run, source=other, trust=True, **SMALLEST).agents == ["maml-trpo"]
+    assert str(tmp_path / "a") in child.FOLDERS
+
+
+def test_of_two_packages_of_one_name_the_present_one_is_taken_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained_in_package(package(tmp_path / "a"), monkeypatch)
+    other = package(tmp_path / "b")
+    monkeypatch.chdir(tmp_path / "b")
+    capsys.readouterr()
+    metarl.load(run)
+    assert capsys.readouterr().err == ""
+    forget()
+    other.write_text(PACKAGED + "# changed\n")
+    metarl.load(run)
+    assert capsys.readouterr().err == f"metarl: {other} (family) has changed since {run} was trained with it\n"
+
+
 def test_a_family_that_is_there_already_needs_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = project(tmp_path / "a")
     trained_in(file, tmp_path / "r")
@@ -227,3 +316,21 @@ def test_a_family_of_a_session_says_so(tmp_path: Path, capsys: pytest.CaptureFix
     forget()
     assert metarl.load(tmp_path / "r").iteration == 2
     assert capsys.readouterr().err == ""
+
+
+def test_a_program_that_registers_only_when_it_is_run_says_so(tmp_path: Path) -> None:
+    family = PointNav(name="own-point", variant="mine", horizon=7)
+    register(family)
+    metarl.train("maml-trpo", family, out=tmp_path / "r", **{**SMALL, "iterations": 0})
+    forget()
+    imports, call = FAMILY.split("\n\n")
+    file = project(tmp_path / "a", f'{imports}\n\nif __name__ == "__main__":\n    {call}')
+    with pytest.raises(
+        UserError,
+        match=r"point_of_mine\.py registers no family 'own-point' when it is imported\. Call register in it, ",
+    ):
+        metarl.load(tmp_path / "r", source=file)
+    forget()
+    # The advice works.
+    file.write_text(FAMILY)
+    assert metarl.load(tmp_path / "r", source=file).family.horizon == 7

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from metarl.agents import AGENTS
+from metarl.cli.fewshot.main import COMMANDS as FEWSHOT
 from metarl.cli.main import main
 from metarl.version import __version__
 from tests.helpers.commands import refused
@@ -125,3 +126,8 @@ def test_module_runs_as_the_command() -> None:
     result = subprocess.run([sys.executable, "-m", "metarl", "evaluat"], capture_output=True, text=True)
     assert result.returncode == 2
     assert "Did you mean 'evaluate'?" in result.stderr
+
+
+def test_the_help_names_every_command_of_fewshot(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    assert f"few-shot learning: {', '.join(FEWSHOT)}\n" in capsys.readouterr().out

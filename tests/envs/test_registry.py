@@ -106,7 +106,7 @@ def test_list_shows_it(family_file: Path, capsys: pytest.CaptureFixture[str]) ->
     [
         ("nowhere.py:own-reach", ["there is no file", "nowhere.py"]),
         ("no.such.module:own-reach", ["importing no.such.module failed", "No module named"]),
-        ("{file}:own-raech", ["unknown family 'own-raech'", "Did you mean 'own-reach'?"]),
+        ("{file}:own-raech", ["registers no family 'own-raech' when it is imported", "Did you mean 'own-reach'?"]),
         ("{file}:own-reach@v9", ["no variant 'v9'", "success"]),
     ],
 )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from metarl.run.sources import Source, digest, find, from_folder, of_file
+from metarl.run.sources import Source, digest, find, from_folder, of_file, reach
 
 
 @pytest.fixture
@@ -75,3 +76,35 @@ def test_a_module_without_a_file_has_no_place(tmp_path: Path) -> None:
     assert from_folder(source, tmp_path) == source
     assert find(source, tmp_path) is None
     assert (source.label, str(source)) == ("somewhere.else", "somewhere.else (family)")
+
+
+@pytest.mark.parametrize(
+    ("file", "module", "root"),
+    [
+        ("pkg/mine.py", "pkg.mine", "."),
+        ("pkg/deep/__init__.py", "pkg.deep", "."),
+        ("pkg/deep/mine.py", "", "."),
+        ("pkg/renamed.py", "pkg.mine", "."),
+        ("plain/mine.py", "plain.mine", "."),
+        ("plain/mine.py", "mine", "plain"),
+        ("plain/mine.py", "", None),
+        ("plain/mine.py", "other.mine", None),
+        ("plain/mine.py", ".".join("a" * 99), None),
+        ("site-packages/pkg/mine.py", "pkg.mine", None),
+    ],
+)
+def test_a_package_is_imported_from_the_folder_that_holds_it(
+    file: str, module: str, root: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for folder in ("pkg", "pkg/deep"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").touch()
+    source, place = Source(role="make", module=module), tmp_path / file
+    folders = [] if root is None else [str(tmp_path / root)]
+    assert reach([source], {"make": place}) == folders
+    assert sys.path[len(sys.path) - len(folders) :] == folders
+    before = list(sys.path)
+    assert reach([source], {"make": place}, place) == [folder for folder in folders if folder != str(place.parent)]
+    assert reach([source], {"make": None}) == reach([source], {}) == []
+    assert sys.path == before

@@ -17,7 +17,7 @@ from metarl.errors import UserError, nearest
 from metarl.fewshot.parts.own import Given
 from metarl.fewshot.parts.trying import in_words
 from metarl.run.folder import RunFolder
-from metarl.run.sources import Source, admit, of_file
+from metarl.run.sources import Source, admit, of_file, reach
 
 ROLE = "backbone"
 """Of the file, in the sources of a run."""
@@ -59,6 +59,8 @@ def given_in(folder: Path, backbone: str, sources: tuple[Source, ...], *, trust:
     where = entry.module or places[ROLE]
     if not where:
         raise UserError(f"{folder} needs {entry.label} (backbone), which is not at {entry.given or entry.path}. {hint}")
+    if entry.module:
+        reach(sources, places)
     return given_at(f"{where}:{backbone.rpartition(':')[2]}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,22 @@ def test_a_run_finds_its_file_again_and_asks_before_it_executes_a_strangers(
     kept, _, rest = config.read_text().partition("  sources:\n")
     config.write_text(kept + "  sources: []\n" + rest[rest.index("  data:") :])
     assert "no file for it in `sources`" in refused(capsys, "evaluate", "theirs/run", "--trust")
+
+
+def test_a_run_of_a_package_is_evaluated_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    inside = tmp_path / "project" / "networks_of_mine"
+    inside.mkdir(parents=True)
+    (inside / "__init__.py").touch()
+    (inside / "small.py").write_text(CODE)
+    monkeypatch.chdir(tmp_path / "project")
+    train_by_command(store(tmp_path / "data"), Path("run"), "proto", "--backbone", "networks_of_mine.small:make")
+    sys.path.remove(str(tmp_path / "project"))
+    for module in ("networks_of_mine", "networks_of_mine.small"):
+        monkeypatch.delitem(sys.modules, module)
+    (tmp_path / "project").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    assert load("moved/run").learner.setting.backbone.features == 8
 
 
 def test_an_address_gives_a_module_or_what_makes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
