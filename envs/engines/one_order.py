@@ -136,8 +136,9 @@ def sort_rows(m: Any, d: Any) -> None:
     )
     fields = [_words(getattr(efc, name), d.nworld, getattr(efc, name).shape[1]) for name in ROW_FIELDS]
     # A row of a sparse Jacobian stays where it is.
-    jacobian, size = (fields[0], 0) if m.is_sparse else (efc.J, efc.J.shape[2])
-    jacobian = jacobian if m.is_sparse else _words(jacobian, d.nworld, jacobian.shape[1])
+    jacobian, size = fields[0], 0
+    if not m.is_sparse:
+        jacobian, size = _words(efc.J, d.nworld, efc.J.shape[1]), efc.J.shape[2]
     kept = wp.empty((*rows, len(fields) + size), dtype=wp.int32)
     wp.launch(_rows_taken, dim=kept.shape, inputs=[d.njmax, d.nefc, order, *fields, jacobian], outputs=[kept])
     wp.launch(_rows_put, dim=kept.shape, inputs=[d.njmax, d.nefc, kept], outputs=[*fields, jacobian])

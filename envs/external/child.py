@@ -502,10 +502,16 @@ class Group:
             flat = np.frombuffer(whole, place["dtype"], int(np.prod(place["shape"])), place["offset"])
             setattr(self, name, flat.reshape(place["shape"])[rows])
 
+    def parts(self, observation: Any) -> Iterator[tuple[str, spaces.Space, Any]]:
+        """Yield name, space and value of what an observation is made of."""
+        space = self.observation_space
+        for (name, leaf), value in zip(leaves(space, "observation"), values(space, observation)):  # noqa: B905
+            yield name, leaf, value
+
     def flat(self, observation: Any) -> np.ndarray:
         """Return an observation as one row of numbers."""
         space = self.observation_space
-        for (name, leaf), value in zip(leaves(space, "observation"), values(space, observation)):  # noqa: B905
+        for name, leaf, value in self.parts(observation):
             check_leaf(name, leaf, value)
         if isinstance(space, spaces.Box):
             return np.asarray(observation, dtype=np.float64).reshape(-1)
@@ -519,8 +525,7 @@ class Group:
         """Refuse a first observation with pixels beyond what its space says."""
         if not self.pictures:
             return
-        named = leaves(self.observation_space, "observation")
-        for (name, leaf), value in zip(named, values(self.observation_space, observation)):  # noqa: B905
+        for name, leaf, value in self.parts(observation):
             its = picture(leaf)
             if its is None:
                 continue

@@ -132,8 +132,9 @@ def _known(classes: Any, count: int) -> tuple[list[int] | list[str], Int[Tensor,
         raise UserError(f"{got} Give all as integers, or all as words.")
     if words:
         array = array.astype(str)
-        if not all(word.strip() for word in array.tolist()):
-            raise UserError(f"Got an empty word as the class of item {[not w.strip() for w in array].index(True)}.")
+        empty = [place for place, word in enumerate(array.tolist()) if not word.strip()]
+        if empty:
+            raise UserError(f"Got an empty word as the class of item {empty[0]}.")
     else:
         array = array.astype(np.int64)
     known, numbers = np.unique(array, return_inverse=True)
