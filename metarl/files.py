@@ -1,85 +1,307 @@
-"""Files that are whole or not there: written atomically, and sealed so that damage is told from soundness."""
+"""Files that others may have made or may have had their hands on: read with care, written inside a folder only.
+
+What is read is a regular file of a stated size at most: no device, pipe, socket or folder, which would never end or
+never begin (`open_regular`, `read_regular`).
+
+What is written is whole or not there, and stands where the user has said: `Folder` has the path as the user names it,
+which may lead through links, and below it the names that the program adds, of which none is followed where it is a
+link. A file is written under a name of its own that did not exist, by the handle of its folder, and then renamed in its
+place; so a link in its place goes, and what it leads to stays as it is.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from metarl.errors import UserError
-from metarl.system import sync_folder
+from metarl.system import POSIX
+
+_OURS, PARTIAL = "metarl-", ".partial"
+"""Begin and end of the names of files that are being written."""
+LEFT = 3600.0
+"""Age from which on such a file is what a killed process left, s."""
+_HANDLES = POSIX and {os.open, os.mkdir, os.unlink, os.rename, os.stat, os.link} <= os.supports_dir_fd
+"""Whether files can be opened, renamed and removed by the handle of their folder. Windows has no such thing."""
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+_CARE = (
+    getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+"""No link is followed, no pipe is waited for, no terminal is taken, and no line end is changed."""
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFLNK: "a link",
+}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Seal:
-    """The form of a file that says what it is and tells damage from soundness.
+# -- reading ----------------------------------------------------------------------------------------------------------
 
-    One after the other: `magic` with the format and a line end; the sha256 of all that follows, hexadecimal, and a line
-    end; a header, one line of JSON, and a line end; the payload.
 
-    Attributes:
-        magic: first words of the file.
-        format: number of the layout; files of another one are refused.
-        kind: what such a file is called.
-        digest: what its sha256 is called.
-        missing: what to do where there is none.
-        foreign: what a file is not, and what to give in its place.
+def open_regular(path: Path | str, at_most: int) -> IO[bytes]:
+    """Open a regular file for reading; links that lead to one are followed.
+
+    Args:
+        path: the file.
+        at_most: bytes that it may have.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        UserError: it is a folder, a device, a pipe or a socket, is larger, or cannot be opened.
+    """
+    try:
+        # Looked at before it is opened: some devices do something when they are.
+        _check_regular(path, Path(path).stat(), at_most)
+        number = os.open(path, os.O_RDONLY | _CARE & ~getattr(os, "O_NOFOLLOW", 0))
+    except FileNotFoundError:
+        raise
+    # ValueError: a name with a zero byte, or with letters that the file system cannot hold.
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} cannot be read ({error}). Check the path and its permissions.") from error
+    file = os.fdopen(number, "rb")
+    try:
+        # And again: it may be another one by now.
+        _check_regular(path, os.fstat(number), at_most)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: Path | str, at_most: int) -> bytes:
+    """Return the content of a regular file; arguments and errors as in `open_regular`."""
+    with open_regular(path, at_most) as file:
+        try:
+            # It may grow while it is read, or have a size that it does not tell, as those of /proc.
+            content = file.read(at_most + 1)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error}). Check the file.") from error
+    if content is None or len(content) > at_most:
+        raise UserError(_too_large(path, at_most))
+    return content
+
+
+def _check_regular(path: Path | str, found: os.stat_result, at_most: int) -> None:
+    kind = stat.S_IFMT(found.st_mode)
+    if kind != stat.S_IFREG:
+        raise UserError(f"{path} is {_KINDS.get(kind, 'no file')}, and a regular file is needed. Give one.")
+    if found.st_size > at_most:
+        raise UserError(_too_large(path, at_most, found.st_size))
+
+
+def _too_large(path: Path | str, at_most: int, size: int = 0) -> str:
+    has = f"has {size} bytes" if size else "has more bytes than it should"
+    return f"{path} {has}, and at most {at_most} are read here. It is no such file, or it is damaged: give another one."
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder in which files are written, and nowhere else.
+
+    Its methods raise OSError where the system refuses, and UserError where something in the way is a link.
     """
 
-    magic: bytes
-    format: int
-    kind: str
-    digest: str
-    missing: str
-    foreign: str
+    root: Path
+    """As the user names it: links on the way there are the user's own."""
+    names: tuple[str, ...] = ()
+    """Of folders below it, one in the other; none of them may be a link."""
 
-    def close(self, body: bytes) -> bytes:
-        """Return the content of a file, from its header line and payload."""
-        digest = hashlib.sha256(body).hexdigest().encode()
-        return self.magic + str(self.format).encode() + b"\n" + digest + b"\n" + body
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self.root.joinpath(*self.names)
 
-    def open(self, path: Path) -> tuple[dict[str, Any], bytes]:
-        """Return header and payload of a sound file.
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def below(self, *names: str) -> Folder:
+        """Return a folder in it, which may be yet to be made."""
+        return Folder(self.root, (*self.names, *names))
+
+    def make(self) -> Folder:
+        """Make it where it is missing, and return it."""
+        with self._opened(make=True):
+            return self
+
+    def write(self, name: str, content: bytes) -> Path:
+        """Write a file so that at every moment either the old or the whole new content is there; return its path.
+
+        The folder is made where it is missing. What processes that were killed long ago left here is removed.
+        """
+        with self._opened(make=True) as (folder, handle):
+            _remove_left(folder, handle)
+            _plain(name)
+            own = f"{_OURS}{secrets.token_hex(8)}{PARTIAL}"
+            try:
+                with _open_new(_in(folder, handle, own), handle) as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(_in(folder, handle, own), _in(folder, handle, name), src_dir_fd=handle, dst_dir_fd=handle)
+            except BaseException:
+                _unlink(_in(folder, handle, own), handle)
+                raise
+            if handle is not None:
+                # Without this the renaming itself may be lost when the machine goes down.
+                os.fsync(handle)
+        return self.path / name
+
+    def create(self, name: str, mode: int = 0o666) -> IO[bytes]:
+        """Open a new file for writing; the folder is made where it is missing.
 
         Raises:
-            UserError: the file is missing, foreign, truncated, damaged or of another format.
+            FileExistsError: there is one of this name, or a link.
         """
+        with self._opened(make=True) as (folder, handle):
+            return _open_new(_in(folder, handle, _plain(name)), handle, mode)
+
+    def append(self, name: str, content: bytes) -> None:
+        """Write at the end of a file that is there."""
+        with self._opened() as (folder, handle):
+            where = _in(folder, handle, _plain(name))
+            _refuse_link(where, handle, self.path / name)
+            number = os.open(where, os.O_WRONLY | os.O_APPEND | _CARE, dir_fd=handle)
+            with os.fdopen(number, "ab") as file:
+                _check_regular(self.path / name, os.fstat(number), 1 << 62)
+                file.write(content)
+
+    def sync(self, name: str) -> None:
+        """Bring the content of a file to the disk, where it is there."""
+        with self._opened() as (folder, handle):
+            try:
+                number = os.open(_in(folder, handle, _plain(name)), os.O_RDWR | _CARE, dir_fd=handle)
+            except FileNotFoundError:
+                return
+            try:
+                os.fsync(number)
+            finally:
+                os.close(number)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, or a link as such, where it is there."""
+        with self._opened() as (folder, handle):
+            _unlink(_in(folder, handle, _plain(name)), handle)
+
+    def entries(self) -> list[str]:
+        """Return the names of what is in it, none where it is missing."""
         try:
-            content = path.read_bytes()
-        except FileNotFoundError as error:
-            raise UserError(f"There is no {self.kind} {path}. {self.missing}") from error
-        magic, _, rest = content.partition(b"\n")
-        if not magic.startswith(self.magic):
-            raise UserError(f"{path} is not {self.foreign}")
-        if magic != self.magic + str(self.format).encode():
-            found = magic.removeprefix(self.magic).decode(errors="replace")
-            raise UserError(
-                f"{path} has {self.kind} format {found}, this version reads {self.format}. "
-                "Use the version of metarl-suite that wrote it."
-            )
-        digest, _, body = rest.partition(b"\n")
-        if hashlib.sha256(body).hexdigest().encode() != digest:
-            raise UserError(f"{path} is truncated or damaged: its {self.digest} does not fit. Use another {self.kind}.")
-        header, _, payload = body.partition(b"\n")
-        return json.loads(header), payload
+            with self._opened() as (folder, handle):
+                return sorted(_names(folder, handle))
+        except FileNotFoundError:
+            return []
+
+    def remove_partial(self) -> None:
+        """Remove what killed processes left, however long ago; for whoever alone writes here."""
+        for name in self.entries():
+            if name.endswith(PARTIAL):
+                self.remove(name)
+
+    @contextmanager
+    def _opened(self, *, make: bool = False) -> Iterator[tuple[Path, int | None]]:
+        """Give the folder as a path and as a handle, None where the system has none.
+
+        Raises:
+            UserError: there is a link, or something that is no folder.
+        """
+        if make:
+            self.root.mkdir(parents=True, exist_ok=True)
+        path = self.root
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY) if _HANDLES else None
+        try:
+            for name in self.names:
+                where = _in(path, handle, _plain(name))
+                path = path / name
+                if make:
+                    _make_folder(where, handle)
+                _refuse_link(where, handle, path)
+                if handle is not None:
+                    inner = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
+                    os.close(handle)
+                    handle = inner
+            yield path, handle
+        finally:
+            if handle is not None:
+                os.close(handle)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that at every moment either the old or the whole new content is there.
+    """Write a file that the user names; see `Folder.write`.
 
     Args:
-        path: the file, in an existing folder that no other process writes to.
+        path: the file; its folder is made where it is missing.
         content: all of it.
     """
-    # A fixed name: what a killed process left is overwritten by the next write.
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    # Without this the renaming itself may be lost when the machine goes down.
-    sync_folder(path.parent)
+    Folder(path.parent).write(path.name, content)
+
+
+def _plain(name: str) -> str:
+    """Return a name that leads nowhere else; ValueError for others."""
+    if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
+        raise ValueError(f"{name!r} is no name of a file in a folder")
+    return name
+
+
+def _in(folder: Path, handle: int | None, name: str) -> str:
+    """Return what the functions of `os` know a file in a folder by: with its handle, its name."""
+    return str(folder / name) if handle is None else name
+
+
+def _names(folder: Path, handle: int | None) -> list[str]:
+    return os.listdir(folder if handle is None else handle)  # noqa: PTH208 - pathlib knows no handles
+
+
+def _open_new(where: str, handle: int | None, mode: int = 0o666) -> IO[bytes]:
+    return os.fdopen(os.open(where, _NEW | _CARE, mode, dir_fd=handle), "wb")
+
+
+def _make_folder(where: str, handle: int | None) -> None:
+    try:
+        os.mkdir(where, dir_fd=handle)
+    except FileExistsError:
+        return
+
+
+def _unlink(where: str, handle: int | None) -> None:
+    try:
+        os.unlink(where, dir_fd=handle)
+    except FileNotFoundError:
+        return
+
+
+def _remove_left(folder: Path, handle: int | None) -> None:
+    for name in _names(folder, handle):
+        if name.startswith(_OURS) and name.endswith(PARTIAL):
+            where = _in(folder, handle, name)
+            try:
+                age = time.time() - os.stat(where, dir_fd=handle, follow_symlinks=False).st_mtime
+            # Its process has renamed it meanwhile.
+            except FileNotFoundError:
+                continue
+            if age > LEFT:
+                _unlink(where, handle)
+
+
+def _refuse_link(where: str, handle: int | None, path: Path) -> None:
+    state = os.stat(where, dir_fd=handle, follow_symlinks=False)
+    # On Windows a junction is no symbolic link, and leads elsewhere too.
+    junction = getattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", -1)
+    if stat.S_ISLNK(state.st_mode) or getattr(state, "st_reparse_tag", 0) == junction:
+        raise UserError(f"{path} is a link, and nothing is written through it. Remove it, or write elsewhere (--out).")

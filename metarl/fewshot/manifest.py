@@ -28,7 +28,8 @@ import torch
 from metarl.errors import UserError
 from metarl.fewshot.classes import Drawn
 from metarl.fewshot.episodes import Episodes, EpisodeShape, MetaDatasetShape, Source, Support
-from metarl.files import Seal, write_atomically
+from metarl.files import write_atomically
+from metarl.seals import Seal
 
 FORMAT = 1
 """Number of the file layout; files of another layout are refused."""

@@ -21,8 +21,9 @@ from typing import Any
 import torch
 
 from metarl.errors import UserError
-from metarl.files import Seal, write_atomically
+from metarl.files import Folder, read_regular, write_atomically
 from metarl.run.formats import FORMAT, Stored, conversions_from
+from metarl.seals import AT_MOST, Seal
 from metarl.version import __version__
 
 _SEAL = Seal(
@@ -94,9 +95,9 @@ class CheckpointFolder:
     Killed at any moment, the folder still holds a good checkpoint once the first one was written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Folder | Path) -> None:
+        self._folder = (folder if isinstance(folder, Folder) else Folder(folder)).make()
+        self.path = self._folder.path
 
     def save(self, payload: dict[str, Any], header: Mapping[str, Any], score: float | None = None) -> None:
         """Write the newest checkpoint.
@@ -110,12 +111,12 @@ class CheckpointFolder:
         # Best first: killed in between, the resumed run comes to the same score again and keeps this file.
         # The other way round the resumed run would never look at this checkpoint's score again.
         if score is not None and not math.isnan(score) and score > self.best_score():
-            write_atomically(self.path / "best.pt", content)
+            self._folder.write("best.pt", content)
         last = self.path / "last.pt"
         # A damaged last one must not push out a good previous one.
         if last.exists() and _is_sound(last):
-            write_atomically(self.path / "previous.pt", last.read_bytes())
-        write_atomically(last, content)
+            self._folder.write("previous.pt", read_regular(last, AT_MOST))
+        self._folder.write("last.pt", content)
 
     def best_score(self) -> float:
         """Return the score of `best.pt`, minus infinity where there is none or it is damaged."""

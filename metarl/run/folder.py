@@ -31,7 +31,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from metarl.config import dump, from_plain, parse, to_plain
 from metarl.errors import UserError, nearest
-from metarl.files import write_atomically
+from metarl.files import Folder
 from metarl.ranks import ALONE, Ranks
 from metarl.run.checkpoint import CheckpointFolder, load
 from metarl.run.formats import FORMAT, Stored, conversions_from
@@ -297,8 +297,13 @@ class OpenFolder:
             "config": to_plain(self.thing.config),
             "signature": sign(settings["sources"]) if any(source.role != SESSION for source in sources) else "",
         }
-        write_atomically(self.folder.path / "config.yaml", dump(content).encode())
-        self._checkpoints = CheckpointFolder(self.folder.path / "checkpoints")
+        folder = Folder(self.folder.path)
+        checkpoints = folder.below("checkpoints")
+        # Before anything is written: a link in the way is refused here.
+        checkpoints.remove_partial()
+        folder.remove_partial()
+        folder.write("config.yaml", dump(content).encode())
+        self._checkpoints = CheckpointFolder(checkpoints)
         self._tracker = Tracker(self.folder.path, resume_step=standing.iteration if resumed else None)
         if not resumed:
             settings.pop("sources")
