@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,6 +36,8 @@ LOCK = ".lock"
 """File in a folder that is locked where folders themselves cannot be."""
 TO_SAY = 2.0
 """How long somebody who came may take to say the token, s."""
+TO_END = 8.0
+"""How long a worker's keeper may take to end everything, s; it gives up before."""
 POLL = 0.2
 """Time between two looks at whether somebody has come, s."""
 
@@ -232,9 +234,25 @@ def _says(connection: socket.socket, token: bytes) -> bool:
 
 
 def kill_worker(process: subprocess.Popen[bytes]) -> None:
-    """End a worker at once, where the system can with the processes that it started."""
-    if POSIX:
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
+    """End a worker at once; where it has a keeper (envs/external/keeper.py), with all that it started."""
+    if not POSIX:
         process.kill()
+    elif process.poll() is None:
+        # The keeper may have been stopped with the others.
+        for number in (signal.SIGTERM, signal.SIGCONT):
+            process.send_signal(number)
+        try:
+            process.wait(TO_END)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def kill_marked(name: str, value: str) -> None:
+    """Kill the processes that have an environment variable with a value, where the system shows those (Linux)."""
+    mark = f"{name}={value}".encode()
+    for entry in Path("/proc").glob("[0-9]*/environ"):
+        # Others' may not be read, and some end meanwhile.
+        with suppress(OSError):
+            if mark in entry.read_bytes().split(b"\0"):
+                os.kill(int(entry.parent.name), signal.SIGKILL)

@@ -36,7 +36,9 @@ def test_only_one_file_names_what_windows_lacks() -> None:
     for room in ("metarl", "envs", "agents"):
         for file in (ROOT / room).rglob("*.py"):
             name = file.relative_to(ROOT).as_posix()
-            if name == "metarl/system.py" or name.startswith(("metarl/envs/", "metarl/agents/")):
+            # The keeper is run by path, and only where there is what it needs.
+            alone = ("metarl/system.py", "envs/external/keeper.py")
+            if name in alone or name.startswith(("metarl/envs/", "metarl/agents/")):
                 continue
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Import | ast.ImportFrom):

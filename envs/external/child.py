@@ -769,7 +769,7 @@ def next_message(channel: Channel, watch: Watch) -> bytes | dict[str, Any] | Non
     """Wait for a message; None when there will be no more."""
     while not select.select([channel.connection], [], [], watch.every)[0]:
         watch.beat(tell=False)
-        # The socket stays open where a process that metarl forked outlives it.
+        # The keeper has gone, or, where there is none, metarl; the socket may stay open in a process that was forked.
         if os.getppid() != watch.parent:
             return None
     try:

@@ -10,6 +10,7 @@ import contextlib
 import mmap
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -38,8 +39,10 @@ TO_CLOSE = 2.0
 """How long workers may take to end when they are told to, s."""
 LARGEST_LOG = 1_000_000
 """A worker's output is forgotten from here on, bytes."""
+KEEPER = Path(__file__).with_name("keeper.py").resolve()
+"""Runs a worker, and ends what it started with it."""
 INSIDE = "METARL_WORKER"
-"""Environment variable that tells a worker process from others."""
+"""Environment variable that tells a worker process, and what it starts, from others."""
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Set to 1 for workers where the user has not set them: the worlds are what runs in parallel."""
 
@@ -72,6 +75,8 @@ class Member:
     count: int
     process: subprocess.Popen[bytes]
     channel: child.Channel
+    mark: str
+    """Value of the environment variable INSIDE, by which its processes are known."""
     log: IO[bytes]
     """What it prints: stdout and stderr."""
 
@@ -274,7 +279,8 @@ def _start(job: Job, index: int, first: int, count: int, memory: IO[bytes]) -> M
         raise UserError(f"{job.family}: there is no interpreter {job.python}. Give the path of a python with gymnasium")
     # Warnings and paths of this interpreter are not another's.
     left_out = () if job.python is None else ("PYTHONPATH", "PYTHONHOME")
-    environment = {name: value for name, value in os.environ.items() if name not in left_out} | {INSIDE: "1"}
+    mark = secrets.token_hex(8)
+    environment = {name: value for name, value in os.environ.items() if name not in left_out} | {INSIDE: mark}
     if not job.hello["vector"]:
         for name in ONE_THREAD:
             environment.setdefault(name, "1")
@@ -282,13 +288,16 @@ def _start(job: Job, index: int, first: int, count: int, memory: IO[bytes]) -> M
     # Until it first speaks.
     patience = TO_START + _patience(job)
     command = [str(python), str(Path(child.__file__).resolve())]
+    if system.POSIX:
+        command = [sys.executable, "-I", "-S", str(KEEPER), str(os.getpid()), *command]
     try:
         process, ours = system.start_worker(command, memory, log=log, environment=environment, patience=patience)
     except OSError as error:
         log.close()
         raise UserError(f"{job.family}: {python} cannot be run, {error}. Give the path of a python") from error
     ours.settimeout(patience)
-    return Member(index=index, first=first, count=count, process=process, channel=child.Channel(ours), log=log)
+    channel = child.Channel(ours)
+    return Member(index=index, first=first, count=count, process=process, channel=channel, mark=mark, log=log)
 
 
 def _patience(job: Job) -> float:
@@ -309,6 +318,9 @@ def _end(owner: int, members: list[Member], memory: IO[bytes]) -> None:
             member.process.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
             system.kill_worker(member.process)
+        if member.process.returncode < 0:
+            # Its keeper may have been killed, and could end nothing.
+            system.kill_marked(INSIDE, member.mark)
         member.log.close()
     members.clear()
     system.free(memory)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import subprocess
 import sys
 import time
 from typing import Any, cast
@@ -136,6 +138,35 @@ class Trouble(Reach):
         if self.what == "shape":
             return observation[:1], reward, False, False, info
         return observation, reward, False, False, {}
+
+
+class Simulator(Trouble):
+    """Starts processes in every way that one gets away from its parent, and notes them in a file."""
+
+    def __init__(self, notes: str, what: str = "") -> None:
+        super().__init__(what)
+        self.notes = notes
+        note = f"echo $$ >> {shlex.quote(notes)}; exec sleep 300"
+        quiet: dict[str, Any] = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.DEVNULL,
+            "stderr": subprocess.DEVNULL,
+        }
+        subprocess.Popen(["sh", "-c", note])
+        subprocess.Popen(["sh", "-c", f"trap '' TERM HUP INT; {note}"], start_new_session=True, **quiet)
+        subprocess.Popen(["sh", "-c", note], start_new_session=True, env={"PATH": os.environ["PATH"]})
+        # A daemon: the one that started it ends at once.
+        subprocess.run(["sh", "-c", f"setsid sh -c {shlex.quote(note)} & exit 0"], check=True, **quiet)
+        if os.fork() == 0:
+            # Holds the connection to metarl too.
+            os.setsid()
+            self._note()
+            time.sleep(300.0)
+        self._note()
+
+    def _note(self) -> None:
+        with open(self.notes, "a") as file:  # noqa: PTH123
+            file.write(f"{os.getpid()}\n")
 
 
 class Imports(Reach):
