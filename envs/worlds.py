@@ -20,6 +20,7 @@ from metarl.envs.family import Family
 from metarl.envs.going_back import GoingBack
 from metarl.envs.modifiers.switching import STEP, SwitchSpace
 from metarl.envs.physics import Physics
+from metarl.envs.returns import check_observation, check_start, check_step
 from metarl.errors import UserError
 from metarl.launches import Launch, Launches, copied, under_way
 from metarl.ranks import ALONE, Ranks
@@ -80,6 +81,8 @@ class Worlds(GoingBack):
         self._elapsed = torch.zeros(num_worlds, dtype=torch.long, device=device)
         self._active = torch.zeros(num_worlds, dtype=torch.bool, device=device)
         self._all_active = False
+        # Whether what the family's functions return has been looked at.
+        self._start_is_right = self._step_is_right = False
         self._failures = torch.zeros(num_worlds, dtype=torch.long, device=device)
         self._wrong_action = torch.zeros(num_worlds, dtype=torch.bool, device=device)
         self._observation = torch.zeros(num_worlds, self.observation_size, dtype=dtype, device=device)
@@ -129,12 +132,18 @@ class Worlds(GoingBack):
         if self._switch is not None:
             tasks, seen = self._switch_tasks(self._switch, worlds)
         begun = tasks if worlds is None else tasks.select(worlds.cpu())
-        self.physics.write(self._starts(generator, begun), worlds)
+        starts = self._starts(generator, begun)
+        if not self._start_is_right:
+            check_start(self.family, len(begun), starts)
+        self.physics.write(starts, worlds)
         rows = slice(None) if worlds is None else worlds.to(self.device)
         self._elapsed[rows] = 0
         self._active[rows] = True
         self._all_active = worlds is None or (not self.physics.lockstep and bool(self._active.all()))
         observation = self.family.observe(self.physics.state, seen)
+        if not self._start_is_right:
+            check_observation(self.family, self.num_worlds, observation)
+            self._start_is_right = True
         self._observation[rows] = observation[rows].to(self.dtype)
         return self._observation.clone()
 
@@ -238,14 +247,20 @@ class Worlds(GoingBack):
         state = self.physics.state
 
         terms = self.family.reward_terms(before, state, physical, tasks)
-        observation = self.family.observe(state, tasks).to(self.dtype)
+        observation = self.family.observe(state, tasks)
         success = self.family.success(state, tasks)
         terminated = self.family.terminated(state, tasks)
+        sooner = self.family.truncated(state, tasks)
+        if not self._step_is_right:
+            check_observation(self.family, self.num_worlds, observation)
+            ends = {"success": success, "terminated": terminated, "truncated": sooner}
+            check_step(self.family, self.num_worlds, terms, ends)
+            self._step_is_right = True
+        observation = observation.to(self.dtype)
         self._elapsed += self._active
         if self._switch is not None:
             self._trial_steps += self._active
         truncated = self._elapsed >= self.horizon
-        sooner = self.family.truncated(state, tasks)
         if sooner is not None:
             truncated = truncated | sooner
         live = self._active

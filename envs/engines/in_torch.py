@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metarl.envs.family import LARGEST_VALID, TorchFamily
 from metarl.envs.physics import CPU
+from metarl.envs.returns import check_start
 from metarl.launches import Launches, launches_on
 from metarl.types import Tasks
 
@@ -26,6 +27,7 @@ class TorchPhysics:
         # A state of the right shapes, until the first `write`.
         anything = family.space.sample(num_worlds, "train", torch.Generator())
         start = family.reset_state(torch.Generator(), anything)
+        check_start(family, num_worlds, start)
         self.tasks: Tasks | None = None
         self.state: dict[str, Tensor] = {name: value.to(device) for name, value in start.items()}
 
