@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from metarl.config import check
+from metarl.config import MOST_ITERATIONS, MOST_STEPS, check
 from metarl.errors import UserError
 from metarl.learning import figures
 from metarl.learning.chunks import TasksAtATime
@@ -45,6 +45,8 @@ from metarl.types import BatchEnv, EnvSpec, Metrics, Params, SampleTasks, Tasks
 
 RATE = "rate/"
 """Prefix of the learned inner rates among the meta-parameters."""
+MOST_INNER_STEPS = 1000
+"""Adaptation steps in training: each plays all episodes anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,8 @@ class MamlTrpoConfig:
         return self.tasks * self.episodes
 
     def __post_init__(self) -> None:
-        check(self, at_least={"gpu_memory": 0})
+        check(self, at_least={"gpu_memory": 0}, at_most={"iterations": MOST_ITERATIONS})
+        check(self, at_most={"inner_steps": MOST_INNER_STEPS, "cg_iterations": MOST_STEPS})
         check(self, at_least={"iterations": 0, "tasks": 1, "episodes": 1, "inner_steps": 0, "cg_iterations": 1})
         check(
             self, at_least={"inner_rate": 0.0, "later_rate": 0.0, "damping": 0.0, "output_gain": 0.0, "chunk_steps": 1}

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarl.config import check
+from metarl.config import MOST_ITERATIONS, MOST_STEPS, check
 from metarl.learning import figures
 from metarl.learning.chunks import TasksAtATime
 from metarl.learning.experience import Batch, first_episodes, prepare, spread, surrogate
@@ -90,7 +90,7 @@ class MultitaskConfig:
         return self.tasks * self.episodes
 
     def __post_init__(self) -> None:
-        check(self, at_least={"gpu_memory": 0})
+        check(self, at_least={"gpu_memory": 0}, at_most={"iterations": MOST_ITERATIONS, "cg_iterations": MOST_STEPS})
         check(self, at_least={"iterations": 0, "tasks": 1, "episodes": 1, "cg_iterations": 1, "chunk_steps": 1})
         check(self, at_least={"inner_rate": 0.0, "later_rate": 0.0, "damping": 0.0, "output_gain": 0.0})
         check(self, above={"max_kl": 0.0, "initial_std": 0.0, "fisher_fraction": 0.0})

@@ -34,7 +34,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from metarl.config import check
+from metarl.config import MOST_ITERATIONS, MOST_STEPS, check
 from metarl.errors import UserError, nearest
 from metarl.launches import launches_on
 from metarl.learning import figures
@@ -54,6 +54,10 @@ from metarl.types import BatchEnv, EnvSpec, Metrics, SampleTasks, Tasks
 
 ACT_GAIN = 0.01
 """Scale of the policy head's initial weights: small, so that training starts near zero actions, or even chances."""
+
+
+MOST_LAYERS = 1000
+"""Layers of a transformer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +124,7 @@ class Rl2Config:
         check(self, at_least={"discount": 0.0, "trace": 0.0, "value_weight": 0.0, "final_learning_rate": 0.0})
         check(self, above={"clip": 0.0, "learning_rate": 0.0, "max_gradient_norm": 0.0, "max_kl": 0.0})
         check(self, above={"initial_std": 0.0}, at_most={"discount": 1.0, "trace": 1.0})
+        check(self, at_most={"iterations": MOST_ITERATIONS, "epochs": MOST_STEPS, "layers": MOST_LAYERS})
         for name, choices in (("core", get_args(CoreName)), ("advantages", ("batch", "task"))):
             if getattr(self, name) not in choices:
                 raise UserError(f"Got --{name} {getattr(self, name)}.{nearest(getattr(self, name), choices)}")

@@ -12,7 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from math import inf
+from math import log10
 from operator import ge, gt, le
 from pathlib import Path
 from types import MappingProxyType
@@ -170,6 +170,16 @@ def _convert_sequence(kind: type, args: tuple[Any, ...], value: Any, where: str)
     return kind(_convert(hint, item, f"{where}[{i}]") for i, (hint, item) in enumerate(zip(hints, value, strict=True)))
 
 
+LARGEST = 2**64 - 1
+"""Whole numbers of a configuration go no further, in either direction."""
+SMALL, LARGE = 1e-30, 1e30
+"""Size of numbers of a configuration that are not 0: what is computed with them in float32 goes little further."""
+MOST_ITERATIONS = 10_000_000
+"""Iterations of a training: more would run for years, however small they are."""
+MOST_STEPS = 100_000
+"""Gradient steps, products, passes, epochs, rounds of one thing: more would run for years, or are a typing error."""
+
+
 def check(
     config: Any,
     *,
@@ -177,11 +187,12 @@ def check(
     above: Mapping[str, float | int] = MappingProxyType({}),
     at_most: Mapping[str, float | int] = MappingProxyType({}),
 ) -> None:
-    """Check that numeric fields of a config are finite and within their bounds.
+    """Check that the numbers of a config are numbers, and those of some fields within their bounds.
 
     Raises:
         UserError: naming the first field outside, its value and what is allowed.
     """
+    check_numbers(config)
     for bounds, fits, words in (
         (at_least, ge, "at least"),
         (above, gt, "more than"),
@@ -189,7 +200,66 @@ def check(
     ):
         for name, bound in bounds.items():
             value = getattr(config, name)
-            if not fits(value, bound) or value == inf:
-                option = name.replace("_", "-")
-                finite = " and finite" if value == inf else ""
-                raise UserError(f"Got --{option} {value}. It must be {words} {bound}{finite}.")
+            if not fits(value, bound):
+                raise UserError(f"Got --{_option(name)} {value}. It must be {words} {bound}.")
+
+
+def check_numbers(config: Any) -> None:
+    """Refuse numbers that nothing can be computed with: NaN, infinities, and what is absurdly large or small.
+
+    A field may have such a default.
+
+    Args:
+        config: a dataclass; what it consists of is looked at too.
+
+    Raises:
+        UserError: naming the first field with one.
+    """
+    for setting in dataclasses.fields(config):
+        value = getattr(config, setting.name, None)
+        if value is not setting.default and value != setting.default:
+            _check_number(_option(setting.name), value)
+
+
+def _check_number(option: str, value: Any) -> None:
+    if isinstance(value, float) and value and not SMALL <= abs(value) <= LARGE:
+        size = f"0, or from {SMALL} to {LARGE} in size"
+        raise UserError(f"Got --{option} {value}. It must be finite: {size}.")
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise UserError(
+            f"Got --{option} with a whole number of {int(log10(abs(value))) + 1} digits. It must be at most {LARGEST}."
+        )
+    if isinstance(value, tuple | list):
+        for item in value:
+            _check_number(option, item)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        check_numbers(value)
+
+
+def _option(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def check_used(config: Any, unused: Mapping[str, str], what: str = "") -> None:
+    """Refuse options that were given another value than their default and would change nothing.
+
+    Args:
+        config: a dataclass.
+        unused: fields that have no effect -> what they would need, to be read after "it needs".
+        what: whose settings they are, where that is to be said.
+
+    Raises:
+        UserError: naming the first one.
+    """
+    for setting in dataclasses.fields(config):
+        if setting.name in unused and getattr(config, setting.name) != setting.default:
+            value = getattr(config, setting.name)
+            if isinstance(value, bool):
+                given = f"--{'' if value else 'no-'}{_option(setting.name)}"
+            else:
+                shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+                given = f"--{_option(setting.name)} {shown}"
+            raise UserError(
+                f"Got {given}{what and f' for {what}'}, which changes nothing there: it needs {unused[setting.name]}. "
+                "Leave it out."
+            )

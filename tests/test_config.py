@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from metarl.config import from_plain, from_yaml, to_plain, to_yaml
+from metarl.config import check, check_used, from_plain, from_yaml, to_plain, to_yaml
 from metarl.errors import UserError
 
 
@@ -102,3 +103,56 @@ def test_errors_name_the_field(field: str, value: object, message: str) -> None:
 def test_fields_that_yaml_cannot_hold_are_refused() -> None:
     with pytest.raises(TypeError, match="cannot hold"):
         to_plain({"layer": object()})
+
+
+# -- numbers ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    rate: float = 0.1
+    most: float = math.inf
+    steps: int = 1
+    hidden: tuple[int, ...] = (4,)
+    inner: Inner = Inner()
+
+    def __post_init__(self) -> None:
+        check(self, at_least={"steps": 0}, at_most={"steps": 10})
+
+
+def test_good_numbers_pass() -> None:
+    for rate in (0.0, -3.0, 1e-30, 1e30, -1e30):
+        assert Numbers(rate=rate, steps=10, hidden=(), most=2.0).rate == rate
+
+
+@pytest.mark.parametrize("rate", [math.nan, math.inf, -math.inf, 1e308, 1e31, 1e-31, -1e-320])
+def test_floats_that_nothing_can_be_computed_with_are_refused(rate: float) -> None:
+    with pytest.raises(UserError, match=r"^Got --rate \S+\. It must be finite: 0, or from 1e-30 to 1e\+30 in size\.$"):
+        Numbers(rate=rate)
+    with pytest.raises(UserError, match="--rate"):
+        Numbers(inner=Inner(rate=rate))
+    # The field says otherwise, for this number only.
+    assert Numbers(most=math.inf).most == math.inf
+    with pytest.raises(UserError, match="--most"):
+        Numbers(most=-math.inf if rate > 0 else math.nan)
+
+
+@pytest.mark.parametrize("steps", [-1, 11, 2**63, 10**30, 10**5000, -(10**5000)], ids=[*map(str, range(6))])
+def test_whole_numbers_out_of_bounds_are_refused_in_a_short_line(steps: int) -> None:
+    with pytest.raises(UserError, match=r"^Got --steps") as caught:
+        Numbers(steps=steps)
+    assert len(str(caught.value)) < 120
+    with pytest.raises(UserError, match="with a whole number of 5001 digits"):
+        Numbers(hidden=(4, 10**5000))
+
+
+def test_options_that_change_nothing_are_refused_where_they_are_not_the_default() -> None:
+    unused = {"steps": "--rate above 0", "hidden": "layers"}
+    check_used(Numbers(), unused)
+    check_used(Numbers(rate=0.2, steps=1), unused)
+    with pytest.raises(
+        UserError, match=r"^Got --steps 2, which changes nothing there: it needs --rate above 0\. Leave"
+    ):
+        check_used(Numbers(steps=2), unused)
+    with pytest.raises(UserError, match=r"^Got --hidden 3 4 for maml, which"):
+        check_used(Numbers(hidden=(3, 4)), unused, "maml")

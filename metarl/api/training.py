@@ -11,7 +11,7 @@ from rich.console import Console
 from metarl.agents import config_class, make
 from metarl.api.finding import family_of, own_name
 from metarl.api.runs import Run
-from metarl.config import from_plain, to_plain
+from metarl.config import check_numbers, from_plain, to_plain
 from metarl.devices import repeatable, resolve_device, resolve_threads
 from metarl.envs import get, make_worlds
 from metarl.envs.family import Family
@@ -129,7 +129,9 @@ def agent_config(agent: str, settings: dict[str, Any]) -> Any:
     for name in settings:
         if name not in known:
             raise UserError(f"{agent} has no setting '{name}'.{nearest(name, known)}")
-    return from_plain(kind, {**to_plain(kind()), **settings})
+    config = from_plain(kind, {**to_plain(kind()), **settings})
+    check_numbers(config)
+    return config
 
 
 def _named(family: Family | str) -> Family:

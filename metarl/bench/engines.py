@@ -24,7 +24,7 @@ from rich.console import Console
 from torch import Tensor
 
 from metarl.bench.timing import explain, in_turn, percent, print_table, ratio
-from metarl.config import check
+from metarl.config import MOST_STEPS, check
 from metarl.devices import resolve_threads, torch_threads
 from metarl.envs import families, get, make_worlds
 from metarl.envs.engines.cpu import MujocoPhysics
@@ -58,6 +58,9 @@ COLUMNS = {
 """What the columns mean."""
 CEILING = "open loop"
 
+MOST_ENV_STEPS = 10_000_000_000
+"""Environment steps of a contender in a round: days."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EnginesConfig:
@@ -77,7 +80,8 @@ class EnginesConfig:
     """Print JSON in place of tables."""
 
     def __post_init__(self) -> None:
-        check(self, at_least={"rounds": 1, "env_steps": 1, "threads": 0})
+        check(self, at_least={"rounds": 1, "env_steps": 1, "threads": 0}, at_most={"rounds": MOST_STEPS})
+        check(self, at_most={"env_steps": MOST_ENV_STEPS})
         if not self.family or min(self.worlds, default=0) < 1 or ("all" in self.family and len(self.family) > 1):
             raise UserError(
                 f"Got --family {' '.join(self.family)} --worlds {self.worlds}. Name families, or `all` alone, and "

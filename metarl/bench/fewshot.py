@@ -31,7 +31,7 @@ from metarl.bench.meta_updates import (
     usable,
 )
 from metarl.bench.timing import explain, in_turn, percent, print_table, ratio, seconds_of
-from metarl.config import check
+from metarl.config import MOST_STEPS, check
 from metarl.devices import resolve_threads, torch_threads
 from metarl.errors import UserError
 from metarl.system import peak_kib
@@ -68,7 +68,7 @@ class FewShotConfig:
     """Print JSON in place of tables."""
 
     def __post_init__(self) -> None:
-        check(self, at_least={"rounds": 1, "threads": 0})
+        check(self, at_least={"rounds": 1, "threads": 0}, at_most={"rounds": MOST_STEPS})
         if not self.cases:
             raise UserError("Got no case. Name at least one, see `metarl bench fewshot --help`.")
 

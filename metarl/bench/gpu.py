@@ -24,7 +24,7 @@ from metarl.bench.maml import PARTS, Counted
 from metarl.bench.meta_updates import PROBLEMS, ours, task_loop
 from metarl.bench.stepping import cpu_figures, gpu_figures, wait, with_own_models
 from metarl.bench.timing import explain, in_turn, percent, print_table, ratio, seconds_of
-from metarl.config import check
+from metarl.config import MOST_STEPS, check
 from metarl.devices import resolve_device, resolve_threads, torch_threads
 from metarl.envs import families, get, make_worlds
 from metarl.envs.family import Family, with_horizon
@@ -100,7 +100,7 @@ class GpuConfig:
             "horizon": 1,
             "threads": 0,
         }
-        check(self, at_least=least)
+        check(self, at_least=least, at_most=dict.fromkeys(("rounds", "steps", "cpu_steps"), MOST_STEPS))
         if not self.family or min(self.worlds, default=0) < 1 or self.case not in PROBLEMS:
             raise UserError(
                 f"Got --family {' '.join(self.family)} --worlds {self.worlds} --case {self.case}. Name families or "

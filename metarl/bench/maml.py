@@ -17,7 +17,7 @@ from rich.console import Console
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.bench.limits import SIDES, operations, product
 from metarl.bench.timing import explain, in_turn, percent, print_table, ratio
-from metarl.config import check
+from metarl.config import MOST_STEPS, check
 from metarl.devices import resolve_threads, torch_threads
 from metarl.envs import get, make_worlds
 from metarl.envs.family import with_horizon
@@ -64,7 +64,11 @@ class MamlConfig:
     """Print JSON in place of tables."""
 
     def __post_init__(self) -> None:
-        check(self, at_least={"tasks": 1, "episodes": 1, "steps": 1, "rounds": 1, "threads": 0})
+        check(
+            self,
+            at_least={"tasks": 1, "episodes": 1, "steps": 1, "rounds": 1, "threads": 0},
+            at_most={"rounds": MOST_STEPS},
+        )
 
 
 class Counted(MamlTrpo):

@@ -20,7 +20,7 @@ from metarl.agents import make
 from metarl.agents.rl2 import Rl2, Rl2Config
 from metarl.bench.limits import SIDES, operations, product
 from metarl.bench.timing import explain, in_turn, percent, print_table, ratio, seconds_of
-from metarl.config import check
+from metarl.config import MOST_STEPS, check
 from metarl.devices import resolve_threads, torch_threads
 from metarl.envs import get, make_worlds
 from metarl.envs.family import Family, with_horizon
@@ -74,7 +74,11 @@ class MemoryConfig:
     """Print JSON in place of tables."""
 
     def __post_init__(self) -> None:
-        check(self, at_least={"steps": 1, "trials": 1, "length": 1, "rounds": 1, "threads": 0})
+        check(
+            self,
+            at_least={"steps": 1, "trials": 1, "length": 1, "rounds": 1, "threads": 0},
+            at_most={"rounds": MOST_STEPS},
+        )
         for name in ("width", "worlds", "contexts"):
             given = getattr(self, name)
             if min(given, default=0) < 1:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 import tyro
 
+from metarl.config import check_numbers
 from metarl.errors import UserError, nearest
 
 T = TypeVar("T")
@@ -52,6 +53,7 @@ def parse(options: type[T], arguments: Sequence[str], prog: str, description: st
         if unknown[0].startswith("-"):
             raise UserError(f"{prog} has no option '{unknown[0]}'.{nearest(unknown[0], option_names(options))}")
         raise UserError(f"{prog} does not take '{unknown[0]}' here. See {prog} --help.")
+    check_numbers(parsed)
     return parsed
 
 

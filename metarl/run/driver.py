@@ -17,6 +17,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from metarl.config import MOST_ITERATIONS
 from metarl.devices import device_problem, repeatable, resolve_device, resolve_threads, torch_threads
 from metarl.errors import NotFiniteError, UserError
 from metarl.ranks import ALONE, Ranks
@@ -89,8 +90,10 @@ def train(
         UserError: if the folder is taken or in use, or does not hold what is to be resumed; nothing is overwritten.
             If another rank is gone, or parameters are not the same on all.
     """
-    if iterations < 0:
-        raise UserError(f"Got {iterations} iterations. Ask for 0 (an untrained agent) or more.")
+    if not 0 <= iterations <= MOST_ITERATIONS:
+        raise UserError(
+            f"Got {iterations} iterations. Ask for 0 (an untrained agent) or more, up to {MOST_ITERATIONS}."
+        )
     resolve_device(run.device)
     with ExitStack() as stack:
         folder = stack.enter_context(RunFolder(run_dir).open(run, agent, resume=resume, ranks=ranks))

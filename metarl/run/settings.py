@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
-from metarl.config import to_plain
+from metarl.config import check_numbers, to_plain
 from metarl.errors import UserError, nearest
 from metarl.run.sources import Source
 
@@ -46,6 +46,7 @@ class RunSettings(ABC):
         from metarl.devices import check_device
 
         check_device(self.device)
+        check_numbers(self)
         if self.seed < 0 or self.threads < 0 or self.checkpoint_every < 1:
             raise UserError(
                 f"Got seed {self.seed}, threads {self.threads}, checkpoint_every {self.checkpoint_every}; "

@@ -28,7 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from metarl.config import check
+from metarl.config import MOST_ITERATIONS, MOST_STEPS, check
 from metarl.fewshot.episodes import Episodes, Source, Support, generator_of
 from metarl.fewshot.parts.classifier import Classifier, classifier_optimiser, head_scores
 from metarl.fewshot.parts.features import Embedder
@@ -58,6 +58,7 @@ class BaselineConfig:
     """Support items of a step at test."""
 
     def __post_init__(self) -> None:
+        check(self, at_most={"iterations": MOST_ITERATIONS, "epochs": MOST_STEPS})
         check(self, at_least={"iterations": 0, "batch_size": 2, "epochs": 0, "test_batch": 1})
         check(self, above={"test_rate": 0.0})
 

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.config import check
+from metarl.config import MOST_ITERATIONS, MOST_STEPS, check
 from metarl.fewshot.episodes import Episodes, Source, Support
 from metarl.fewshot.parts.adapted import AdaptedPredictor, Model
 from metarl.fewshot.parts.features import RunningMoments, averages_for
@@ -57,6 +57,7 @@ class ImamlConfig:
     """The outer optimiser."""
 
     def __post_init__(self) -> None:
+        check(self, at_most={"iterations": MOST_ITERATIONS, "cg_iterations": MOST_STEPS, "inner_steps": MOST_STEPS})
         check(self, at_least={"iterations": 0, "tasks": 1, "inner_steps": 1, "cg_iterations": 0, "cg_damping": 0.0})
         check(self, above={"inner_rate": 0.0, "strength": 0.0})
 

@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.config import check
+from metarl.config import MOST_ITERATIONS, MOST_STEPS, check
 from metarl.errors import UserError
 from metarl.fewshot.episodes import Episodes, Source, Support
 from metarl.fewshot.parts.adapted import HEAD, AdaptedPredictor, Model
@@ -79,6 +79,7 @@ class MamlConfig:
     """The outer optimiser."""
 
     def __post_init__(self) -> None:
+        check(self, at_most={"iterations": MOST_ITERATIONS, "inner_steps": MOST_STEPS, "test_steps": MOST_STEPS})
         check(self, at_least={"iterations": 0, "tasks": 1, "inner_steps": 1, "test_steps": 0, "memory": 1})
         check(self, at_least={"first_order_updates": 0, "multi_step_updates": 0}, above={"inner_rate": 0.0})
         if self.rates == "parameter" and self.adapts == "head":

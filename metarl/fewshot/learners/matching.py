@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from metarl.config import check
+from metarl.config import MOST_ITERATIONS, MOST_STEPS, check
 from metarl.fewshot.parts.comparing import EpisodicLearner, episodic_optimiser
 from metarl.fewshot.parts.learner import Setting
 from metarl.fewshot.parts.optimiser import OptimiserConfig
@@ -55,6 +55,7 @@ class MatchingConfig:
     """The outer optimiser."""
 
     def __post_init__(self) -> None:
+        check(self, at_most={"iterations": MOST_ITERATIONS, "steps": MOST_STEPS})
         check(self, at_least={"iterations": 0, "tasks": 1, "train_way": 0, "steps": 1})
         check(self, above={"inverse_temperature": 0.0})
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metarl.config import check
+from metarl.config import MOST_ITERATIONS, check
 from metarl.fewshot.parts.comparing import EpisodicLearner, episodic_optimiser
 from metarl.fewshot.parts.learner import Setting
 from metarl.fewshot.parts.optimiser import OptimiserConfig
@@ -38,6 +38,7 @@ class ProtoConfig:
     """The outer optimiser."""
 
     def __post_init__(self) -> None:
+        check(self, at_most={"iterations": MOST_ITERATIONS})
         check(self, at_least={"iterations": 0, "tasks": 1, "train_way": 0})
 
 

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.config import check
+from metarl.config import MOST_ITERATIONS, check
 from metarl.fewshot.parts.comparing import EpisodicLearner, episodic_optimiser
 from metarl.fewshot.parts.learner import Setting
 from metarl.fewshot.parts.optimiser import OptimiserConfig
@@ -50,6 +50,7 @@ class R2d2Config:
     """The outer optimiser."""
 
     def __post_init__(self) -> None:
+        check(self, at_most={"iterations": MOST_ITERATIONS})
         check(self, at_least={"iterations": 0, "tasks": 1, "train_way": 0, "min_shot": 0})
         check(self, above={"ridge": 0.0, "scale": 0.0})
 

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from metarl.config import check
+from metarl.config import MOST_ITERATIONS, check
 from metarl.fewshot.parts.comparing import EpisodicLearner, episodic_optimiser
 from metarl.fewshot.parts.learner import Setting
 from metarl.fewshot.parts.norms import EPSILON
@@ -50,6 +50,7 @@ class RelationConfig:
     """The outer optimiser."""
 
     def __post_init__(self) -> None:
+        check(self, at_most={"iterations": MOST_ITERATIONS})
         check(self, at_least={"iterations": 0, "tasks": 1, "train_way": 0, "relation_hidden": 1})
 
 

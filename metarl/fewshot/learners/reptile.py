@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from metarl.config import check
+from metarl.config import MOST_ITERATIONS, MOST_STEPS, check
 from metarl.errors import NotFiniteError
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Source, Support, keyed
 from metarl.fewshot.parts.adapted import AdaptedPredictor, Model
@@ -57,6 +57,7 @@ class ReptileConfig:
     """ε at the start."""
 
     def __post_init__(self) -> None:
+        check(self, at_most={"iterations": MOST_ITERATIONS, "inner_steps": MOST_STEPS, "test_steps": MOST_STEPS})
         check(self, at_least={"iterations": 0, "tasks": 1, "train_shot": 2, "inner_steps": 1, "inner_batch": 1})
         check(self, at_least={"test_steps": 0, "test_batch": 1}, above={"inner_rate": 0.0, "outer_step": 0.0})
 

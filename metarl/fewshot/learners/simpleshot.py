@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as nnf
 
-from metarl.config import check
+from metarl.config import MOST_ITERATIONS, check
 from metarl.fewshot.episodes import Episodes, Source, Support
 from metarl.fewshot.parts.classifier import Classifier, classifier_optimiser
 from metarl.fewshot.parts.features import Embedder
@@ -54,6 +54,7 @@ class SimpleShotConfig:
     """Of the classifier."""
 
     def __post_init__(self) -> None:
+        check(self, at_most={"iterations": MOST_ITERATIONS})
         check(self, at_least={"iterations": 0, "batch_size": 2})
 
 

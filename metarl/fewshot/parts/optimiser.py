@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from metarl.config import check
 from metarl.errors import NotFiniteError, UserError
 from metarl.nets.policy import load_params
 from metarl.ranks import ALONE, Ranks
@@ -35,6 +36,9 @@ class OptimiserConfig:
     """Decoupled from the gradient (AdamW), or added to it in SGD."""
     clip: float = 0.0
     """Each component of the gradient is cut to ±clip; 0: none is."""
+
+    def __post_init__(self) -> None:
+        check(self, at_least={"learning_rate": 0.0, "halve_every": 0, "weight_decay": 0.0, "clip": 0.0})
 
 
 class Optimiser:
