@@ -113,15 +113,18 @@ def make(
         ranks: the processes that train it together, each on its share of the tasks; None: it is alone.
 
     Raises:
-        UserError: unknown agent, a config of another one, tasks that the ranks cannot share out, or what was
-            registered under the name makes no agent.
+        UserError: unknown agent, a config of another one, tasks that the ranks cannot share out, a network that does
+            not fit into memory, or what was registered under the name makes no agent.
     """
+    from metarl.memory import FLOAT, require
     from metarl.ranks import ALONE
     from metarl.types import MetaAgent
 
     wanted = config_class(name)
     if not isinstance(config, wanted):
         raise UserError(f"Got a {type(config).__name__} for {name}. Give a {wanted.__name__}.")
+    if hasattr(config, "network_weights"):
+        require({"the network's size (hidden, width, layers)": FLOAT * 2 * config.network_weights(spec)}, device)
     agent = _found(AGENTS[name].make)(config, spec, streams, device, ALONE if ranks is None else ranks)
     if not isinstance(agent, MetaAgent):
         lacking = [part for part in ("name", "config", "trial", "pools", *METHODS) if not hasattr(agent, part)]

@@ -34,6 +34,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from metarl import memory
 from metarl.config import MOST_ITERATIONS, MOST_STEPS, check
 from metarl.errors import UserError, nearest
 from metarl.launches import launches_on
@@ -46,7 +47,7 @@ from metarl.learning.rollout import collect
 from metarl.learning.trials import Inputs, Trials, input_size, join
 from metarl.nets.memory import CoreName, blank, make_core
 from metarl.nets.moments import Moments
-from metarl.nets.pictures import Encoder, SeeingCore, with_pictures
+from metarl.nets.pictures import FEATURES, Encoder, SeeingCore, with_pictures
 from metarl.nets.policy import Distribution, Normal, chosen_by
 from metarl.ranks import ALONE, Ranks
 from metarl.seeding import Streams
@@ -116,6 +117,29 @@ class Rl2Config:
     def worlds(self) -> int:
         """Parallel worlds of a training iteration, B: the episodes of a trial follow one another."""
         return self.tasks
+
+    def network_weights(self, spec: EnvSpec) -> int:
+        """Return the weights of the network for a family; pictures have an encoder before it."""
+        encoder, context = len(spec.pictures) * FEATURES * spec.observation_size, self.episodes * spec.horizon + 1
+        core = memory.memory_core(self.core, input_size(spec), self.width, self.layers, context)
+        return encoder + core + self.width * (spec.action_size + 1)
+
+    def memory_needed(self, spec: EnvSpec) -> dict[str, int]:
+        """Reckon what a training needs beside the worlds, bytes: what asks for it -> how much."""
+        length = self.episodes * spec.horizon
+        update = memory.memory_update(
+            trials=self.tasks,
+            length=length,
+            rows=-(-self.tasks // self.minibatches),
+            core=self.core,
+            width=self.width,
+            blocks=self.layers,
+        )
+        played = memory.episodes(self.tasks * length, spec.observation_size, spec.action_size)
+        return {
+            "--tasks, --episodes, --width or --horizon": played + update,
+            "--width": memory.stored(self.network_weights(spec)),
+        }
 
     def __post_init__(self) -> None:
         # Layer norm of a single number would leave nothing of it.

@@ -120,6 +120,7 @@ class Family(ABC):
             `choices` side by side.
         pictures: which numbers of an observation are the pixels of pictures.
         remember: state fields that `reward_terms` needs from before the step.
+        chances: numbers that are drawn at a reset for every step of the episode.
         no_switch: why the task cannot change in the middle of an episode (`+switch`, see modifiers/switching.py);
             empty: it can.
         space: the task parameters.
@@ -137,6 +138,7 @@ class Family(ABC):
     action_unit: str
     discrete: bool = False
     remember: tuple[str, ...] = ()
+    chances: int = 0
     no_switch: str = ""
     space: ParameterSpace
     observables: tuple[Observable, ...]

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 
+from metarl import memory
 from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.engines.in_torch import TorchPhysics
 from metarl.envs.external.adapter import GymnasiumFamily, WorkerPhysics
@@ -19,6 +20,7 @@ from metarl.envs.physics import CPU, Physics
 from metarl.envs.registry import resolve
 from metarl.envs.worlds import Worlds
 from metarl.errors import UserError, nearest
+from metarl.memory import require
 from metarl.ranks import ALONE, Ranks
 
 MOST_THREADS = 1024
@@ -97,7 +99,7 @@ def make_worlds(
         room: what the GPU engine's buffers have room for at least: `Worlds.room` of earlier worlds of the family.
 
     Raises:
-        UserError: no worlds, too many threads, or the engine does not run the family.
+        UserError: no worlds, more than fit into memory, too many threads, or the engine does not run the family.
     """
     family = resolve(family, horizon=horizon)
     if num_worlds < 1:
@@ -105,6 +107,15 @@ def make_worlds(
     if not 0 <= threads <= MOST_THREADS:
         raise UserError(f"got threads={threads}: give 0 for every core, or 1 to {MOST_THREADS}")
     gpu = choose_engine(engine, family, device) == "gpu"
+    asked = f"the number of worlds, {num_worlds}" + (f", or the horizon, {family.horizon}" if family.chances else "")
+    needed = memory.worlds(
+        num_worlds,
+        task_numbers=family.space.feature_size,
+        state_numbers=family.chances * family.horizon,
+        in_torch=isinstance(family, TorchFamily),
+        gpu=gpu,
+    )
+    require({asked: needed}, device if gpu else CPU)
     if isinstance(family, MujocoFamily):
         physics = _warp_physics(family, num_worlds, device, room) if gpu else MujocoPhysics(family, num_worlds, threads)
     elif isinstance(family, TorchFamily):

@@ -18,7 +18,10 @@ DEVICES = ("auto", "cpu", "cuda", "cuda:0", "cuda:1")
 
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 """Where cuBLAS reads how much memory its products have; torch asks for one of two settings."""
-_FULL = r"CUDA out of memory|CUDA error: out of memory|Failed to allocate \d+ bytes on device 'cuda"
+_FULL = (
+    r"CUDA out of memory|CUDA error: out of memory|Failed to allocate \d+ bytes on device 'cuda|"
+    r"DefaultCPUAllocator: (can't allocate|not enough) memory"
+)
 """What torch and Warp say of a device whose memory is used up."""
 _TAKEN = (
     r"CUDA-capable device\(s\) is/are busy or unavailable|CUDA error: invalid device ordinal|"

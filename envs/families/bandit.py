@@ -50,6 +50,7 @@ class Bandit(TorchFamily):
     action_high: tuple[float, ...] = field(init=False)
     action_unit: str = "the arm pulled"
     discrete: bool = True
+    chances: int = 1
     observables: tuple[Observable, ...] = (Observable("constant 0", "-", "1"),)
     space: ParameterSpace = field(init=False)
 

@@ -59,6 +59,7 @@ class TabularMdp(TorchFamily):
     action_high: tuple[float, ...] = field(init=False)
     action_unit: str = "the action taken"
     discrete: bool = True
+    chances: int = 2
     remember: tuple[str, ...] = ("state",)
     observables: tuple[Observable, ...] = field(init=False)
     space: ParameterSpace = field(init=False)

@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from metarl.api.film import FILM_PICTURES, FILM_SIZE, before_and_after
-from metarl.api.memory import check_memory
+from metarl.api.memory import check_playing
 from metarl.api.runs import Group, Run, check_family, draw_tasks, grouped, most_room, untrained
+from metarl.config import MOST_STEPS
 from metarl.devices import repeatable, resolve_device
 from metarl.envs import make_worlds
 from metarl.envs.family import Family
@@ -268,13 +269,19 @@ class _Meeting:
 
     def make(self) -> None:
         """Draw the tasks and make the worlds, if all that was asked for is possible."""
-        if self.episodes < 1 or self.count < 1 or (self.steps is not None and self.steps < 0):
+        if self.episodes < 1 or self.count < 1 or not 0 <= (self.steps or 0) <= MOST_STEPS:
             got = f"--tasks {self.count} --episodes {self.episodes} --steps {self.steps}"
-            raise UserError(f"Got {got}. Allowed: from 1, from 1, and from 0.")
+            raise UserError(f"Got {got}. Allowed: from 1, from 1, and from 0 to {MOST_STEPS}.")
         worlds = self.count * self.episodes
         most_seeds = max(RANDOM_NETWORKS, *(len(group.runs) for group in self.groups))
-        asked = f"--tasks {self.count} with {self.episodes} parallel episodes each"
-        check_memory(self.family, worlds, asked, more=self.count * most_seeds * BOOTSTRAP_BYTES)
+        check_playing(
+            self.family,
+            worlds,
+            "--tasks or --episodes",
+            more={"--tasks": self.count * most_seeds * BOOTSTRAP_BYTES},
+            engine=self.engine,
+            device=self.device,
+        )
         self.tasks = draw_tasks(self.family, self.count, self.split, self.seed)
         self.env = make_worlds(
             self.family,

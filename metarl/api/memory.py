@@ -1,48 +1,71 @@
-"""Whether worlds fit into memory, by a rough estimate: the system would end the process in the middle of it."""
+"""Whether what a command is about to play fits into memory (the reckoning itself: metarl/memory.py)."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from typing import Any
 
-from metarl.envs.family import Family
-from metarl.errors import UserError
+import torch
 
-WORLD_BYTES, NUMBER_BYTES, STEP_BYTES = 20_000, 160, 70
-"""Memory that a collection needs for a world, for each number of its task, and for each number of a step, measured."""
+from metarl import memory
+from metarl.envs.family import Family, TorchFamily
+from metarl.envs.making import choose_engine
+from metarl.envs.physics import CPU
 
 
-def check_memory(family: Family, worlds: int, asked: str, more: int = 0) -> None:
-    """Refuse what does not fit into memory.
+def check_training(family: Family, config: Any, *, engine: str, device: torch.device, share: int) -> None:
+    """Refuse a training that does not fit into memory, before anything of it is there.
 
     Args:
-        family: what the worlds are of.
-        worlds: B.
-        asked: the options that ask for it.
-        more: memory needed for something else, bytes.
+        family: what it is trained on.
+        config: the agent's settings; of an agent of one's own, only what is played is reckoned.
+        engine: as in `make_worlds`.
+        device: where the agent computes.
+        share: processes that share the tasks out.
 
     Raises:
         UserError: it does not fit.
     """
-    step = family.observation_size + family.action_size + 10
-    world = WORLD_BYTES + NUMBER_BYTES * family.space.feature_size + STEP_BYTES * step * family.horizon
-    needed, free = worlds * world + more, free_memory()
-    if needed > free:
-        raise UserError(
-            f"Got {asked}: that takes about {needed / 2**30:,.1f} GiB of memory, and {free / 2**30:,.1f} are free. Ask "
-            "for fewer."
-        )
+    spec = family.spec()
+    if hasattr(config, "memory_needed"):
+        parts = config.memory_needed(spec)
+    else:
+        steps = config.worlds * spec.horizon
+        parts = {"its worlds, episodes or the horizon": memory.episodes(steps, spec.observation_size, spec.action_size)}
+    _require(family, config.worlds, parts, engine=engine, device=device, share=share)
 
 
-def free_memory() -> int:
-    """Return how much memory this process may still take, bytes."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.exists():
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
-    free = 1024 * int(lines["MemAvailable"].split()[0])
-    # A container may have been given less.
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and limit.read_text().strip() != "max":
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free
+def check_playing(
+    family: Family,
+    worlds: int,
+    lower: str,
+    *,
+    more: dict[str, int] | None = None,
+    engine: str = "cpu",
+    device: torch.device = CPU,
+) -> None:
+    """Refuse episodes in parallel worlds that do not fit into memory.
+
+    Args:
+        family: what the worlds are of.
+        worlds: B.
+        lower: the options that ask for them.
+        more: options -> memory needed for something else, bytes.
+        engine: as in `make_worlds`.
+        device: where the agent computes.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    played = memory.episodes(worlds * family.horizon, family.observation_size, family.action_size)
+    _require(family, worlds, {lower: played, **(more or {})}, engine=engine, device=device, share=1)
+
+
+def _require(
+    family: Family, worlds: int, parts: dict[str, int], *, engine: str, device: torch.device, share: int
+) -> None:
+    gpu = choose_engine(engine, family, device) == "gpu"
+    in_torch = isinstance(family, TorchFamily)
+    needed = memory.worlds(worlds, task_numbers=family.space.feature_size, in_torch=in_torch, gpu=gpu)
+    first, *_ = parts
+    parts = {**parts, first: parts[first] + needed}
+    memory.require({name: count // share for name, count in parts.items()}, device)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from metarl.agents import config_class, make
 from metarl.api.finding import family_of, own_name
+from metarl.api.memory import check_training
 from metarl.api.runs import Run
 from metarl.config import check_numbers, from_plain, to_plain
 from metarl.devices import repeatable, resolve_device, resolve_threads
@@ -237,6 +238,7 @@ def carry_out(
     streams = Streams(run.seed)
     device = resolve_device(run.device)
     with repeatable(on=run.deterministic), join(device) as ranks:
+        check_training(family, config, engine=run.engine, device=device, share=ranks.size)
         agent = make(run.agent, config, family.spec(), streams, device, ranks)
         check_trials(family, agent.trial)
         threads = run.threads if ranks.local == 1 else resolve_threads(run.threads)

@@ -91,5 +91,5 @@ def _headline(box: str) -> str:
         elif lines:
             break
     # A check in a dataclass already says all there is to say; tyro puts the dataclass's name before it.
-    text = re.sub(r"^Error parsing [A-Za-z]\w*: ", "", " ".join(lines))
+    text = re.sub(r"^Error parsing [A-Za-z][\w.]*: ", "", " ".join(lines))
     return f"{text[:1].upper()}{text[1:]}".removesuffix(".") + "."

@@ -62,6 +62,8 @@ PUBLISHED: dict[tuple[str, int], dict[str, float]] = {
 `greedy` stands for the column ε-greedy, whose ε was the best of a grid from 0 to 1: with ε = 0.1 less is collected in
 every one of these settings.
 """
+MOST_EPISODES = 1_000_000
+"""Of a trial: more would take days."""
 RETURN_BYTES = 64
 """Memory that the return of an episode of a task needs until everything is summed up."""
 
@@ -96,9 +98,10 @@ class PlayOptions:
 def play_command(arguments: list[str]) -> int:
     """Run `metarl play`."""
     options = parse(PlayOptions, arguments, "metarl play", PLAY)
-    if (options.episodes is not None and options.episodes < 1) or options.tasks < 2 or options.seed < 0:
+    episodes = 1 if options.episodes is None else options.episodes
+    if not 1 <= episodes <= MOST_EPISODES or options.tasks < 2 or options.seed < 0:
         got = f"--episodes {options.episodes} --tasks {options.tasks} --seed {options.seed}"
-        raise UserError(f"Got {got}. Allowed: from 1, from 2, from 0.")
+        raise UserError(f"Got {got}. Allowed: from 1 to {MOST_EPISODES}, from 2, from 0.")
     for name in options.players:
         if options.players.count(name) > 1:
             raise UserError(f"Got the player '{name}' {options.players.count(name)} times. Name each once.")
@@ -113,7 +116,7 @@ def play_command(arguments: list[str]) -> int:
 def play(options: PlayOptions) -> dict[str, Any]:
     """Play the trials and return the result as plain data."""
     from metarl.agents.players.roster import ceiling, expected_ceiling, make_player, players
-    from metarl.api.memory import check_memory
+    from metarl.api.memory import check_playing
     from metarl.envs import make_worlds
     from metarl.evaluation.curve import adaptation_curve
     from metarl.seeding import Streams
@@ -125,8 +128,8 @@ def play(options: PlayOptions) -> dict[str, Any]:
         (group.label, [run.agent for run in group.runs], group.runs) for group in trained
     ]
     playing += [(name, [make_player(name, model, episodes)], ()) for name in chosen]
-    asked = f"--tasks {options.tasks} for trials of {episodes} episodes"
-    check_memory(family, options.tasks, asked, more=options.tasks * episodes * RETURN_BYTES)
+    more = {"--episodes or --tasks": options.tasks * episodes * RETURN_BYTES}
+    check_playing(family, options.tasks, "--tasks", more=more)
     tasks = fresh_tasks(family, options.tasks, options.seed)
     worlds = make_worlds(family, options.tasks)
     published = PUBLISHED.get((family.full_name, episodes), {})

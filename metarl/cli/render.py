@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from metarl.cli.options import Split, parse
+from metarl.config import MOST_STEPS
 from metarl.errors import UserError, nearest
 from metarl.run.settings import Checkpoint
 
@@ -146,7 +147,10 @@ def _grid(family: Family, agent: Any, options: RenderOptions, out: Path) -> None
     from metarl.evaluation.film import play, save_gif, save_png, stride_of
     from metarl.seeding import Streams
 
-    tasks = draw_tasks(family, options.rows * options.columns, options.split, options.seed)
+    stride = stride_of(family.step_seconds) if options.video else 0
+    cells = options.rows * options.columns
+    _check_pictures(family, options, cells * (1 + (family.horizon // stride if stride else 0)))
+    tasks = draw_tasks(family, cells, options.split, options.seed)
     worlds = make_worlds(family, len(tasks))
     painter = make_painter(worlds, options.width, options.height)
     clips = play(
@@ -155,7 +159,7 @@ def _grid(family: Family, agent: Any, options: RenderOptions, out: Path) -> None
         tasks,
         Streams(options.seed)["render"],
         painter,
-        stride=stride_of(family.step_seconds) if options.video else 0,
+        stride=stride,
         captions=family.space.in_words(tasks),
     )
     painter.close()
@@ -167,16 +171,28 @@ def _grid(family: Family, agent: Any, options: RenderOptions, out: Path) -> None
 def _before_and_after(family: Family, agent: Any, options: RenderOptions, out: Path) -> None:
     """Film one task before and after adaptation; only once with a policy that was never trained."""
     from metarl.api.film import before_and_after
-    from metarl.evaluation.film import save_gif
+    from metarl.api.memory import check_playing
+    from metarl.evaluation.film import save_gif, stride_of
+    from metarl.memory import TASK_NUMBER
     from metarl.run.progress import rounded
 
     steps, episodes = _practice(agent, options)
+    drawn = {"--tasks": TASK_NUMBER * options.tasks * (family.space.feature_size + 1)}
+    check_playing(family, episodes, "--episodes", more=drawn)
+    _check_pictures(family, options, 2 * (1 + family.horizon // stride_of(family.step_seconds)))
     task = _one_task(family, options)
     size = (options.width, options.height)
     clips = before_and_after(agent, family, task, steps=steps, episodes=episodes, seed=options.seed, size=size)
     save_gif(out, clips, f"{agent.name}, {family.full_name}, {family.space.in_words(task)[0]}", len(clips))
     for clip in clips:
         print(f"{clip.caption}: return {rounded(clip.returns[-1])[0]}")
+
+
+def _check_pictures(family: Family, options: RenderOptions, count: int) -> None:
+    """Refuse a film that does not fit into memory; `count` pictures."""
+    from metarl.memory import pictures, require
+
+    require({"--width, --height or the number of tasks": pictures(count, options.width, options.height)})
 
 
 def _practice(agent: Any, options: RenderOptions) -> tuple[int, int]:
@@ -190,9 +206,9 @@ def _practice(agent: Any, options: RenderOptions) -> tuple[int, int]:
         episodes = 1
     else:
         raise UserError(f"Got --episodes {episodes}, but {agent.name} learns from one at a time. Leave it out.")
-    if min(steps, episodes, options.tasks) < 1:
+    if min(steps, episodes, options.tasks) < 1 or steps > MOST_STEPS:
         got = f"--steps {steps} --episodes {episodes} --tasks {options.tasks}"
-        raise UserError(f"Got {got}. All must be at least 1.")
+        raise UserError(f"Got {got}. All must be at least 1, and steps at most {MOST_STEPS}.")
     return steps, episodes
 
 

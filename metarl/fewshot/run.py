@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Protocol, get_args, runtime_checkable
 
 import torch
 
-from metarl.config import check, from_plain
+from metarl.config import MOST_STEPS, check, from_plain
 from metarl.devices import resolve_device
 from metarl.errors import UserError, nearest
 from metarl.fewshot.classes import ClassData
+from metarl.fewshot.data import LARGEST_SIZE
 from metarl.fewshot.data import load as load_data
 from metarl.fewshot.episodes import EpisodeShape
 from metarl.fewshot.episodes import Source as DataSource
@@ -83,7 +84,8 @@ class FewShotRun(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(self, at_least={"size": 0, "way": 2, "shot": 1, "query": 1, "validation": 0, "log_every": 1})
+        check(self, at_least={"size": 0, "way": 2, "shot": 1, "query": 1, "validation": 0, "log_every": 1, "width": 1})
+        check(self, at_most={"size": LARGEST_SIZE, "validation": MOST_STEPS})
         if not isinstance(self.backbone, str):
             object.__setattr__(self, "backbone", Given(name_of(self.backbone), self.backbone))
         names = ("auto", *get_args(BackboneName))

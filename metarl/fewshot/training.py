@@ -26,6 +26,7 @@ from metarl.fewshot.measure import measure
 from metarl.fewshot.parts.learner import FewShotLearner
 from metarl.fewshot.parts.optimiser import NOTHING
 from metarl.fewshot.parts.own import Given, ModuleBackbone
+from metarl.fewshot.room import check_tests, check_training
 from metarl.fewshot.run import (
     FewShotRun,
     fitted,
@@ -85,6 +86,8 @@ def train(
     config = config_class(run.learner)() if config is None else config
     asked: int = config.iterations if iterations is None else iterations
     console = console_of(ranks, console)
+    check_training(run, config, source)
+    check_tests(source, run.validation, run.way, run.shot, run.query)
     _check_shape(run, config, source)
     _tell_items(source, run, console, json=json)
     ranks.share(getattr(config, "tasks", 0) or config.batch_size)

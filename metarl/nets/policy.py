@@ -17,10 +17,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarl.errors import UserError
+from metarl.memory import DOUBLE, FLOAT, layers, require
 from metarl.ranks import ALONE, Ranks
 from metarl.types import Params
 
 Activation = Literal["relu", "tanh", "elu"]
+LARGE = 10_000_000
+"""From so many weights on it is looked first whether there is memory for them."""
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
@@ -59,7 +62,14 @@ class MLP:
         return (self.inputs, *self.hidden, self.outputs)
 
     def init(self, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Params:
-        """Draw parameters: Glorot-uniform weights [in, out], zero biases."""
+        """Draw parameters: Glorot-uniform weights [in, out], zero biases.
+
+        Raises:
+            UserError: they do not fit into memory.
+        """
+        weights = layers(self.inputs, self.hidden, self.outputs)
+        if weights > LARGE:
+            require({f"the layers of a network, {self.sizes}": (DOUBLE + 2 * FLOAT) * weights})
         params: Params = {}
         for i, (rows, columns) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True)):
             last = i == len(self.hidden)

@@ -15,6 +15,7 @@ from rich.console import Console
 from metarl.cli.fewshot.by_option import by_option
 from metarl.cli.fewshot.rows import EPISODES, Policy, row_of, write_manifest
 from metarl.cli.options import parse
+from metarl.config import MOST_STEPS
 from metarl.errors import UserError
 from metarl.run.settings import Checkpoint, Device
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 STEPS = 10
 """Inner steps of a curve, where no number is given and the learner takes no more by itself."""
+
+MOST_EPISODES = 10_000_000
 
 EVALUATE = """\
 Test trained learners on the same episodes of classes they were not trained on.
@@ -96,10 +99,11 @@ def evaluate_command(arguments: list[str]) -> int:
     options = parse(EvaluateOptions, arguments, "metarl fewshot evaluate", EVALUATE)
     if not options.runs:
         raise UserError("Got no run to evaluate. Give a folder of `metarl fewshot train`.")
-    if options.episodes < 2:
-        raise UserError(f"Got --episodes {options.episodes}. An interval takes at least 2.")
-    if options.steps is not None and options.steps < 0:
-        raise UserError(f"Got --steps {options.steps}. It must be at least 0.")
+    if not 2 <= options.episodes <= MOST_EPISODES:
+        got = f"Got --episodes {options.episodes}"
+        raise UserError(f"{got}. An interval takes at least 2, and more than {MOST_EPISODES} would take years.")
+    if not 0 <= (options.steps or 0) <= MOST_STEPS:
+        raise UserError(f"Got --steps {options.steps}. It must be from 0 to {MOST_STEPS}.")
 
     from metarl.devices import resolve_threads, torch_threads
     from metarl.fewshot.measure import PixelNeighbour, measure
@@ -182,6 +186,7 @@ def _manifests(options: EvaluateOptions, first: Trained) -> list[Manifest]:
     """Return the episodes of all tests."""
     from metarl.fewshot import manifest as manifests
     from metarl.fewshot.episodes import EpisodeShape, MetaDatasetShape
+    from metarl.fewshot.room import check_tests
 
     deciding = {"--meta-dataset": options.meta_dataset, "--manifest": options.manifest is not None}
     fixed = [name for name, given in deciding.items() if given]
@@ -197,6 +202,9 @@ def _manifests(options: EvaluateOptions, first: Trained) -> list[Manifest]:
         query = run.query if options.query is None else options.query
         sizes = product(dict.fromkeys(options.way or (run.way,)), dict.fromkeys(options.shot or (run.shot,)))
         shapes = [EpisodeShape(way=way, shot=shot, query=query) for way, shot in sizes]
+    for shape in shapes:
+        if isinstance(shape, EpisodeShape):
+            check_tests(first.source, options.episodes, shape.way, shape.shot, shape.query)
     return [manifests.make(first.source, options.split, options.episodes, shape, options.seed) for shape in shapes]
 
 

@@ -13,6 +13,7 @@ from metarl.cli.codes import BAD_INPUT, INTERRUPTED
 from metarl.cli.fewshot.data_options import parse_with_data
 from metarl.cli.fewshot.rows import EPISODES, row_of, write_manifest
 from metarl.cli.options import parse
+from metarl.config import MOST_STEPS
 from metarl.errors import UserError, nearest
 from metarl.run.settings import Checkpoint, Device
 
@@ -183,10 +184,16 @@ def _run(
 ) -> int:
     """Train in a run folder, from a checkpoint where one is named, and test what was trained."""
     from metarl.devices import resolve_device
+    from metarl.fewshot.room import check_tests
     from metarl.fewshot.training import train
     from metarl.ranks import join
 
+    if not 0 <= test_episodes <= MOST_STEPS:
+        raise UserError(
+            f"Got --test-episodes {test_episodes}. Allowed: from 0, which leaves the test out, to {MOST_STEPS}."
+        )
     if test_episodes:
+        check_tests(source, test_episodes, run.way, run.shot, run.query)
         try:
             source.episodes("test", [0], run.shape, 0)
         except UserError as error:

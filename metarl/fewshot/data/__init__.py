@@ -45,6 +45,8 @@ DATA: dict[str, tuple[str, str]] = {
 }
 """Name -> (module, summary)."""
 
+LARGEST_SIZE = 1024
+"""Height and width that images can be brought to."""
 _CPU = torch.device("cpu")
 _SHARED = ("cifar", "functions")
 """Modules of several data sets: their variants are the names."""
@@ -114,8 +116,8 @@ def load(
         ]
         return Collection(members=tuple(_with_classes(member) for member in members))
     name, _, variant = address.partition("@")
-    if size < 0:
-        raise UserError(f"Got a size of {size} pixels. Give at least 1, or 0 for the data set's own.")
+    if not 0 <= size <= LARGEST_SIZE:
+        raise UserError(f"Got a size of {size} pixels. Give 1 to {LARGEST_SIZE}, or 0 for the data set's own.")
     module, known = _module(name), variants(name)
     if variant and variant not in known:
         choices = nearest(variant, known) if known else f" It has none; ask for {name}."

@@ -27,6 +27,7 @@ from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont, features
 from rich.console import Console
 
+from metarl import memory
 from metarl.errors import UserError
 from metarl.fewshot.classes import ClassData
 from metarl.fewshot.data.cache import Listed, Picture, cached
@@ -174,6 +175,7 @@ def _listing(folder: Path, files: Sequence[Path], size: int) -> dict[str, list[L
             [[printed.styles[place][item % len(printed.styles[place])] for item in range(ITEMS)] for place in every]
         )
         numbers = [ord(printed.letters[place]) * ITEMS + item for place in every for item in range(ITEMS)]
+        memory.require({"--size": 2 * len(numbers) * size**2})
         images = written(printed.lines.take(rows.flatten()), numbers, size, HAND).numpy()
     found: dict[str, list[Listed]] = {}
     for i, place in enumerate(every):

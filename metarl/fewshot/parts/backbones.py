@@ -24,6 +24,7 @@ from metarl.errors import UserError, nearest
 from metarl.fewshot.parts.conv1d import Conv1d
 from metarl.fewshot.parts.layers import Form, Precision, activate, convolve, convolve_and_pool, draw_layer, normalise
 from metarl.fewshot.parts.norms import Norm
+from metarl.memory import layers
 from metarl.nets.policy import ACTIVATIONS, MLP, Activation
 from metarl.types import Params
 
@@ -325,3 +326,24 @@ def make_backbone(
     if name == "conv1d":
         return Conv1d(item_shape=item_shape, width=width, channels_last=channels_last, precision=precision)
     raise UserError(f"Unknown backbone '{name}'.{nearest(name, get_args(BackboneName))}")
+
+
+def backbone_size(name: str, item_shape: tuple[int, ...], width: int, hidden: tuple[int, ...]) -> tuple[int, int]:
+    """Reckon a backbone that is still to be made: its weights, and the numbers that it keeps of an item in training.
+
+    Args:
+        name: as in `make_backbone`; of one's own nothing is known.
+        item_shape: of one item.
+        width: as in `make_backbone`.
+        hidden: as in `make_backbone`.
+    """
+    if name == "mlp":
+        return layers(math.prod(item_shape), hidden[:-1], max(hidden, default=0)), 2 * sum(hidden)
+    places = math.prod(item_shape[1:])
+    if name == "resnet12":
+        # Of each block the results of its convolutions, norms and activations; the next has a quarter of the places.
+        kept = sum(14 * width * 2**i * places // 4**i for i in range(4))
+        return 9 * width * item_shape[0] + 2100 * width * width, kept
+    if name in ("conv4", "conv1d"):
+        return 9 * width * (item_shape[0] + 3 * width), 3 * width * places
+    return 0, 0
