@@ -7,6 +7,9 @@ import os
 import sys
 from collections.abc import Iterable
 
+_MANY = 1000
+"""Names that are too many to be listed, or compared with one that is misspelt."""
+
 
 class UserError(ValueError):
     """Says in one line what was got, what is allowed and what to do.
@@ -43,6 +46,8 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     known = list(choices)
     if not known:
         return " There is nothing to choose from."
+    if len(known) > _MANY:
+        return f" There are {len(known):,} to choose from, as {', '.join(word[:200] for word in known[:20])}."
     # Variants such as half-cheetah-vel@maml17 are long: a plain typing error in one stays well above .6.
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     question = f" Did you mean '{close[0]}'?" if close else ""

@@ -87,11 +87,14 @@ def read_regular(path: Path | str, at_most: int) -> bytes:
     """Return the content of a regular file; arguments and errors as in `open_regular`."""
     with open_regular(path, at_most) as file:
         try:
-            # It may grow while it is read, or have a size that it does not tell, as those of /proc.
-            content = file.read(at_most + 1)
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(size + 1)
+            if len(content) > size:
+                # It grows while it is read, or has a size that it does not tell, as those of /proc.
+                content += file.read(at_most + 1 - len(content))
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error}). Check the file.") from error
-    if content is None or len(content) > at_most:
+    if len(content) > at_most:
         raise UserError(_too_large(path, at_most))
     return content
 

@@ -11,7 +11,6 @@ What the files are follows from what the learner was trained on:
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from metarl.errors import UserError, nearest
+from metarl.errors import UserError, nearest, tell
 from metarl.fewshot.classes import ClassData
 from metarl.fewshot.data.molecules import MoleculeData
 from metarl.fewshot.data.scaling import Regression
 from metarl.fewshot.episodes import Source
+from metarl.fewshot.reading.arrays import read_npy
+from metarl.fewshot.reading.folders import check_file_or_folder, files_below, kind_of
+from metarl.fewshot.reading.tables import headed, listed, read_rows
 
 ARRAYS = ("items.npy", "labels.npy")
 POINTS = ("x.npy", "y.npy")
@@ -58,8 +60,9 @@ def read_task(source: Source, support: Path, queries: Sequence[Path]) -> Task:
         UserError: something is missing, or cannot be read; says what was looked for.
     """
     for path in (support, *queries):
-        if not path.exists():
+        if not kind_of(path):
             raise UserError(f"There is no {path}. Give the folder or file that holds the items.")
+        check_file_or_folder(path)
     if isinstance(source, Regression):
         return _of_points(source, support, queries)
     if isinstance(source, MoleculeData):
@@ -70,10 +73,17 @@ def read_task(source: Source, support: Path, queries: Sequence[Path]) -> Task:
 
 
 def _of_files(source: ClassData, support: Path, queries: Sequence[Path]) -> Task:
-    classes = sorted(entry for entry in _entries(support) if entry.is_dir())
-    found = [(file, entry.name) for entry in classes for file in _below(entry)]
+    if check_file_or_folder(support) == "file":
+        raise UserError(f"Got the file {support}. Give a folder with <class>/<file>.")
+    names = files_below(support)
+    found = sorted(
+        ((support / name, name.split("/")[0]) for name in names if "/" in name), key=lambda pair: (pair[1], pair[0])
+    )
     if not found:
         raise UserError(f"{support} has no files in folders of classes. Give a folder with <class>/<file>.")
+    if len(found) < len(names):
+        first = next(name for name in names if "/" not in name)
+        tell(f"{support}: left out {len(names) - len(found)} files that lie in no folder of a class, as {first}.")
     empty = [path for path in queries if path.is_dir() and not _below(path)]
     if empty:
         raise UserError(f"There are no files in {empty[0]}. Give files, or folders that hold some.")
@@ -122,16 +132,9 @@ def _of_points(source: Regression, support: Path, queries: Sequence[Path]) -> Ta
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _entries(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise UserError(f"Got the file {folder}. Give a folder with <class>/<file>.")
-    return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-
-
 def _below(folder: Path) -> list[Path]:
     """Return all files below a folder, sorted, without hidden ones."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    return sorted(folder / name for name in files_below(folder, empty=True))
 
 
 def _inside(folder: Path, name: str) -> Path:
@@ -142,11 +145,8 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _array(path: Path) -> np.ndarray:
-    try:
-        found = np.load(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} cannot be read as an array ({error}). Write it with numpy.save.") from error
-    if not isinstance(found, np.ndarray) or not found.ndim:
+    found = read_npy(path)
+    if not found.ndim:
         raise UserError(f"{path} holds no array of items. Write it with numpy.save.")
     return found
 
@@ -176,23 +176,12 @@ def _columns(path: Path, letter: str) -> np.ndarray:
     header, rows = _rows(path)
     places = [place for place, name in enumerate(header) if name[:1].lower() == letter]
     if not places:
-        raise UserError(f"{path} has no column that begins with {letter}; it has {', '.join(header)}.")
+        raise UserError(f"{path} has no column that begins with {letter}; it has {listed(header)}.")
     try:
         return np.array([[float(row[place]) for place in places] for row in rows]).reshape(len(rows), len(places))
     except ValueError as error:
-        raise UserError(f"{path}: {error}. Give a number in every column {letter}...") from error
+        raise UserError(f"{path}: {str(error)[:200]}. Give a number in every column {letter}...") from error
 
 
 def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as a table ({error}). Give a CSV file in UTF-8.") from error
-    if not rows:
-        raise UserError(f"{path} is empty. Give a row of column names and a row for each item.")
-    header = [name.strip() for name in rows[0]]
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(header):
-            raise UserError(f"Row {number} of {path} has {len(row)} columns, and the first has {len(header)}.")
-    return header, rows[1:]
+    return headed(read_rows(path), str(path))

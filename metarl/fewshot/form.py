@@ -6,7 +6,7 @@ training, or refused with what differs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from metarl.errors import UserError
 from metarl.fewshot.layout import AUTO, FORMS, Kind, arranged, check_layout
+from metarl.fewshot.reading.arrays import array_of, check_numbers, refuse_sparse, tensor_of
 
 _BYTE = 255
 
@@ -183,23 +184,18 @@ def as_numbers(given: Any, what: str = "items") -> Shaped[Tensor, "..."]:
             item.
     """
     if isinstance(given, Tensor):
-        rows = given.detach()
-        if rows.is_complex():
-            raise UserError(f"Got {what} of the type {rows.dtype}. Give real numbers.")
+        rows = tensor_of(given, what)
     else:
         # A list, or numpy's array of arrays.
         plain = isinstance(given, np.ndarray) and given.dtype != object
-        array = given if plain else _stacked(given, what)
-        if np.ma.is_masked(array):
-            raise UserError(f"Got {what} with masked values. Fill them in, by array.filled(value), or leave them out.")
-        if array.dtype.kind not in "biuf":
-            raise UserError(f"Got {what} of the type {array.dtype}. Give numbers.")
+        array = array_of(given, what) if plain else _stacked(given, what)
+        check_numbers(array.dtype, what)
         rows = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
     if rows.dtype == torch.uint8 or rows.dim() < 1:
         return rows
     short = rows.float()
-    if rows.dim() > 1 and len(rows):
-        bad = torch.nonzero(~short.flatten(1).isfinite().all(1))[:, 0]
+    if len(rows):
+        bad = torch.nonzero(~short.reshape(len(rows), -1).isfinite().all(1))[:, 0]
         if len(bad):
             raise UserError(
                 f"{len(bad)} of {len(rows)} {what} have values that are NaN, infinite or too large for float32; the "
@@ -209,10 +205,16 @@ def as_numbers(given: Any, what: str = "items") -> Shaped[Tensor, "..."]:
 
 
 def _stacked(given: Any, what: str) -> np.ndarray:
-    try:
-        arrays = [np.asarray(item.detach().cpu() if isinstance(item, Tensor) else item) for item in given]
-    except (TypeError, ValueError) as error:
-        raise UserError(f"Got {what} that are no arrays of numbers ({error}). Give a numpy array.") from error
+    refuse_sparse(given, what)
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise UserError(f"Got {what} of the type {type(given).__name__}. Give a numpy array.")
+    arrays = []
+    for item in given:
+        refuse_sparse(item, what)
+        try:
+            arrays.append(array_of(item, what))
+        except UserError as error:
+            raise UserError(f"Got {what} that are no arrays of numbers ({error}) Give a numpy array.") from error
     for number, array in enumerate(arrays):
         if array.shape != arrays[0].shape:
             raise UserError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
@@ -20,6 +20,7 @@ from metarl.fewshot.form import ItemForm
 from metarl.fewshot.layout import AUTO
 from metarl.fewshot.measure import measure
 from metarl.fewshot.parts.learner import FewShotLearner
+from metarl.fewshot.reading.arrays import array_of
 from metarl.seeding import Streams
 
 
@@ -154,8 +155,11 @@ def _values(learner: FewShotLearner, data: Regression, x: Any, y: Any, queries: 
 
 def plain_labels(labels: Any) -> list[Any]:
     """Return labels as Python's own numbers and words."""
-    given = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
-    return [label.item() if isinstance(label, np.generic | Tensor) and label.ndim == 0 else label for label in given]
+    if isinstance(labels, Tensor | np.ndarray):
+        labels = array_of(labels, "labels").tolist()
+    if isinstance(labels, str | bytes) or not isinstance(labels, Iterable):
+        raise UserError(f"Got labels of the type {type(labels).__name__}. Give a list, one label for each item.")
+    return [label.item() if isinstance(label, np.generic | Tensor) and label.ndim == 0 else label for label in labels]
 
 
 def known_labels(labels: Sequence[Any], fixed: Sequence[str]) -> list[Any]:
@@ -170,7 +174,7 @@ def known_labels(labels: Sequence[Any], fixed: Sequence[str]) -> list[Any]:
     """
     for label in labels:
         if not isinstance(label, bool | int | float | str) or label != label:
-            raise UserError(f"Got the label {label!r}. Give numbers or words, one for each item.")
+            raise UserError(f"Got the label {repr(label)[:200]}. Give numbers or words, one for each item.")
     known = sorted(set(labels), key=lambda label: (isinstance(label, str), label))
     if len({str(label) for label in known}) < len(known):
         raise UserError(f"Got labels that read alike as numbers and as words: {known}. Give all as one of them.")
@@ -194,5 +198,16 @@ def device_of(learner: FewShotLearner) -> torch.device:
 
 
 def _answered(learner: FewShotLearner, support: Support, queries: Float[Tensor, "1 Q *item"]) -> Float[Tensor, "Q N"]:
-    """Return the scores of the queries."""
-    return learner.fit(support).predict(queries)[0].detach().cpu()
+    """Return the scores of the queries.
+
+    Raises:
+        UserError: they are no numbers: the greatest of them would be the first class.
+    """
+    scores = learner.fit(support).predict(queries)[0].detach().cpu()
+    bad = torch.nonzero(~scores.isfinite().all(1))[:, 0]
+    if len(bad):
+        raise UserError(
+            f"The answers for {len(bad)} of {len(scores)} queries are NaN or infinite; the first is query "
+            f"{int(bad[0])}. Bring items to the scale of the training's, or train with lower rates."
+        )
+    return scores

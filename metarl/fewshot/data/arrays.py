@@ -25,6 +25,7 @@ from metarl.fewshot.data.files import find_root, wrong_layout
 from metarl.fewshot.data.splitting import FRACTIONS, split_at_random, split_by_list
 from metarl.fewshot.form import as_numbers
 from metarl.fewshot.layout import AUTO, arranged, check_layout, recognised
+from metarl.fewshot.reading.arrays import MOST_LETTERS, array_of, read_npy, whole_numbers
 
 DEFAULT_SIZE = 0
 VARIANTS = {"npy": "items.npy [items, ...] and classes.npy [items], classes split at random"}
@@ -48,10 +49,7 @@ def load(variant: str, root: Path | None, size: int, options: Options) -> ClassD
     missing = [name for name in _FILES if not (folder / name).is_file()]
     if missing:
         raise wrong_layout("arrays", folder, missing)
-    try:
-        items, classes = (np.load(folder / name, mmap_mode="r") for name in _FILES)
-    except ValueError as error:
-        raise UserError(f"The arrays in {folder} cannot be read ({error}). Write them with numpy.save.") from error
+    items, classes = (read_npy(folder / name) for name in _FILES)
     return from_arrays(items, classes, name=f"arrays-{folder.name}", layout=options.layout)
 
 
@@ -104,11 +102,13 @@ def from_arrays(
 
 
 def _split(rows: Tensor, numbers: Int[Tensor, " n"], part: Sequence[int], names: Sequence[str]) -> ClassSplit:
-    chosen = [torch.nonzero(numbers == number)[:, 0] for number in part]
-    order = torch.cat(chosen)
+    # Rows by class, those of a class in their order.
+    sizes = numbers.bincount(minlength=len(names))
+    by_class = numbers.argsort(stable=True).split(sizes.tolist())
+    order = torch.cat([by_class[number] for number in part])
     return ClassSplit(
         items=rows[order],
-        sizes=torch.tensor([len(members) for members in chosen]),
+        sizes=sizes[list(part)],
         names=tuple(names[number] for number in part),
         origins=tuple(f"item {row}" for row in order.tolist()),
     )
@@ -116,7 +116,11 @@ def _split(rows: Tensor, numbers: Int[Tensor, " n"], part: Sequence[int], names:
 
 def _known(classes: Any, count: int) -> tuple[list[int] | list[str], Int[Tensor, " n"]]:
     """Return the different classes in their order, and for every item which of them is its."""
-    array = classes.detach().cpu().numpy() if isinstance(classes, Tensor) else np.asarray(classes)
+    if isinstance(classes, list | tuple):
+        long = next((word for word in classes if isinstance(word, str) and len(word) > MOST_LETTERS), None)
+        if long is not None:
+            raise UserError(f"Got a class whose name has {len(long):,} letters. Give at most {MOST_LETTERS:,}.")
+    array = array_of(classes, "classes")
     if array.shape != (count,):
         raise UserError(f"Got {count} items and classes of the shape {array.shape}. Give one class for each item.")
     got = f"Got classes of the type {array.dtype}; the first is {array.tolist()[:1]}."
@@ -136,7 +140,7 @@ def _known(classes: Any, count: int) -> tuple[list[int] | list[str], Int[Tensor,
         if empty:
             raise UserError(f"Got an empty word as the class of item {empty[0]}.")
     else:
-        array = array.astype(np.int64)
+        array = whole_numbers(array, "classes")
     known, numbers = np.unique(array, return_inverse=True)
     return known.tolist(), torch.from_numpy(numbers.astype(np.int64))
 

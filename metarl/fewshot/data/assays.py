@@ -10,7 +10,6 @@ or up to which one, a molecule is active.
 
 from __future__ import annotations
 
-import csv
 import fnmatch
 import math
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from typing import Literal
 
 from metarl.config import check
 from metarl.errors import UserError, nearest, tell
+from metarl.fewshot.reading.tables import headed, listed, read_rows
 
 ASSAY_COLUMNS = ("assay", "assay_id", "assay_name", "assay_chembl_id", "task", "task_id")
 """Names by which the assays of a long table are recognised; capitals do not matter."""
@@ -30,8 +30,6 @@ LABELS = ("inactive", "active")
 
 _OUTCOMES = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 _BLANK = ("", "nan")
-_NAMED = 20
-"""Names in a line, at the most."""
 
 Outcomes = tuple[list[int], list[int]]
 """Molecules that an assay found inactive, and those that it found active."""
@@ -97,34 +95,15 @@ def read_assays(path: Path, options: Options) -> Assays:
     return _long(path, header, rows, (column, *long), options)
 
 
-def named(names: Sequence[str]) -> str:
-    """Return names in a line, the first of many."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
-
-
 # -- columns ----------------------------------------------------------------------------------------------------------
 
 
 def _table(path: Path) -> tuple[list[str], list[list[str]]]:
     """Return the names of the columns and the rows."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no CSV file in UTF-8 ({error}). Save it as such.") from error
+    rows = read_rows(path)
     if len(rows) < 2:
         raise UserError(f"{path} has {len(rows)} rows. Give a row of column names and a row for each molecule.")
-    header = [name.strip() for name in rows[0]]
-    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
-        raise UserError(f"{path} has one column, '{header[0]}'. Separate columns by commas.")
-    twice = next((name for name in header if header.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"{path} has {header.count(twice)} columns '{twice}'. Give every column a name of its own.")
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(header):
-            raise UserError(f"Row {number} of {path} has {len(row)} columns, and the first has {len(header)}.")
-    return header, rows[1:]
+    return headed(rows, str(path), each="molecule")
 
 
 def _column(path: Path, header: list[str], name: str, option: str) -> int:
@@ -150,7 +129,7 @@ def _long_columns(path: Path, header: list[str], options: Options) -> tuple[int,
         if not given and len(names) != 1:
             words = f"{len(names)} columns that may be it ({', '.join(names)})" if names else "no column that is known"
             raise UserError(
-                f"{path} has a row for each measurement, and {words} for the {option}; it has {', '.join(header)}. "
+                f"{path} has a row for each measurement, and {words} for the {option}; it has {listed(header)}. "
                 f"Name it by --{option}."
             )
         found.append(_column(path, header, given or names[0], option))
@@ -168,7 +147,7 @@ def _wide(path: Path, header: list[str], rows: list[list[str]], smiles: int, opt
     elif options.threshold is not None:
         raise UserError(
             f"Got --threshold {options.threshold:g}, and nothing says which columns of {path} it is for; it has "
-            f"{', '.join(header)}. Name them by --assays."
+            f"{listed(header)}. Name them by --assays."
         )
     else:
         places = [
@@ -179,11 +158,12 @@ def _wide(path: Path, header: list[str], rows: list[list[str]], smiles: int, opt
         ]
         if not places:
             raise UserError(
-                f"{path} has no column of nothing but 0, 1 and blanks; it has {', '.join(header)}. Name those of "
+                f"{path} has no column of nothing but 0, 1 and blanks; it has {listed(header)}. Name those of "
                 "assays by --assays, with a --threshold."
             )
         tell(
-            f"{path.name}: {len(places)} columns are taken for assays: {named([header[i] for i in places])} (--assays)."
+            f"{path.name}: {len(places)} columns are taken for assays: {listed([header[i] for i in places])} "
+            "(--assays)."
         )
     measured: dict[str, Outcomes] = {}
     for place in places:
@@ -251,8 +231,8 @@ def _outcome(path: Path, number: int, text: str, assay: str, options: Options) -
     if options.threshold is None:
         if text.lower() not in _OUTCOMES:
             raise UserError(
-                f"Row {number + 2} of {path} has '{text}' for the assay '{assay}'. Give 0, 1 or nothing; or say by "
-                "--threshold from which value on a molecule is active."
+                f"Row {number + 2} of {path} has '{text[:200]}' for the assay '{assay}'. Give 0, 1 or nothing; or say "
+                "by --threshold from which value on a molecule is active."
             )
         return _OUTCOMES[text.lower()]
     try:
@@ -260,5 +240,7 @@ def _outcome(path: Path, number: int, text: str, assay: str, options: Options) -
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"Row {number + 2} of {path} has '{text}' for the assay '{assay}'. Give a number or nothing.")
+        raise UserError(
+            f"Row {number + 2} of {path} has '{text[:200]}' for the assay '{assay}'. Give a number or nothing."
+        )
     return int(value >= options.threshold if options.active == "above" else value <= options.threshold)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,16 @@ from metarl.errors import UserError, tell
 from metarl.fewshot.classes import ClassData, ClassSplit
 from metarl.fewshot.data.deep import WORDS, Kind
 from metarl.fewshot.data.files import Tree
-from metarl.fewshot.data.pictures import DeeperThanKnown, ImageForm, Range, Survey, bombs_refused, decoded, extremes
+from metarl.fewshot.data.pictures import (
+    MOST_BYTES,
+    DeeperThanKnown,
+    ImageForm,
+    Range,
+    Survey,
+    bombs_refused,
+    decoded,
+    extremes,
+)
 from metarl.run.progress import counting
 from metarl.system import locked
 
@@ -38,6 +48,10 @@ CACHE_VARIABLE = "METARL_CACHE"
 """Environment variable with the folder of the cache."""
 
 _CHUNK = 512
+_CHUNK_BYTES = 256 << 20
+"""Of the files of pictures that are in memory at once, beside the last one."""
+_SPARE = 64 << 20
+"""Bytes of the disk that the cache leaves free."""
 
 
 # -- what is to be decoded --------------------------------------------------------------------------------------------
@@ -73,15 +87,7 @@ Listing = Mapping[str, Sequence[Listed] | Callable[[], Sequence[Listed]]]
 
 def pictures(tree: Tree, names: Sequence[str]) -> list[Picture]:
     """Return images that lie in files."""
-    return [Picture(origin=name, read=partial(_read, tree, name), place=tree.places[name]) for name in names]
-
-
-def _read(tree: Tree, name: str) -> bytes:
-    try:
-        with tree.open(name) as file:
-            return file.read()
-    except OSError as error:
-        raise UserError(f"The image {name} in {tree.path} cannot be read ({error}). Download it again.") from error
+    return [Picture(origin=name, read=partial(tree.read, name, MOST_BYTES), place=tree.places[name]) for name in names]
 
 
 # -- the cache --------------------------------------------------------------------------------------------------------
@@ -214,8 +220,7 @@ def _surveyed(name: str, form: ImageForm, listing: Listing) -> dict[Kind, Range]
         found = (picture for listed in (part() if callable(part) else part) for picture in listed.pictures)
         images = sorted(found, key=lambda picture: picture.place)
         with _workers(f"Looking at {name}", len(images)) as (pool, count):
-            for chunk in _chunks(images):
-                contents = [picture.read() for picture in chunk]
+            for contents, chunk in _read_in_parts(images):
                 survey.add(pool.map(extremes, contents, [picture.origin for picture in chunk]))
                 count(len(chunk))
     ranges = survey.ranges(name, form.range)
@@ -243,6 +248,21 @@ def _chunks(entries: Any) -> Iterator[Any]:
     """Yield parts of a list or an array whose contents fit in memory together."""
     for i in range(0, len(entries), _CHUNK):
         yield entries[i : i + _CHUNK]
+
+
+def _read_in_parts(pictures: Sequence[Picture]) -> Iterator[tuple[list[Any], list[Picture]]]:
+    """Yield the contents of pictures, and whose they are, as many as fit in memory together.
+
+    They are read here and decoded elsewhere: archives are read by one thread, in their order.
+    """
+    contents: list[Any] = []
+    size = start = 0
+    for number, picture in enumerate(pictures, start=1):
+        contents.append(picture.read())
+        size += len(contents[-1]) if isinstance(contents[-1], bytes) else contents[-1].nbytes
+        if number - start == _CHUNK or size > _CHUNK_BYTES or number == len(pictures):
+            yield contents, list(pictures[start:number])
+            contents, size, start = [], 0, number
 
 
 def _check(name: str, split: str, classes: Sequence[Listed], seen: dict[str, str]) -> None:
@@ -295,20 +315,25 @@ def _decode(path: Path, name: str, form: ImageForm, classes: Sequence[Listed]) -
     if form.rotations and shape[1] != shape[2]:
         raise UserError(f"{first.origin} is not square, and is to be turned. Give a size.")
     kind = np.float32 if form.ranges else np.uint8
+    needed, free = math.prod((start, *shape)) * np.dtype(kind).itemsize, shutil.disk_usage(path.parent).free
+    if needed + _SPARE > free:
+        raise UserError(
+            f"The images of {name} ({path.stem}) need {needed:,} bytes in the cache, and {free:,} are free there. Give "
+            f"a smaller --size, or set {CACHE_VARIABLE} to a folder with more space."
+        )
     items = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(start, *shape))
     with _workers(f"Decoding {name} ({path.stem})", len(jobs)) as (pool, count):
-        for chunk in _chunks(jobs):
-            # Read here and decoded there: archives are read by one thread, in their order.
-            contents = [picture.read() for picture, _ in chunk]
-            images = pool.map(decoded, contents, [form] * len(chunk), [picture.origin for picture, _ in chunk])
-            for (picture, rows), image in zip(chunk, images, strict=True):
+        rows_of = iter(rows for _, rows in jobs)
+        for contents, chunk in _read_in_parts([picture for picture, _ in jobs]):
+            images = pool.map(decoded, contents, [form] * len(chunk), [picture.origin for picture in chunk])
+            for picture, image in zip(chunk, images, strict=True):
                 if image.shape != shape:
                     raise UserError(
                         f"The images of {name} are of mixed size: {first.origin} has {shape[2]} x {shape[1]} pixels "
                         f"and {picture.origin} {image.shape[2]} x {image.shape[1]}. Give --size N: they are all "
                         "brought to N x N pixels."
                     )
-                for turn, row in enumerate(rows):
+                for turn, row in enumerate(next(rows_of)):
                     items[row] = np.rot90(image, turn, axes=(1, 2))
             count(len(chunk))
     return items

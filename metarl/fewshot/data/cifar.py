@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from metarl.fewshot.data.cache import Listed, Listing, Picture, cached
 from metarl.fewshot.data.files import (
     Tree,
     below,
-    by_class,
+    classes_in,
     find_root,
     open_tree,
     published,
@@ -36,6 +37,7 @@ from metarl.fewshot.data.files import (
 from metarl.fewshot.data.folder import inner_folder, list_classes, split_folders
 from metarl.fewshot.data.mini_imagenet import check_images
 from metarl.fewshot.data.pictures import ImageForm
+from metarl.fewshot.reading.arrays import whole_numbers
 
 DEFAULT_SIZE = 32
 VARIANTS = {
@@ -118,7 +120,7 @@ def _list_pickle(tree: Tree, name: str) -> list[Listed]:
     content = read_pickle(tree, name)
     if not isinstance(content, dict) or not {"data", "labels"} <= set(content):
         raise UserError(f"{tree.path / name} should hold data and labels. Download it again.")
-    images, labels = content["data"], np.asarray(content["labels"])
+    images, labels = content["data"], whole_numbers(content["labels"], f"the labels of {tree.path / name}")
     check_images(tree.path / name, images)
     if labels.shape != (len(images),):
         raise UserError(f"{tree.path / name} has {len(images)} images, and labels of the shape {labels.shape}.")
@@ -140,13 +142,13 @@ def _rows(images: np.ndarray, rows: np.ndarray, name: str) -> list[Picture]:
 def _by_lists(variant: str, tree: Tree, lists: list[str]) -> Listing:
     """Return the classes by the published lists; FC100 may use its own splits of the same folders."""
     found: dict[str, list[Listed]] = {}
-    classes = by_class(tree, f"{lists[0].split('splits/')[0]}data/")
+    classes = classes_in(tree, f"{lists[0].split('splits/')[0]}data/")
     for split, name in _FILES.items():
         file = next((path for path in lists if path.endswith(f"/{name}.txt")), None)
         if file is None:
             raise wrong_layout(variant, tree.path, [f"splits/*/{name}.txt"])
         wanted = read_lines(tree, file)
-        missing = [label for label in wanted if label not in classes]
+        missing = [label[:200] for label in wanted if label not in classes]
         if missing:
             raise UserError(
                 f"{tree.path / file} names {len(wanted)} classes, and {len(missing)} of them have no images in data/; "
@@ -158,16 +160,42 @@ def _by_lists(variant: str, tree: Tree, lists: list[str]) -> Listing:
 
 def _published(variant: str, tree: Tree, prefix: str) -> Listing:
     """Return the classes of CIFAR-100 as it is published, split by the lists above."""
-    meta = read_pickle(tree, f"{prefix}meta")
-    parts = [read_pickle(tree, f"{prefix}{part}") for part in ("train", "test")]
-    fine = np.concatenate([np.asarray(part["fine_labels"]) for part in parts])
-    coarse = np.concatenate([np.asarray(part["coarse_labels"]) for part in parts])
-    data = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    meta = _fields(tree, f"{prefix}meta", "fine_label_names", "coarse_label_names")
+    names, groups = (list(map(text, meta[f"{kind}_label_names"])) for kind in ("fine", "coarse"))
+    parts = [_part(tree, f"{prefix}{part}", len(groups)) for part in ("train", "test")]
+    fine, coarse, data = (np.concatenate(part) for part in zip(*parts, strict=True))
+    data = data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     found: dict[str, list[Listed]] = {split: [] for split in _FILES}
-    for number, label in enumerate(map(text, meta["fine_label_names"])):
+    for number, label in enumerate(names):
         rows = np.flatnonzero(fine == number)
-        group = text(meta["coarse_label_names"][int(coarse[rows[0]])])
+        if not len(rows):
+            raise UserError(f"{tree.path / prefix} has no image of the class '{label}'. Download it again.")
+        group = groups[int(coarse[rows[0]])]
         lists, key = (FC100, group) if variant == "fc100" else (CIFAR_FS, label)
         split = next((split for split, keys in lists.items() if key in keys), "train")
         found[split].append(Listed(name=label, group=group, pictures=_rows(data, rows, "cifar-100")))
     return found
+
+
+def _part(tree: Tree, name: str, groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return fine labels, coarse labels and images of one file of CIFAR-100."""
+    content = _fields(tree, name, "fine_labels", "coarse_labels", "data")
+    where, data = tree.path / name, content["data"]
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
+        raise UserError(f"The data of {where} should be uint8 [images, 3072]. Download it again.")
+    fine = whole_numbers(content["fine_labels"], f"fine_labels of {where}")
+    coarse = whole_numbers(content["coarse_labels"], f"coarse_labels of {where}", groups)
+    if len({len(fine), len(coarse), len(data)}) > 1:
+        raise UserError(f"{where} has {len(data)} images, and labels of {len(fine)} and {len(coarse)}.")
+    return fine, coarse, data
+
+
+def _fields(tree: Tree, name: str, *wanted: str) -> dict[str, Any]:
+    """Return a pickle that is a dict with some fields, whose names are lists."""
+    content = read_pickle(tree, name)
+    if not isinstance(content, dict) or not set(wanted) <= set(content):
+        raise UserError(f"{tree.path / name} should hold {', '.join(wanted)}. Download it again.")
+    for field in wanted:
+        if not isinstance(content[field], list | tuple | np.ndarray):
+            raise UserError(f"{field} of {tree.path / name} should be a list. Download it again.")
+    return content

@@ -17,7 +17,7 @@ from metarl.fewshot.data.files import (
     SPLIT_FOLDERS,
     Tree,
     below,
-    by_class,
+    classes_in,
     find_root,
     open_tree,
     published,
@@ -52,7 +52,7 @@ def _listing(variant: str, tree: Tree) -> Listing:
     if first is None:
         raise wrong_layout("cub", tree.path, _LOOKED_FOR)
     prefix = first[: first.index("images/")]
-    species = by_class(tree, f"{prefix}images/")
+    species = classes_in(tree, f"{prefix}images/")
     if variant == "lists":
         return _by_lists(tree, prefix, species)
     if len(species) != 200:
@@ -94,7 +94,7 @@ def _by_lists(tree: Tree, prefix: str, species: Mapping[str, list[str]]) -> dict
                 classes.setdefault(file[len(prefix) + len("images/") :].split("/")[0], []).append(file)
             else:
                 raise UserError(
-                    f"{tree.path / name} names {line!r}, which is no species and no image of {prefix}images/."
+                    f"{tree.path / name} names {line[:200]!r}, which is no species and no image of {prefix}images/."
                 )
         found[split] = list_classes(tree, dict(sorted(classes.items())))
     return found

@@ -1,23 +1,22 @@
-"""Files of data sets as they are published: the folder, archives that are read without unpacking, untrusted pickles."""
+"""Files of data sets as they are published: where they lie, and what is in them, packed or unpacked, as one tree."""
 
 from __future__ import annotations
 
-import csv
 import fnmatch
 import io
 import os
-import pickle
 import re
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache, cached_property
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
 
 from metarl.errors import UserError
+from metarl.fewshot.reading import pickles, tables
+from metarl.fewshot.reading.archives import damage_told, open_archive
+from metarl.fewshot.reading.folders import check_file_or_folder, files_below, is_hidden, kind_of
+from metarl.files import open_regular, read_regular
 
 IMAGES = (
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".webp",
@@ -39,6 +38,8 @@ SPLIT_FOLDERS = {
 ROOT_VARIABLE = "METARL_DATA"
 """Environment variable with the folder of all data sets."""
 
+_LARGEST = 1 << 44
+"""Bytes of a file that is read in pieces."""
 _PUBLISHED = (".zip", ".tar", ".tar.gz", ".tgz")
 _KEYED = (*IMAGES, *UNREAD, ".csv", ".txt", ".pkl", ".pickle", "train", "test", "meta")
 
@@ -58,22 +59,23 @@ def find_root(name: str, root: Path | None, marks: Sequence[str], looked_for: Se
     Raises:
         UserError: nothing was given, or nothing of it is there; says where it was looked for and what was found.
     """
-    given = root or (Path(os.environ[ROOT_VARIABLE]) if os.environ.get(ROOT_VARIABLE) else None)
+    given = Path(root) if root else (Path(os.environ[ROOT_VARIABLE]) if os.environ.get(ROOT_VARIABLE) else None)
     if given is None:
         raise UserError(
             f"{name} is read from files, and no folder was given. Give one by --data-root, or set {ROOT_VARIABLE} to "
             f"the folder that holds {name}/."
         )
     way = "--data-root" if root is not None else ROOT_VARIABLE
-    given = given.expanduser()
-    if not given.exists():
+    given = _expanded(given)
+    if not kind_of(given):
         raise UserError(f"Looked for {name} in {given} ({way}), which does not exist. Give the folder that holds it.")
-    if given.is_file():
+    if check_file_or_folder(given) == "file":
         return given
-    for entry in sorted(given.iterdir()):
-        if entry.is_dir() and _plain(entry.name) == _plain(name):
+    entries = entries_of(given)
+    for entry in entries:
+        if _plain(entry.name) == _plain(name) and entry.is_dir():
             return entry
-    if any(fnmatch.fnmatch(entry.name, mark) for entry in given.iterdir() for mark in marks):
+    if any(fnmatch.fnmatch(entry.name, mark) for entry in entries for mark in marks):
         return given
     raise wrong_layout(name, given, [f"a folder {name}/", *looked_for])
 
@@ -86,6 +88,26 @@ def wrong_layout(name: str, folder: Path, looked_for: Sequence[str]) -> UserErro
     )
 
 
+def entries_of(folder: Path) -> list[Path]:
+    """Return what lies in a folder, sorted.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise UserError(f"The folder {folder} cannot be read ({error}). Check its permissions.") from error
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    # A user that does not exist.
+    except RuntimeError as error:
+        raise UserError(f"Got {path}, and there is no such user. Write the path out.") from error
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
@@ -93,7 +115,7 @@ def _plain(name: str) -> str:
 def _contents(folder: Path) -> str:
     """Return a few words about what lies in a folder, or an archive."""
     if folder.is_dir():
-        names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
+        names = [entry.name + "/" * entry.is_dir() for entry in entries_of(folder)]
     else:
         with open_tree(folder) as tree:
             names = sorted({name.split("/")[0] + "/" * ("/" in name) for name in tree.names})
@@ -110,21 +132,29 @@ class Tree:
 
     Args:
         path: of the folder or archive.
-        list_files: gives the names of all files, relative to it, with forward slashes.
+        list_files: gives the names of all files, relative to it, with forward slashes, and the size of each in bytes,
+            where it is known already.
         open_file: opens one of them.
     """
 
     def __init__(
-        self, path: Path, list_files: Callable[[], Iterable[str]], open_file: Callable[[str], IO[bytes]]
+        self,
+        path: Path,
+        list_files: Callable[[], Mapping[str, int | None]],
+        open_file: Callable[[str], io.BufferedIOBase],
     ) -> None:
         self.path = path
-        self.open = open_file
         self._list_files = list_files
+        self._open = open_file
+
+    @cached_property
+    def _sizes(self) -> dict[str, int | None]:
+        return {name: size for name, size in self._list_files().items() if not is_hidden(name)}
 
     @cached_property
     def names(self) -> list[str]:
         """Names of all files, in the order in which they are best read."""
-        return [name for name in self._list_files() if not _is_hidden(name)]
+        return list(self._sizes)
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -137,6 +167,40 @@ class Tree:
             return [_stamp(self.path, self.path.name)]
         return [_stamp(self.path / name, name) for name in self.names if name.lower().endswith(_KEYED)]
 
+    def read(self, name: str, at_most: int) -> bytes:
+        """Return the content of a file.
+
+        Args:
+            name: of the file.
+            at_most: bytes that it may have.
+
+        Raises:
+            UserError: it is damaged, no regular file, or larger.
+        """
+        size = self._sizes[name]
+        if size is None:
+            try:
+                return read_regular(self.path / name, at_most)
+            except FileNotFoundError as error:
+                raise UserError(f"{self.path / name} has gone while the data were read. Try again.") from error
+        if size > at_most:
+            raise UserError(
+                f"{name} in {self.path} has {size:,} bytes, and at most {at_most:,} are read of such a file. Make it "
+                "smaller, or take it out."
+            )
+        with damage_told(self.path, name), self._open(name) as file:
+            content = file.read(size + 1)
+            if len(content) != size:
+                raise EOFError(f"it has {len(content):,} bytes and should have {size:,}")
+        return content
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[tuple[io.BufferedIOBase, int]]:
+        """Give a file that is open, and its size; errors as in `read`."""
+        size = self._sizes[name]
+        with nullcontext() if size is None else damage_told(self.path, name), self._open(name) as file:
+            yield file, os.fstat(file.fileno()).st_size if size is None else size
+
 
 @contextmanager
 def open_tree(path: Path, marks: Sequence[str] = ("*",)) -> Iterator[Tree]:
@@ -147,56 +211,17 @@ def open_tree(path: Path, marks: Sequence[str] = ("*",)) -> Iterator[Tree]:
         marks: patterns of the entries at the top of a folder that belong to the data set.
 
     Raises:
-        UserError: an archive is damaged or not wholly downloaded, while it is opened or read.
+        UserError: it holds what is not read (see `metarl.fewshot.reading`), or is damaged; while it is opened or read.
     """
-    if path.is_dir():
-        yield Tree(path, lambda: _files_below(path, marks), lambda name: (path / name).open("rb"))
+    if check_file_or_folder(path) == "folder":
+        yield Tree(
+            path,
+            lambda: dict.fromkeys(files_below(path, marks)),
+            lambda name: cast(io.BufferedIOBase, open_regular(path / name, _LARGEST)),
+        )
         return
-    try:
-        if path.suffix.lower() == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                files = [name for name in archive.namelist() if not name.endswith("/")]
-                yield Tree(path, lambda: files, archive.open)
-        else:
-            with tarfile.open(path) as archive:
-                yield _tar_tree(path, archive)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
-        raise UserError(
-            f"{path} cannot be read as an archive ({_first_line(error)}). It is damaged or was not wholly downloaded; "
-            "download it again."
-        ) from error
-
-
-def _files_below(path: Path, marks: Sequence[str]) -> list[str]:
-    """Return the files of a folder, sorted.
-
-    Raises:
-        UserError: a folder in it is empty: a class without images would be left out without a word.
-    """
-    found: list[str] = []
-    for top in path.iterdir():
-        if not any(fnmatch.fnmatch(top.name, mark) for mark in marks):
-            continue
-        if top.is_file():
-            found.append(top.name)
-        for folder, folders, files in os.walk(top, followlinks=True):
-            relative = PurePosixPath(Path(folder).relative_to(path))
-            if not (folders or files or _is_hidden(str(relative))):
-                raise UserError(f"The folder {folder} is empty. Complete the download, or remove it.")
-            found += [str(relative / file) for file in files]
-    return sorted(found)
-
-
-def _tar_tree(path: Path, archive: tarfile.TarFile) -> Tree:
-    # A compressed archive is run through to list it: only where the cache does not do.
-    @cache
-    def members() -> dict[str, tarfile.TarInfo]:
-        return {member.name.removeprefix("./"): member for member in archive if member.isfile()}
-
-    def open_member(name: str) -> Any:
-        return archive.extractfile(members()[name])
-
-    return Tree(path, members, open_member)
+    with open_archive(path) as archive:
+        yield Tree(path, lambda: {**archive.sizes}, archive.open)
 
 
 def _stamp(path: Path, name: str) -> tuple[str, int, int]:
@@ -235,51 +260,44 @@ def by_class(tree: Tree, prefix: str) -> dict[str, list[str]]:
     return {key: sorted(found[key]) for key in sorted(found)}
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].rstrip(":") or type(error).__name__
+def folders_in(tree: Tree, prefix: str) -> set[str]:
+    """Return the folders right below a prefix, whatever they hold."""
+    inside = [name[len(prefix) :] for name in tree.names if name.startswith(prefix)]
+    return {name.split("/")[0] for name in inside if "/" in name}
 
 
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+def classes_in(tree: Tree, prefix: str) -> dict[str, list[str]]:
+    """Return the same, where every folder below the prefix is that of a class.
+
+    Raises:
+        UserError: one of them holds no picture.
+    """
+    found = by_class(tree, prefix)
+    bare = sorted(folders_in(tree, prefix) - found.keys())
+    if bare:
+        raise UserError(
+            f"The folder {tree.path / prefix / bare[0]} holds other files and no pictures. Take it out, or complete it."
+        )
+    return found
 
 
 # -- lists and pickles ------------------------------------------------------------------------------------------------
 
 
 def read_lines(tree: Tree, name: str) -> list[str]:
-    """Return the lines of a text file that are not empty, without spaces around them."""
-    with tree.open(name) as file:
-        return [line.strip() for line in file.read().decode().splitlines() if line.strip()]
+    """Return the lines of a text file that are not empty, without spaces around them.
+
+    Raises:
+        UserError: it is no text in UTF-8.
+    """
+    text = tables.text_of(tree.read(name, tables.MOST_BYTES), str(tree.path / name))
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def read_table(tree: Tree, name: str) -> list[list[str]]:
-    """Return the rows of a CSV file that are not empty."""
-    with tree.open(name) as file:
-        return [row for row in csv.reader(io.StringIO(file.read().decode(), newline="")) if row]
-
-
-_ALLOWED = frozenset({
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("collections", "OrderedDict"),
-    ("_codecs", "encode"),
-})  # fmt: skip
-
-
-class _NumpyOnly(pickle.Unpickler):
-    """Reads arrays and containers, and refuses everything that a pickle could run."""
-
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        if (module_name, global_name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it holds {module_name}.{global_name}, and only numbers are read")
-        # The old private name warns, and is the same thing.
-        return super().find_class(module_name.replace("numpy.core", "numpy._core"), global_name)
+    """Return the rows of a CSV file that are not empty; errors as in `read_lines`."""
+    where = str(tree.path / name)
+    return tables.rows_of(tables.text_of(tree.read(name, tables.MOST_BYTES), where), where)
 
 
 def read_pickle(tree: Tree, name: str) -> Any:
@@ -291,18 +309,18 @@ def read_pickle(tree: Tree, name: str) -> Any:
         UserError: the file is damaged, not wholly downloaded, or holds something else.
     """
     try:
-        with tree.open(name) as file:
-            content = _NumpyOnly(file, encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        with tree.opened(name) as (file, size):
+            content = pickles.load(file, size)
+    except pickles.Refused as error:
         raise UserError(
-            f"{tree.path / name} cannot be read as a pickle of arrays ({_first_line(error)}). It is damaged, was "
-            "not wholly downloaded, or is another file; download it again."
+            f"{tree.path / name} cannot be read as a pickle of arrays ({error}). It is damaged, was not wholly "
+            "downloaded, or is another file; download it again."
         ) from error
     if isinstance(content, dict):
         return {text(key): value for key, value in content.items()}
     return content
 
 
-def text(name: str | bytes) -> str:
+def text(name: Any) -> str:
     """Return a name in a pickle as text: Python 2 and 3 wrote them differently."""
-    return name.decode() if isinstance(name, bytes) else name
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)

@@ -12,6 +12,7 @@ from jaxtyping import Shaped, UInt8
 from torch import Tensor
 
 from metarl.errors import UserError
+from metarl.fewshot.reading.arrays import array_of, check_numbers
 
 DEFAULT_SIZE = 2048
 
@@ -42,7 +43,9 @@ def morgan(smiles: Sequence[str], bits: int = DEFAULT_SIZE, radius: int = 2) -> 
         for row, text in enumerate(smiles):
             molecule = chem.MolFromSmiles(text)
             if molecule is None:
-                raise UserError(f"Molecule {row + 1} has the SMILES '{text}', which RDKit cannot read. Take it out.")
+                raise UserError(
+                    f"Molecule {row + 1} has the SMILES '{text[:200]}', which RDKit cannot read. Take it out."
+                )
             found[row] = generator.GetFingerprintAsNumPy(molecule)
     return found
 
@@ -68,7 +71,9 @@ def table_of(fingerprint: Fingerprint, smiles: Sequence[str]) -> Shaped[Tensor, 
     Raises:
         UserError: there is not one row of finite numbers for each.
     """
-    table = np.ascontiguousarray(fingerprint(smiles))
+    table = np.ascontiguousarray(array_of(fingerprint(smiles), "fingerprints"))
+    check_numbers(table.dtype, "fingerprints")
+    table = table.astype(table.dtype.newbyteorder("="), copy=False)
     if len(table) != len(smiles) or table.ndim < 2:
         raise UserError(
             f"Got {len(smiles)} molecules and fingerprints of the shape {table.shape}. Give one row for each."
@@ -76,6 +81,6 @@ def table_of(fingerprint: Fingerprint, smiles: Sequence[str]) -> Shaped[Tensor, 
     bad = np.flatnonzero(~np.isfinite(table.reshape(len(table), -1)).all(1))
     if len(bad):
         raise UserError(
-            f"The fingerprint of molecule {bad[0] + 1} ('{smiles[bad[0]]}') has values that are not finite."
+            f"The fingerprint of molecule {bad[0] + 1} ('{smiles[bad[0]][:200]}') has values that are not finite."
         )
     return torch.from_numpy(table)

@@ -14,7 +14,18 @@ from pathlib import Path
 from metarl.errors import UserError, tell
 from metarl.fewshot.classes import ClassData
 from metarl.fewshot.data.cache import Listed, cached, pictures
-from metarl.fewshot.data.files import IMAGES, SPLIT_FOLDERS, UNREAD, Tree, by_class, find_root, open_tree, wrong_layout
+from metarl.fewshot.data.files import (
+    IMAGES,
+    SPLIT_FOLDERS,
+    UNREAD,
+    Tree,
+    by_class,
+    classes_in,
+    find_root,
+    folders_in,
+    open_tree,
+    wrong_layout,
+)
 from metarl.fewshot.data.pictures import GROUND, ImageForm
 from metarl.fewshot.data.splitting import split_at_random
 
@@ -59,22 +70,9 @@ def _listing(tree: Tree) -> dict[str, list[Listed]]:
             f"TIFF, or take them out; read are {', '.join(IMAGES)}."
         )
     found = list_tree("folder", tree, _LOOKED_FOR)
-    # The folder of a class lies in the prefix, or one deeper in that of a split.
-    depth = inner_folder(tree).count("/") + ("train" in split_folders(tree, inner_folder(tree))) + 1
-    pictured = {_top(name, depth) for name in tree.names if name.lower().endswith(IMAGES)}
-    bare = next((name for name in others if name.count("/") >= depth and _top(name, depth) not in pictured), None)
-    if bare is not None:
-        raise UserError(
-            f"The folder {tree.path / _top(bare, depth)} holds other files and no pictures. Take it out, or "
-            "complete it."
-        )
     if others:
         tell(f"folder: left out {len(others)} files that are no pictures, as {others[0]}.")
     return found
-
-
-def _top(name: str, depth: int) -> str:
-    return "/".join(name.split("/")[:depth])
 
 
 def list_tree(name: str, tree: Tree, looked_for: Sequence[str]) -> dict[str, list[Listed]]:
@@ -94,6 +92,7 @@ def list_tree(name: str, tree: Tree, looked_for: Sequence[str]) -> dict[str, lis
         raise wrong_layout(name, tree.path, looked_for)
     splits = split_folders(tree, prefix)
     if "train" not in splits:
+        found = classes_in(tree, prefix)
         names = list(found)
         parts = split_at_random(f"classes of {name}", names, seed=0)
         return {split: list_classes(tree, {names[i]: found[names[i]] for i in part}) for split, part in parts.items()}
@@ -118,14 +117,18 @@ def inner_folder(tree: Tree) -> str:
 
 def split_folders(tree: Tree, prefix: str) -> dict[str, list[Listed]]:
     """Return the classes of a tree `<split>/<class>/<image>` below a prefix, by split; those splits that are there."""
-    tops = {top.lower(): f"{prefix}{top}/" for top in by_class(tree, prefix)}
-    found = {split: next((tops[name] for name in names if name in tops), "") for split, names in SPLIT_FOLDERS.items()}
-    return {
-        split: list_classes(tree, by_class(tree, top))
-        for split, top in found.items()
+    found: dict[str, list[Listed]] = {}
+    for split, names in SPLIT_FOLDERS.items():
         # A class may be called train, too: its images lie in it, not in folders of classes.
-        if top and _has_folders(tree, top)
-    }
+        tops = [top for top in sorted(folders_in(tree, prefix)) if top.lower() in names]
+        tops = [top for top in tops if _has_folders(tree, f"{prefix}{top}/")]
+        if len(tops) > 1:
+            raise UserError(
+                f"{tree.path / prefix} has {len(tops)} folders of the split {split}: {', '.join(tops)}. Keep one."
+            )
+        if tops:
+            found[split] = list_classes(tree, classes_in(tree, f"{prefix}{tops[0]}/"))
+    return found
 
 
 def list_classes(tree: Tree, classes: Mapping[str, Sequence[str]], group: str = "") -> list[Listed]:

@@ -34,10 +34,14 @@ from metarl.fewshot.data.cache import Listed, Picture, cached
 from metarl.fewshot.data.pen import SIDE, Hand, Strokes, joined, strokes, written
 from metarl.fewshot.data.pictures import ImageForm
 from metarl.fewshot.episodes import SPLITS
+from metarl.fewshot.reading.folders import files_below
+from metarl.files import read_regular
 
 DEFAULT_SIZE = 28
 VARIANTS = {"pen": "letters written from fonts, split by script"}
 
+MOST_BYTES = 1 << 29
+"""Of a font."""
 ITEMS = 20
 """Items of a class, as many as Omniglot has."""
 VERSION = 1
@@ -79,6 +83,7 @@ _ENDINGS = (".ttf", ".otf", ".ttc", ".otc")
 _NOT_UNICODE = ("cmex10", "cmmi10", "cmsy10")
 # Of the fonts where they are rendered, before letters are brought to one size.
 _SIZE = 96
+_WIDEST = 50 * _SIZE
 _CATEGORIES = ("Lu", "Ll", "Lo", "Nd")
 
 
@@ -135,7 +140,7 @@ def load(variant: str, root: Path | None, size: int) -> ClassData:
     files = _font_files(folder)
     digest = hashlib.sha256()
     for file in files:
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
+        digest.update(hashlib.sha256(read_regular(file, MOST_BYTES)).digest())
     settings = {
         "variant": variant,
         "version": VERSION,
@@ -154,7 +159,8 @@ def load(variant: str, root: Path | None, size: int) -> ClassData:
 def _font_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"Looked for fonts in {folder}, which is no folder. Give a folder with {', '.join(_ENDINGS)}.")
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS and path.stem not in _NOT_UNICODE]
+    paths = [folder / name for name in files_below(folder, empty=True)]
+    found = [path for path in paths if path.suffix.lower() in _ENDINGS and path.stem not in _NOT_UNICODE]
     if not found:
         here = sorted(path.name for path in folder.iterdir())
         raise UserError(
@@ -309,6 +315,8 @@ def _cut_out(font: ImageFont.FreeTypeFont, letter: str) -> Image.Image | None:
     """Return a letter without margins; None: it leaves no ink."""
     left, top, right, bottom = (round(edge) for edge in font.getbbox(letter))
     margin = 2
+    if max(right - left, bottom - top) > _WIDEST:
+        raise OSError(f"a letter of it is more than {_WIDEST} pixels wide or high")
     image = Image.new("L", (right - left + 2 * margin, bottom - top + 2 * margin))
     ImageDraw.Draw(image).text((margin - left, margin - top), letter, fill=255, font=font)
     box = image.getbbox()

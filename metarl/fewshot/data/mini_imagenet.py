@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,10 +28,12 @@ from metarl.fewshot.data.files import (
     published,
     read_pickle,
     read_table,
+    text,
     wrong_layout,
 )
 from metarl.fewshot.data.folder import inner_folder, split_folders
 from metarl.fewshot.data.pictures import ImageForm
+from metarl.fewshot.reading.arrays import whole_numbers
 
 DEFAULT_SIZE = 84
 VARIANTS = {
@@ -96,13 +99,20 @@ def list_pickle(tree: Tree, name: str) -> list[Listed]:
         raise UserError(f"{tree.path / name} should hold image_data and class_dict, and holds {held}.")
     images, classes = content["image_data"], content["class_dict"]
     check_images(tree.path / name, images)
+    if not isinstance(classes, dict):
+        raise UserError(f"The class_dict of {tree.path / name} should be a dict, and is a {type(classes).__name__}.")
     listed: list[Listed] = []
-    for key in sorted(classes):
-        rows = np.asarray(classes[key]).tolist()
+    for key in sorted(classes, key=_by_name):
+        rows = whole_numbers(classes[key], f"the images of class {text(key)} in {tree.path / name}").tolist()
         if any(not 0 <= row < len(images) for row in rows):
-            raise UserError(f"{tree.path / name} has {len(images)} images, and class {key} names others.")
-        listed.append(Listed(name=str(key), pictures=[_picture(images, row, name) for row in rows]))
+            raise UserError(f"{tree.path / name} has {len(images)} images, and class {text(key)} names others.")
+        listed.append(Listed(name=text(key), pictures=[_picture(images, row, name) for row in rows]))
     return listed
+
+
+def _by_name(key: Any) -> tuple[bool, Any]:
+    words = isinstance(key, str | bytes)
+    return words, text(key) if words else key
 
 
 def check_images(path: Path, images: object) -> None:
@@ -111,7 +121,13 @@ def check_images(path: Path, images: object) -> None:
     Raises:
         UserError: it is none.
     """
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+    if (
+        not isinstance(images, np.ndarray)
+        or images.dtype != np.uint8
+        or images.ndim != 4
+        or images.shape[3] != 3
+        or not images.size
+    ):
         got = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
         raise UserError(f"The images of {path} should be uint8 [images, height, width, 3], and are {got}.")
 
@@ -132,7 +148,9 @@ def list_table(tree: Tree, name: str, folder: str = "images/") -> list[Listed]:
     missing: list[str] = []
     for number, row in enumerate(read_table(tree, name)):
         if len(row) != 2:
-            raise UserError(f"Row {number + 1} of {tree.path / name} is {row}. It should be: filename,label.")
+            raise UserError(
+                f"Row {number + 1} of {tree.path / name} is {str(row)[:200]}. It should be: filename,label."
+            )
         file, label = row
         if number == 0 and (file, label) == ("filename", "label"):
             continue

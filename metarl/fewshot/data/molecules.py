@@ -28,12 +28,13 @@ from torch import Tensor
 from metarl.config import to_plain
 from metarl.errors import UserError, tell
 from metarl.fewshot.classes import ClassSplit, Drawn, draw_items
-from metarl.fewshot.data.assays import LABELS, Options, Outcomes, named, read_assays
+from metarl.fewshot.data.assays import LABELS, Options, Outcomes, read_assays
 from metarl.fewshot.data.files import find_root, wrong_layout
 from metarl.fewshot.data.fingerprints import DEFAULT_SIZE, Fingerprint, lingo, morgan, table_of
 from metarl.fewshot.data.splitting import FRACTIONS, split_at_random, split_by_list
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Support, check_split, keyed
 from metarl.fewshot.form import ItemForm
+from metarl.fewshot.reading.tables import listed
 
 VARIANTS = {
     "morgan": "a CSV file of SMILES and assays; Morgan fingerprints by RDKit",
@@ -148,7 +149,7 @@ def _left_out(where: str, few: Mapping[str, tuple[int, ...]], of: int, least: in
         words.append(f"{name} ({', '.join(short)})")
     return (
         f"{where}: left out {len(few)} of {of} assays, which have fewer than {least} molecules of a kind: "
-        f"{named(words)}."
+        f"{listed(words)}."
     )
 
 

@@ -13,7 +13,6 @@ Columns whose names begin with x are inputs, those with y are outputs, in their 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -36,6 +35,8 @@ from metarl.fewshot.data.function_sets import (
 )
 from metarl.fewshot.data.scaling import Scaling
 from metarl.fewshot.data.splitting import FRACTIONS, split_at_random, split_by_list
+from metarl.fewshot.reading.arrays import read_npy
+from metarl.fewshot.reading.tables import headed, listed, read_rows
 
 DEFAULT_SIZE = 0
 VARIANTS = {"files": "x.npy [functions, points, inputs] and y.npy [functions, points, outputs]; or functions.csv"}
@@ -136,36 +137,26 @@ def load(variant: str, root: Path | None, size: int) -> FunctionArrays | Functio
             f"The folder {folder} has {' and '.join(present) or 'none'} of {', '.join((*_ARRAYS, _TABLE))}. Give "
             f"x.npy and y.npy, or {_TABLE}."
         )
-    try:
-        x, y = (np.load(folder / file) for file in _ARRAYS)
-    except ValueError as error:
-        raise UserError(
-            f"The arrays in {folder} cannot be read ({error}). Write them with numpy.save; functions with different "
-            f"numbers of points go into {_TABLE}."
-        ) from error
+    advice = f"functions with different numbers of points go into {_TABLE}"
+    x, y = (read_npy(folder / file, advice) for file in _ARRAYS)
     return from_functions(x, y, name=name)
 
 
 def _read_table(path: Path, name: str) -> FunctionArrays | FunctionDraws:
     """Return the functions of a table, a row a point."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = list(reader.fieldnames or ())
-        kinds = {kind: [column for column in columns if column[:1].lower() == kind] for kind in "xy"}
-        others = [column for column in columns if column not in (*kinds["x"], *kinds["y"])]
-        if others != ["function"] or not kinds["x"] or not kinds["y"]:
-            raise UserError(
-                f"{path} has the columns {', '.join(columns) or 'none'}. Name one 'function', inputs x..., outputs y..."
-            )
-        found: dict[str, list[list[float]]] = {}
-        for row in reader:
-            if None in row:
-                raise UserError(f"{path}, line {reader.line_num}: got more values than columns. Correct the line.")
-            try:
-                numbers = [float(row[column]) for column in (*kinds["x"], *kinds["y"])]
-            except (TypeError, ValueError) as error:
-                raise UserError(f"{path}, line {reader.line_num}: {error}. Give a number in every column.") from error
-            found.setdefault(row["function"], []).append(numbers)
+    columns, rows = headed(read_rows(path), str(path), each="point")
+    kinds = {kind: [place for place, column in enumerate(columns) if column[:1].lower() == kind] for kind in "xy"}
+    known = {*kinds["x"], *kinds["y"]}
+    others = [place for place in range(len(columns)) if place not in known]
+    if [columns[place] for place in others] != ["function"] or not kinds["x"] or not kinds["y"]:
+        raise UserError(f"{path} has the columns {listed(columns)}. Name one 'function', inputs x..., outputs y...")
+    found: dict[str, list[list[float]]] = {}
+    for number, row in enumerate(rows, start=2):
+        try:
+            numbers = [float(row[place]) for place in (*kinds["x"], *kinds["y"])]
+        except ValueError as error:
+            raise UserError(f"Row {number} of {path}: {str(error)[:200]}. Give a number in every column.") from error
+        found.setdefault(row[others[0]], []).append(numbers)
     inputs = len(kinds["x"])
     arrays = [np.array(rows) for rows in found.values()]
     x, y = [rows[:, :inputs] for rows in arrays], [rows[:, inputs:] for rows in arrays]

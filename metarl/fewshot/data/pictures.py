@@ -27,9 +27,10 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
@@ -37,25 +38,35 @@ from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError
 
 from metarl.errors import UserError
 from metarl.fewshot.data.deep import WORDS, Deep, Kind, NotRead, kind_of, read
+from metarl.files import read_regular
 
 FORMATS = (
     "PNG", "JPEG", "TIFF", "BMP", "DIB", "GIF", "WEBP", "AVIF", "JPEG2000", "PPM", "TGA", "ICO", "ICNS", "PCX",
     "QOI", "SGI", "MSP", "XBM", "BLP", "DDS", "SPIDER",
 )  # fmt: skip
 """Formats that are read, by Pillow's names; of an MPO file, which is a JPEG file with more pictures, the first one."""
+MOST_BYTES = 1 << 28
+"""Of a picture's file."""
+MOST_DEEP = 1 << 26
+"""Numbers of a deep picture: height times width times channels."""
+MOST_SCANS = 256
+"""Of a JPEG file; some ten are usual."""
+LARGE = 1 << 22
+"""Pixels above which one picture is decoded at a time."""
 GROUND = "white"
 """Colour under transparent pictures, if none is stated."""
 
 Range = tuple[float, float]
 """Least and greatest value."""
 
+_LARGE = Lock()
 _LARGEST = (255, 1023, 4095, 16383, 65535)
 """Greatest values that 16 bits are taken to have."""
 _GREY = np.array([19595, 38470, 7471]) / 65536
 """Red, green and blue in grey (ITU-R 601-2), as Pillow has them."""
 _FAULTS = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, AttributeError, RuntimeError, ArithmeticError,
-    struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
+    struct.error, zlib.error, MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
 """What decoders raise about files that are damaged."""
 
@@ -102,8 +113,8 @@ class ImageForm:
             UserError: it cannot be read, or has values beyond the range of the data set.
         """
         try:
-            content = path.read_bytes()
-        except OSError as error:
+            content = read_regular(path, MOST_BYTES)
+        except FileNotFoundError as error:
             raise UserError(f"The image {path} cannot be read ({error}). Give a file.") from error
         with bombs_refused():
             try:
@@ -171,10 +182,12 @@ def extremes(content: bytes | UInt8[np.ndarray, "..."], origin: str) -> tuple[Ki
     if isinstance(content, np.ndarray):
         return None
     with _named(origin):
-        if kind_of(_opened(content)) is None:
+        image = _opened(content)
+        if kind_of(image) is None:
             return None
-        deep = _deep(content, origin)
-    return deep.kind, float(deep.values.min()), float(deep.values.max()), origin
+        with _one_large_at_a_time(image):
+            deep = _deep(content, origin)
+            return deep.kind, float(deep.values.min()), float(deep.values.max()), origin
 
 
 def decoded(
@@ -195,14 +208,16 @@ def decoded(
         DeeperThanKnown: it is a deep picture, and the form has no range for its kind.
     """
     with _named(origin):
-        kind = None if isinstance(content, np.ndarray) else kind_of(_opened(content))
-        if kind is None:
-            array = _shallow(content, form)
-        elif kind not in form.ranges:
-            raise DeeperThanKnown(kind)
-        else:
-            assert isinstance(content, bytes), "an array has 8 bits"
-            array = _scaled(_deep(content, origin), form, origin)
+        image = Image.fromarray(content) if isinstance(content, np.ndarray) else _opened(content)
+        kind = None if isinstance(content, np.ndarray) else kind_of(image)
+        with _one_large_at_a_time(image):
+            if kind is None:
+                array = _shallow(image, form)
+            elif kind not in form.ranges:
+                raise DeeperThanKnown(kind)
+            else:
+                assert isinstance(content, bytes), "an array has 8 bits"
+                array = _scaled(_deep(content, origin), form, origin)
     return 255 - array if form.invert else array
 
 
@@ -250,10 +265,19 @@ def _opened(content: bytes) -> Image.Image:
         # Pillow knows more formats: some are films, and for some it starts another program.
         other = Image.open(io.BytesIO(content)).format
         raise NotRead(str(other)) from None
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":
-        raise NotRead(f"{image.format} with {frames} frames or pages")
+    # Not how many: some formats would be run through to count them.
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise NotRead(f"{image.format} with several frames or pages")
+    if image.format in ("JPEG", "MPO") and content.count(b"\xff\xda") > MOST_SCANS:
+        raise NotRead(f"JPEG that is drawn more than {MOST_SCANS} times over")
     return image
+
+
+@contextmanager
+def _one_large_at_a_time(image: Image.Image) -> Iterator[None]:
+    """Hold the lock of large pictures, where it is one: threads would need the memory of all at once."""
+    with _LARGE if math.prod(image.size) > LARGE else nullcontext():
+        yield
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -263,9 +287,10 @@ def _upright(image: Image.Image) -> Image.Image:
     return image
 
 
-def _shallow(content: bytes | UInt8[np.ndarray, "..."], form: ImageForm) -> UInt8[np.ndarray, "C H W"]:
+def _shallow(image: Image.Image, form: ImageForm) -> UInt8[np.ndarray, "C H W"]:
     """Return a picture of 8 bits a channel."""
-    image = Image.fromarray(content) if isinstance(content, np.ndarray) else _upright(_opened(content))
+    if image.format is not None:
+        image = _upright(image)
     if image.mode == "La":
         image = image.convert("LA")
     if image.mode in ("P", "PA") or image.has_transparency_data:
@@ -281,6 +306,13 @@ def _shallow(content: bytes | UInt8[np.ndarray, "..."], form: ImageForm) -> UInt
 
 
 def _deep(content: bytes, origin: str) -> Deep:
+    image = _opened(content)
+    count = math.prod(image.size) * len(image.getbands())
+    if count > MOST_DEEP:
+        raise UserError(
+            f"The image {origin} has {count:,} numbers of more than 8 bits, and at most {MOST_DEEP:,} are read. Make "
+            "it smaller, or save it with 8 bits a channel."
+        )
     deep = read(lambda: _opened(content), _upright)
     if not np.isfinite(deep.values).all():
         raise UserError(f"The image {origin} has values that are NaN or infinite. Correct it, or take it out.")

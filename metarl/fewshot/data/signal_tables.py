@@ -8,8 +8,6 @@ written it: a second part with a leading zero (`07`) or an exponent after severa
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from dataclasses import dataclass
 
@@ -17,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from metarl.errors import UserError
-from metarl.fewshot.data.assays import named
+from metarl.fewshot.reading import tables
 
 _WHOLE = re.compile(r"[+-]?\d+")
 _DECIMALS = re.compile(r"\d+([eE][+-]?\d+)?")
@@ -51,13 +49,10 @@ def read_table(name: str, content: bytes) -> Table:
     Raises:
         UserError: it is no table of numbers, or has decimal commas; says what is wrong.
     """
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name} is no text ({error}). Save the table as UTF-8.") from error
+    text = tables.text_of(content, name)
     lines = [line for line in text.splitlines() if line.strip()]
     separator = ";" if all(";" in line for line in lines) else ","
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
+    rows = tables.rows_of(text, name, separator)
     titled = bool(rows) and not any(map(_is_number, rows[0]))
     title, rows = (rows[0], rows[1:]) if titled else ([], rows)
     if not rows or {len(row) for row in rows} != {len(rows[0])}:
@@ -100,9 +95,11 @@ def told(name: str, table: Table, signal: Float[np.ndarray, "channels length"]) 
     known = table.names if table.numbers.shape[1] == len(signal) else ()
     names = known or tuple(f"channel {place}" for place in range(1, len(signal) + 1))
     rising = [word for word, row in zip(names, signal, strict=True) if len(signal) > 1 and _rises_evenly(row)]
-    parts = [f"the channels are {named(names)}"] if known else []
+    parts = [f"the channels are {tables.listed(names)}"] if known else []
     if rising:
-        parts.append(f"rising evenly: {named(rising)} (if that is a time or an index, take it out of the files)")
+        parts.append(
+            f"rising evenly: {tables.listed(rising)} (if that is a time or an index, take it out of the files)"
+        )
     if table.doubtful:
         parts.append("whole numbers in two columns, taken for 2 channels: if commas are decimal signs, write points")
     return f"{name}: {'; '.join(parts)}." if parts else ""

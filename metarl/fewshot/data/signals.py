@@ -29,10 +29,14 @@ from metarl.fewshot.data.files import SPLIT_FOLDERS, Tree, find_root, open_tree,
 from metarl.fewshot.data.signal_tables import read_table, told
 from metarl.fewshot.data.splitting import split_at_random
 from metarl.fewshot.layout import AUTO, arranged, check_layout, recognised
+from metarl.fewshot.reading.arrays import check_numbers, npy_in
+from metarl.files import read_regular
 
 DEFAULT_SIZE = 0
 VARIANTS = {"files": "signals in WAV, CSV and NPY files"}
 ENDINGS = (".wav", ".csv", ".npy")
+MOST_BYTES = 1 << 30
+"""Of a signal's file."""
 _LOOKED_FOR = ("<split>/<class>/<file> with splits train, val, test", "<class>/<file>", f"files {', '.join(ENDINGS)}")
 
 
@@ -86,13 +90,16 @@ def _listed(tree: Tree) -> dict[str, dict[str, list[str]]]:
     """
     names = [name for name in tree.names if name.lower().endswith(ENDINGS)]
     parts = [name.split("/") for name in names]
+    top = 0
     # An archive often holds one folder that holds everything.
     while parts and min(map(len, parts)) > 2 and len({part[0] for part in parts}) == 1:
         parts = [part[1:] for part in parts]
+        top += 1
     if not parts or min(map(len, parts)) < 2:
         raise wrong_layout("signals", tree.path, _LOOKED_FOR)
     of_split = {top: split for split, tops in SPLIT_FOLDERS.items() for top in tops}
     found = {of_split.get(part[0].lower()) for part in parts}
+    _tell_others(tree, top + 1 + ("train" in found))
     if "train" not in found:
         classes = _by_class(names, [part[0] for part in parts])
         known = list(classes)
@@ -117,6 +124,20 @@ def _listed(tree: Tree) -> dict[str, dict[str, list[str]]]:
     return given
 
 
+def _tell_others(tree: Tree, depth: int) -> None:
+    """Tell which files are no signals, and refuse a folder of a class that holds none; it is so many folders deep."""
+    others = [name for name in tree.names if not name.lower().endswith(ENDINGS)]
+    known = {tuple(name.split("/")[:depth]) for name in tree.names if name.lower().endswith(ENDINGS)}
+    folders = [tuple(name.split("/")[:depth]) for name in others if name.count("/") >= depth]
+    bare = next((folder for folder in folders if folder not in known), None)
+    if bare is not None:
+        raise UserError(
+            f"The folder {tree.path.joinpath(*bare)} holds other files and no signals. Take it out, or complete it."
+        )
+    if others:
+        tell(f"signals: left out {len(others)} files that are no signals, as {others[0]}.")
+
+
 def _by_class(names: Sequence[str], classes: Sequence[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, key in sorted(zip(names, classes, strict=True), key=lambda pair: (pair[1], pair[0])):
@@ -128,8 +149,7 @@ def _split(tree: Tree, classes: dict[str, list[str]], reader: SignalReader) -> C
     names = [name for members in classes.values() for name in members]
     items = []
     for name in names:
-        with tree.open(name) as file:
-            items.append(reader.of(name, file.read()))
+        items.append(reader.of(name, tree.read(name, MOST_BYTES)))
     return ClassSplit(
         items=torch.stack(items),
         sizes=torch.tensor([len(members) for members in classes.values()]),
@@ -161,8 +181,8 @@ class SignalReader:
             UserError: it cannot be read, or differs from the others in channels, length or sample rate; says which.
         """
         try:
-            content = path.read_bytes()
-        except OSError as error:
+            content = read_regular(path, MOST_BYTES)
+        except FileNotFoundError as error:
             raise UserError(
                 f"The signal {path} cannot be read ({error}). Give a file of {', '.join(ENDINGS)}."
             ) from error
@@ -187,10 +207,16 @@ class SignalReader:
                 tell(words)
             self._told = True
         elif ending == ".npy":
-            rows = self._placed(name, _npy(name, content), named=False)
+            rows = npy_in(content, name)
+            check_numbers(rows.dtype, name)
+            rows = self._placed(name, rows, named=False)
         else:
             raise UserError(f"{name} is no signal that is read. Give files of {', '.join(ENDINGS)}.")
-        signal = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
+        if not rows.size:
+            raise UserError(f"{name} has the shape {rows.shape}: it holds no values. Take it out.")
+        # A number too large for float32 becomes infinite, and is refused below.
+        with np.errstate(over="ignore"):
+            signal = torch.from_numpy(np.ascontiguousarray(rows, dtype=np.float32))
         if not bool(signal.isfinite().all()):
             raise UserError(f"{name} has values that are NaN, infinite or too large. Correct it, or take it out.")
         rows = self._cut(name, signal)
@@ -263,10 +289,13 @@ def _wav(name: str, content: bytes) -> tuple[np.ndarray, int]:
         raise UserError(
             f"{name} cannot be read as a WAV file ({error}). Record it again, or save it as NPY."
         ) from error
+    if width not in ((4, 8) if tag == 3 else (1, 2, 3, 4)):
+        raise UserError(f"{name} is a WAV file with {8 * width} bits a value, which is not read. Save it with 16 bits.")
     if len(raw) != frames * channels * width:
         raise UserError(f"{name} ends before its end: it is not whole. Download or record it again.")
     if tag == 3:
-        values = np.frombuffer(raw, f"<f{width}").astype(np.float32)
+        with np.errstate(over="ignore"):
+            values = np.frombuffer(raw, f"<f{width}").astype(np.float32)
     elif width == 1:
         values = (np.frombuffer(raw, np.uint8).astype(np.float32) - 128.0) / 128.0
     else:
@@ -275,13 +304,3 @@ def _wav(name: str, content: bytes) -> tuple[np.ndarray, int]:
         wide[:, 4 - width :] = np.frombuffer(raw, np.uint8).reshape(-1, width)
         values = (wide.view("<i4")[:, 0] / 2.0**31).astype(np.float32)
     return values.reshape(frames, channels).T, rate
-
-
-def _npy(name: str, content: bytes) -> np.ndarray:
-    try:
-        rows = np.load(io.BytesIO(content))
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{name} cannot be read ({error}). Write it with numpy.save, as numbers.") from error
-    if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "biuf":
-        raise UserError(f"{name} holds no array of numbers. Write it with numpy.save.")
-    return rows

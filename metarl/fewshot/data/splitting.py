@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from metarl.errors import UserError
 from metarl.fewshot.episodes import SPLITS, check_split, keyed
@@ -36,7 +40,7 @@ def split_at_random(
     """
     if len(names) < 2:
         raise UserError(f"Got {len(names)} {what}. Training and testing need different ones; give at least 2.")
-    if abs(sum(fractions) - 1.0) > 1e-6 or min(fractions) < 0.0 or not fractions[0] or not fractions[2]:
+    if not _is_fractions(fractions):
         raise UserError(f"Got the fractions {fractions}. Give three that add up to 1, for train, validation and test.")
     order = shuffled(len(names), seed)
     test = max(1, round(fractions[2] * len(names)))
@@ -47,6 +51,16 @@ def split_at_random(
         split: sorted(order[end - size : end]) for split, size, end in zip(SPLITS, sizes, ends, strict=True) if size
     }
     return parts
+
+
+def _is_fractions(given: Any) -> bool:
+    """Return whether there are three finite numbers that add up to 1, those of train and test above 0."""
+    if not isinstance(given, Collection) or isinstance(given, str) or len(given) != 3:
+        return False
+    if not all(isinstance(part, float | int | np.number) and math.isfinite(part) for part in given):
+        return False
+    train, validation, test = map(float, given)
+    return abs(train + validation + test - 1.0) <= 1e-6 and validation >= 0.0 and min(train, test) > 0.0
 
 
 def split_by_list(
@@ -63,14 +77,18 @@ def split_by_list(
     Raises:
         UserError: a list names what does not exist, or what another list has too, or is empty.
     """
+    if not isinstance(lists, Mapping):
+        raise UserError(f"Got splits of the type {type(lists).__name__}. Give a dict: split -> its {what}.")
     places = {name: place for place, name in enumerate(known)}
     owner: dict[str | int, str] = {}
     for split, listed in lists.items():
         check_split(split)
-        if not listed:
+        if isinstance(listed, str) or not isinstance(listed, Collection):
+            raise UserError(f"Got the split '{split}' as a {type(listed).__name__}. Give a list of its {what}.")
+        if not len(listed):
             raise UserError(f"The split '{split}' of the {what} is empty. Leave it out, or give it some.")
         for name in listed:
-            if name not in places:
+            if not isinstance(name, Hashable) or name not in places:
                 raise UserError(
                     f"The split '{split}' names {name!r}, which is not among the {len(names)} {what} (the first is "
                     f"{known[0]!r}). Correct the list."

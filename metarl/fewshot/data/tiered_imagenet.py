@@ -8,6 +8,7 @@ take 16.5 GB in the cache.
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from metarl.fewshot.data.cache import Listed, Listing, Picture, cached
 from metarl.fewshot.data.files import Tree, below, find_root, open_tree, published, read_pickle, text, wrong_layout
 from metarl.fewshot.data.folder import inner_folder, split_folders
 from metarl.fewshot.data.pictures import ImageForm
+from metarl.fewshot.reading.arrays import whole_numbers
 
 DEFAULT_SIZE = 84
 VARIANTS = {
@@ -65,27 +67,44 @@ def _list_pickles(tree: Tree, stem: str) -> list[Listed]:
     path = tree.path / f"{stem}_labels.pkl"
     if not isinstance(labels, dict) or not {"label_specific", "label_specific_str"} <= set(labels):
         raise UserError(f"{path} should hold label_specific and label_specific_str. Download it again.")
-    specific, names = np.asarray(labels["label_specific"]), labels["label_specific_str"]
-    general, categories = labels.get("label_general"), labels.get("label_general_str", ())
+    names, categories = (_names(labels.get(f"label_{kind}_str", ()), path) for kind in ("specific", "general"))
+    specific = whole_numbers(labels["label_specific"], f"label_specific of {path}")
+    general = labels.get("label_general")
+    general = np.full(len(specific), -1) if general is None else whole_numbers(general, f"label_general of {path}")
     images = read_pickle(tree, f"{stem}_images_png.pkl")
-    if len(images) != len(specific):
-        raise UserError(f"{stem}_images_png.pkl has {len(images)} images, and {path} labels {len(specific)}.")
+    if not isinstance(images, list | np.ndarray) or len({len(images), len(specific), len(general)}) > 1:
+        count = len(images) if isinstance(images, list | np.ndarray) else "no list of"
+        raise UserError(f"{stem}_images_png.pkl has {count} images, and {path} labels {len(specific)}.")
     listed: list[Listed] = []
+    named = Counter(names)
     for number in np.unique(specific).tolist():
         if not 0 <= number < len(names):
             raise UserError(f"{path} has a label {number}, and names {len(names)} classes.")
         rows = np.flatnonzero(specific == number).tolist()
-        category = -1 if general is None else int(general[rows[0]])
-        group = text(categories[category]) if 0 <= category < len(categories) else ""
+        category = int(general[rows[0]])
+        group = categories[category] if 0 <= category < len(categories) else ""
         # Names are not unique: there are two cranes, a bird and a machine.
-        name = f"{group or Path(stem).name}/{text(names[number])}"
-        if sum(other == names[number] for other in names) > 1:
+        name = f"{group or Path(stem).name}/{names[number]}"
+        if named[names[number]] > 1:
             name = f"{name} #{number}"
         files = [_picture(images, row, f"{stem}_images_png.pkl") for row in rows]
         listed.append(Listed(name=name, group=group, pictures=files))
     return listed
 
 
+def _names(given: Any, path: Path) -> list[str]:
+    """Return names of classes or categories."""
+    if not isinstance(given, list | tuple | np.ndarray):
+        raise UserError(f"{path} should name its classes in a list, and has a {type(given).__name__}.")
+    return [text(name) for name in given]
+
+
 def _picture(images: Any, row: int, name: str) -> Picture:
-    # OpenCV gives the bytes a second axis of size 1.
-    return Picture(origin=f"{name}[{row}]", read=lambda: np.asarray(images[row], np.uint8).tobytes(), place=row)
+    def read() -> bytes:
+        # OpenCV gives the bytes a second axis of size 1.
+        found = images[row]
+        if not isinstance(found, np.ndarray) or found.dtype != np.uint8:
+            raise UserError(f"{name}[{row}] should be the bytes of a PNG file, an array of uint8. Download it again.")
+        return found.tobytes()
+
+    return Picture(origin=f"{name}[{row}]", read=read, place=row)

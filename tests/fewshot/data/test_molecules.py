@@ -119,7 +119,7 @@ def test_bad_files_are_told(tmp_path: Path, table: Path) -> None:
     [
         (b"smiles;a\nC;1\n", r"has one column, 'smiles;a'\. Separate columns by commas"),
         (b"smiles\ta\nC\t1\n", r"Separate columns by commas"),
-        ("smiles,µ\nC,1\n".encode("latin1"), r"is no CSV file in UTF-8 .*Save it as such"),
+        ("smiles,µ\nC,1\n".encode("latin1"), r"is no text in UTF-8: byte 7 is 0xb5, .*Save it as UTF-8"),
         (b"smiles,a,a\nC,1,0\n", r"has 2 columns 'a'\. Give every column a name of its own"),
         (b"smiles,A,a,Smiles\nC,1,0,N\n", r"has 2 columns 'smiles'\. Give every"),
         (b"smiles,a\nC,1\n ,0\n", r"Row 3 of .* has no SMILES\. Give it one, or take it out"),

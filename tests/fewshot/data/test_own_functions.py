@@ -177,9 +177,9 @@ def test_from_files(tmp_path: Path) -> None:
     torch.testing.assert_close(*same)
     for text, says in (
         ("function,x,z\n1,2,3\n", r"has the columns function, x, z\. Name one 'function'"),
-        ("function,x,y\n1,2,\n", r"line 2: could not convert"),
-        ("function,x,y\n1,2,3,4\n", r"line 2: got more values"),
-        ("", "has the columns none"),
+        ("function,x,y\n1,2,\n", r"Row 2 of .*: could not convert"),
+        ("function,x,y\n1,2,3,4\n", r"Row 2 of .* has 4 columns, and the first has 3"),
+        ("", "is empty. Give a row of column names"),
         ("function,x,y\n1,2,3\n", "Got 1 functions of"),
     ):
         table.write_text(text)
