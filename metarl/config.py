@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 import yaml
 
 from metarl.errors import UserError, nearest
+from metarl.plain import parse_yaml, shown
 
 T = TypeVar("T")
 
@@ -64,20 +65,7 @@ def from_yaml(cls: type[T], text: str) -> T:
         UserError: if the text is no YAML mapping, a field is unknown or missing, or a value is of the wrong
             type; it names the field.
     """
-    return from_plain(cls, parse(text))
-
-
-def parse(text: str) -> Any:
-    """Return YAML text as plain data.
-
-    Raises:
-        UserError: if the text is not valid YAML.
-    """
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        place = " ".join(str(error).split())
-        raise UserError(f"The configuration is not valid YAML ({place}). Correct it there.") from error
+    return from_plain(cls, parse_yaml(text))
 
 
 def from_plain(cls: type[T], plain: Any, where: str = "") -> T:
@@ -93,11 +81,11 @@ def from_plain(cls: type[T], plain: Any, where: str = "") -> T:
     """
     label = f"{cls.__name__} ({where})" if where else cls.__name__
     if not isinstance(plain, dict):
-        raise UserError(f"{label}: got {plain!r} where a mapping of fields is needed. Write `field: value` lines.")
+        raise UserError(f"{label}: got {shown(plain)} where a mapping of fields is needed. Write `field: value` lines.")
     fields = {f.name: f for f in dataclasses.fields(cast(Any, cls)) if f.init}
     for name in plain:
         if name not in fields:
-            raise UserError(f"{label}: unknown field '{name}'.{nearest(str(name), fields)}")
+            raise UserError(f"{label}: unknown field {shown(name)}.{nearest(name, fields)}")
     missing = [name for name in fields if name not in plain]
     if missing:
         raise UserError(f"{label}: missing field '{missing[0]}'. Needed are: {', '.join(fields)}.")
@@ -116,7 +104,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         for choice in args:
             if value == choice and type(value) is type(choice):
                 return choice
-        raise UserError(f"{where}: got {value!r}.{nearest(str(value), [str(choice) for choice in args])}")
+        raise UserError(f"{where}: got {shown(value)}.{nearest(str(value), [str(choice) for choice in args])}")
     if dataclasses.is_dataclass(hint):
         return from_plain(cast(type, hint), value, where)
     if origin in (tuple, list):
@@ -131,7 +119,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is Any or (isinstance(hint, type) and type(value) is hint):
         return value
     name = "null" if hint is type(None) else getattr(hint, "__name__", str(hint))
-    raise UserError(f"{where}: got {value!r} ({type(value).__name__}) where {name} is needed. Correct the value.")
+    raise UserError(f"{where}: got {shown(value)} ({type(value).__name__}) where {name} is needed. Correct the value.")
 
 
 def _as_float(value: Any) -> Any:
@@ -158,7 +146,7 @@ def _convert_union(members: tuple[Any, ...], value: Any, where: str) -> Any:
 def _convert_sequence(kind: type, args: tuple[Any, ...], value: Any, where: str) -> Any:
     """Return `value` as a tuple or a list, item by item."""
     if not isinstance(value, list | tuple):
-        raise UserError(f"{where}: got {value!r} where a list is needed. Write it as [..., ...].")
+        raise UserError(f"{where}: got {shown(value)} where a list is needed. Write it as [..., ...].")
     if kind is list or (len(args) == 2 and args[1] is Ellipsis):
         hints: list[Any] = [args[0]] * len(value)
     elif args == ((),):
@@ -166,7 +154,7 @@ def _convert_sequence(kind: type, args: tuple[Any, ...], value: Any, where: str)
     else:
         hints = list(args)
     if len(hints) != len(value):
-        raise UserError(f"{where}: got {len(value)} items in {value!r} where {len(hints)} are needed.")
+        raise UserError(f"{where}: got {len(value)} items in {shown(value)} where {len(hints)} are needed.")
     return kind(_convert(hint, item, f"{where}[{i}]") for i, (hint, item) in enumerate(zip(hints, value, strict=True)))
 
 

@@ -27,10 +27,15 @@ def first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def one_line(text: str) -> str:
+    """Return a text as it is printed: in one line, without letters that would do something to a terminal."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in " ".join(text.split()))
+
+
 def tell(text: str) -> None:
     """Tell the user something in one line on standard error; of several ranks, the first one does."""
     if first_rank():
-        print(f"metarl: {' '.join(text.split())}", file=sys.stderr, flush=True)
+        print(f"metarl: {one_line(text)}", file=sys.stderr, flush=True)
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
@@ -43,7 +48,7 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     Returns:
         ` Did you mean 'x'? Choose from: x, y, z.`, without the question where nothing is near.
     """
-    known = list(choices)
+    known, name = list(choices), name[:100]
     if not known:
         return " There is nothing to choose from."
     if len(known) > _MANY:

@@ -16,7 +16,7 @@ import secrets
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -24,11 +24,12 @@ from typing import IO
 from metarl.errors import UserError
 from metarl.system import POSIX
 
+_ANY = 1 << 62
 _OURS, PARTIAL = "metarl-", ".partial"
 """Begin and end of the names of files that are being written."""
 LEFT = 3600.0
 """Age from which on such a file is what a killed process left, s."""
-_HANDLES = POSIX and {os.open, os.mkdir, os.unlink, os.rename, os.stat, os.link} <= os.supports_dir_fd
+_HANDLES = POSIX and {os.open, os.mkdir, os.rmdir, os.unlink, os.rename, os.stat} <= os.supports_dir_fd
 """Whether files can be opened, renamed and removed by the handle of their folder. Windows has no such thing."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _CARE = (
@@ -127,6 +128,11 @@ class Folder:
     names: tuple[str, ...] = ()
     """Of folders below it, one in the other; none of them may be a link."""
 
+    @classmethod
+    def of(cls, folder: Folder | Path | str) -> Folder:
+        """Return a folder that the user names, or one that is known already."""
+        return folder if isinstance(folder, Folder) else cls(Path(folder))
+
     @property
     def path(self) -> Path:
         """Where it is."""
@@ -143,6 +149,12 @@ class Folder:
         """Make it where it is missing, and return it."""
         with self._opened(make=True):
             return self
+
+    def check(self) -> Folder:
+        """Refuse something in the way that is a link, before there is any need to write; return it."""
+        with suppress(FileNotFoundError), self._opened():
+            pass
+        return self
 
     def write(self, name: str, content: bytes) -> Path:
         """Write a file so that at every moment either the old or the whole new content is there; return its path.
@@ -178,25 +190,13 @@ class Folder:
 
     def append(self, name: str, content: bytes) -> None:
         """Write at the end of a file that is there."""
-        with self._opened() as (folder, handle):
-            where = _in(folder, handle, _plain(name))
-            _refuse_link(where, handle, self.path / name)
-            number = os.open(where, os.O_WRONLY | os.O_APPEND | _CARE, dir_fd=handle)
-            with os.fdopen(number, "ab") as file:
-                _check_regular(self.path / name, os.fstat(number), 1 << 62)
-                file.write(content)
+        with self._file(name, os.O_WRONLY | os.O_APPEND) as number, os.fdopen(number, "ab", closefd=False) as file:
+            file.write(content)
 
     def sync(self, name: str) -> None:
         """Bring the content of a file to the disk, where it is there."""
-        with self._opened() as (folder, handle):
-            try:
-                number = os.open(_in(folder, handle, _plain(name)), os.O_RDWR | _CARE, dir_fd=handle)
-            except FileNotFoundError:
-                return
-            try:
-                os.fsync(number)
-            finally:
-                os.close(number)
+        with suppress(FileNotFoundError), self._file(name, os.O_RDWR) as number:
+            os.fsync(number)
 
     def remove(self, name: str) -> None:
         """Remove a file, or a link as such, where it is there."""
@@ -205,17 +205,44 @@ class Folder:
 
     def entries(self) -> list[str]:
         """Return the names of what is in it, none where it is missing."""
+        with suppress(FileNotFoundError), self._opened() as (folder, handle):
+            return sorted(_names(folder, handle))
+        return []
+
+    def folders(self) -> list[str]:
+        """Return the names of the folders in it, links not among them."""
         try:
             with self._opened() as (folder, handle):
-                return sorted(_names(folder, handle))
+                return [
+                    name for name in sorted(_names(folder, handle)) if _is_folder(_in(folder, handle, name), handle)
+                ]
         except FileNotFoundError:
             return []
+
+    def remove_empty(self, name: str) -> None:
+        """Remove a folder in it, unless there is something in that."""
+        if not self.below(name).entries():
+            with self._opened() as (folder, handle):
+                os.rmdir(_in(folder, handle, _plain(name)), dir_fd=handle)
 
     def remove_partial(self) -> None:
         """Remove what killed processes left, however long ago; for whoever alone writes here."""
         for name in self.entries():
             if name.endswith(PARTIAL):
                 self.remove(name)
+
+    @contextmanager
+    def _file(self, name: str, flags: int) -> Iterator[int]:
+        """Open a regular file that is there, and no link."""
+        with self._opened() as (folder, handle):
+            where = _in(folder, handle, _plain(name))
+            _refuse_link(where, handle, self.path / name)
+            number = os.open(where, flags | _CARE, dir_fd=handle)
+            try:
+                _check_regular(self.path / name, os.fstat(number), _ANY)
+                yield number
+            finally:
+                os.close(number)
 
     @contextmanager
     def _opened(self, *, make: bool = False) -> Iterator[tuple[Path, int | None]]:
@@ -273,6 +300,10 @@ def _names(folder: Path, handle: int | None) -> list[str]:
 
 def _open_new(where: str, handle: int | None, mode: int = 0o666) -> IO[bytes]:
     return os.fdopen(os.open(where, _NEW | _CARE, mode, dir_fd=handle), "wb")
+
+
+def _is_folder(where: str, handle: int | None) -> bool:
+    return stat.S_ISDIR(os.stat(where, dir_fd=handle, follow_symlinks=False).st_mode)
 
 
 def _make_folder(where: str, handle: int | None) -> None:

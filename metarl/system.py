@@ -58,7 +58,8 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     else:
         # Windows cannot open folders as files.
         file = path / LOCK if path.is_dir() else path
-        number = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        # A link that lies in its place is an error: nothing is made elsewhere.
+        number = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     try:
         while not (held := _try_lock(number)) and wait:
             time.sleep(POLL)

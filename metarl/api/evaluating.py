@@ -29,8 +29,10 @@ from metarl.evaluation.curve import Curve, Entry, Evaluation, adaptation_curve
 from metarl.evaluation.film import to_gif
 from metarl.evaluation.plot import draw, to_png
 from metarl.evaluation.summary import summarise
+from metarl.files import Folder
 from metarl.run.settings import Checkpoint, Device, Engine
 from metarl.seeding import Streams
+from metarl.system import file_name
 from metarl.types import MetaAgent, Tasks
 
 Split = Literal["test", "ood", "train"]
@@ -109,10 +111,10 @@ class Adaptation:
         """Return the curves as a matplotlib figure."""
         return draw(self.summary)
 
-    def write(self, folder: Path | str) -> None:
+    def write(self, folder: Folder | Path | str) -> None:
         """Write adaptation.csv, .json and .png, TensorBoard events, and probe.json, in place of earlier ones."""
-        report.write(self.evaluation, self.summary, Path(folder), films=self.films)
-        probe_report.write(self.probes, Path(folder))
+        report.write(self.evaluation, self.summary, Folder.of(folder), films=self.films)
+        probe_report.write(self.probes, Folder.of(folder))
 
     def __repr__(self) -> str:
         text = io.StringIO()
@@ -138,7 +140,7 @@ def evaluate(
     probe_tasks: int = 256,
     film: bool = False,
     seed: int = 0,
-    out: Path | str | None = None,
+    out: Folder | Path | str | None = None,
     device: Device = "cpu",
     engine: Engine = "auto",
     deterministic: bool = False,
@@ -191,7 +193,8 @@ def evaluate(
             meeting.prepare_probe(probe_tasks)
         if out is not None:
             # Better refused now than when everything has been computed.
-            Path(out).mkdir(parents=True, exist_ok=True)
+            for group in groups:
+                Folder.of(out).make().below(file_name(group.label)).check()
         probes = meeting.probe() if probe else []
         entries = tuple(meeting.entry(group) for group in groups)
         evaluation = Evaluation(

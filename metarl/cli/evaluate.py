@@ -96,10 +96,13 @@ def evaluate_command(arguments: list[str]) -> int:
 
     from metarl.api.evaluating import evaluate
     from metarl.evaluation.probe_report import tables
+    from metarl.files import Folder
+    from metarl.run.folder import RunFolder
 
-    folder = options.out or options.runs[0] / "evaluation" / options.split
+    results = Folder(options.out) if options.out else RunFolder(options.runs[0]).results(options.split)
+    folder = results.path
     given: dict[str, Any] = {name: value for name, value in vars(options).items() if name != "json"}
-    given["out"] = folder
+    given["out"] = results
     curve = evaluate(**given)
     if options.json:
         print(json.dumps(curve.summary | {"probe": curve.probes} if curve.probes else curve.summary))

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from metarl.cli.codes import BAD_INPUT, INTERRUPTED
-from metarl.errors import UserError, nearest
+from metarl.errors import UserError, nearest, one_line
 from metarl.run.allocator import keep_freed_memory
 from metarl.version import __version__
 
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except UserError as error:
-        print(f"metarl{_rank()}: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        print(f"metarl{_rank()}: error: {one_line(str(error))}", file=sys.stderr, flush=True)
         return BAD_INPUT
     except RuntimeError as error:
         # Torch is loaded by now: it, or Warp, has raised this.
@@ -89,7 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except OSError as error:
         # Folders that may not be written to, files that may not be read, full disks.
-        print(f"metarl{_rank()}: error: {error}. Check the path, its permissions and the free space.", file=sys.stderr)
+        print(
+            f"metarl{_rank()}: error: {one_line(str(error))}. Check the path, its permissions and the free space.",
+            file=sys.stderr,
+        )
         return BAD_INPUT
 
 

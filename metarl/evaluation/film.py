@@ -137,7 +137,6 @@ def save_png(path: Path, clips: Sequence[Clip], title: str, columns: int) -> Non
 
 
 def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from torch.utils.tensorboard import SummaryWriter
 
 from metarl.evaluation.swap import MEMORIES
-from metarl.files import write_atomically
+from metarl.files import Folder
+from metarl.run.events import Events, clear_events
 from metarl.run.glossary import look_up
 from metarl.run.progress import rounded
 from metarl.system import file_name
@@ -86,21 +86,20 @@ def _interval(figure: dict[str, Any], decimals: int | None = None) -> str:
     return f"{estimate} \\[{lower}, {upper}]"
 
 
-def write(results: Sequence[dict[str, Any]], folder: Path) -> None:
+def write(results: Sequence[dict[str, Any]], folder: Folder | Path) -> None:
     """Write probe.json, and TensorBoard events in a folder for each agent, in place of earlier ones.
 
     Without results the earlier ones go all the same: they belong to another evaluation.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Folder.of(folder).make()
     if results:
         content = {"version": __version__, "results": list(results)}
-        write_atomically(folder / "probe.json", (json.dumps(content, indent=2) + "\n").encode())
+        folder.write("probe.json", (json.dumps(content, indent=2) + "\n").encode())
     else:
-        (folder / "probe.json").unlink(missing_ok=True)
-    for earlier in folder.glob(f"*/events.out.tfevents.*{EVENTS_SUFFIX}"):
-        earlier.unlink()
+        folder.remove("probe.json")
+    clear_events(folder, EVENTS_SUFFIX)
     for result in results:
-        with SummaryWriter(str(folder / file_name(result["agent"])), filename_suffix=EVENTS_SUFFIX) as events:
+        with Events(folder.below(file_name(result["agent"])), EVENTS_SUFFIX) as events:
             for tag, value, episodes in _scalars(result):
                 look_up(tag)
                 events.add_scalar(tag, value, episodes)

@@ -12,14 +12,13 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from torch.utils.tensorboard import SummaryWriter
 
 from metarl.evaluation.curve import Evaluation
 from metarl.evaluation.plot import plot
-from metarl.files import write_atomically
+from metarl.files import Folder
+from metarl.run.events import Events, clear_events
 from metarl.run.glossary import look_up
 from metarl.run.progress import rounded
-from metarl.run.tracking import add_picture, clear_events
 from metarl.system import file_name
 
 EVENTS_SUFFIX = ".adaptation"
@@ -100,7 +99,11 @@ def _percent(point: dict[str, Any], name: str, digits: int = 1) -> str:
 
 
 def write(
-    evaluation: Evaluation, summary: dict[str, Any], folder: Path, *, films: Mapping[str, bytes] = MappingProxyType({})
+    evaluation: Evaluation,
+    summary: dict[str, Any],
+    folder: Folder | Path,
+    *,
+    films: Mapping[str, bytes] = MappingProxyType({}),
 ) -> None:
     """Write adaptation.csv, adaptation.json, adaptation.png and TensorBoard events, in place of earlier ones.
 
@@ -110,11 +113,11 @@ def write(
         folder: where to; made where missing.
         films: agent -> GIF of a task before and after adaptation, for TensorBoard.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Folder.of(folder)
     picture = plot(summary)
-    write_atomically(folder / "adaptation.csv", _csv(evaluation).encode())
-    write_atomically(folder / "adaptation.json", (json.dumps(summary, indent=2) + "\n").encode())
-    write_atomically(folder / "adaptation.png", picture)
+    folder.write("adaptation.csv", _csv(evaluation).encode())
+    folder.write("adaptation.json", (json.dumps(summary, indent=2) + "\n").encode())
+    folder.write("adaptation.png", picture)
     _write_events(summary, folder, picture, films)
 
 
@@ -144,7 +147,7 @@ def _csv(evaluation: Evaluation) -> str:
     return text.getvalue()
 
 
-def _write_events(summary: dict[str, Any], folder: Path, picture: bytes, films: Mapping[str, bytes]) -> None:
+def _write_events(summary: dict[str, Any], folder: Folder, picture: bytes, films: Mapping[str, bytes]) -> None:
     """Write the curve of every agent for TensorBoard, in a folder of its name, so that one chart holds them all.
 
     The step is the episodes of experience; the interval stands in a margin chart. The picture of all curves is with the
@@ -154,7 +157,7 @@ def _write_events(summary: dict[str, Any], folder: Path, picture: bytes, films: 
     tags = {key: f"adaptation/{key}" for key in ("mean", "lower", "upper", "iqm", "success")}
     chart = ["Margin", [tags["mean"], tags["lower"], tags["upper"]]]
     for agent in summary["agents"]:
-        with SummaryWriter(str(folder / file_name(agent["agent"])), filename_suffix=EVENTS_SUFFIX) as events:
+        with Events(folder.below(file_name(agent["agent"])), EVENTS_SUFFIX) as events:
             for key, tag in tags.items():
                 look_up(tag)
                 for point in agent["points"]:
@@ -163,6 +166,6 @@ def _write_events(summary: dict[str, Any], folder: Path, picture: bytes, films: 
             title = "return over episodes of experience, mean and 95% interval"
             events.add_custom_scalars({"adaptation": {title: chart}})
             if agent is summary["agents"][0]:
-                add_picture(events, "adaptation/picture", picture)
+                events.add_picture("adaptation/picture", picture)
             if agent["agent"] in films:
-                add_picture(events, "adaptation/film", films[agent["agent"]])
+                events.add_picture("adaptation/film", films[agent["agent"]])

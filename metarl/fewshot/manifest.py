@@ -28,7 +28,7 @@ import torch
 from metarl.errors import UserError
 from metarl.fewshot.classes import Drawn
 from metarl.fewshot.episodes import Episodes, EpisodeShape, MetaDatasetShape, Source, Support
-from metarl.files import write_atomically
+from metarl.files import Folder
 from metarl.seals import Seal
 
 FORMAT = 1
@@ -184,9 +184,13 @@ def join(source: Source, split: str, parts: Sequence[Arrays], shape: Shape, seed
 
 
 def write(manifest: Manifest, path: Path) -> None:
-    """Write a manifest; at every moment the old or the whole new file is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, _SEAL.close(manifest.body))
+    """Write a manifest that the user names; at every moment the old or the whole new file is there."""
+    write_in(manifest, Folder(path.parent), path.name)
+
+
+def write_in(manifest: Manifest, folder: Folder, name: str) -> Path:
+    """Write a manifest into a folder, and return its path."""
+    return folder.write(name, _SEAL.close(manifest.body))
 
 
 def read(path: Path, source: Source) -> Manifest:

@@ -11,14 +11,13 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
-from torch.utils.tensorboard import SummaryWriter
 
 from metarl.evaluation.plot import Picture, draw_picture, to_png
 from metarl.fewshot.summary import Test, label
-from metarl.files import write_atomically
+from metarl.files import Folder
+from metarl.run.events import Events, clear_events
 from metarl.run.glossary import look_up
 from metarl.run.progress import rounded
-from metarl.run.tracking import clear_events
 from metarl.system import file_name
 
 EVENTS_SUFFIX = ".fewshot"
@@ -96,7 +95,7 @@ def _number(value: float, measure: str) -> str:
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
-def write(tests: Sequence[Test], summary: dict[str, Any], folder: Path) -> list[Path]:
+def write(tests: Sequence[Test], summary: dict[str, Any], folder: Folder | Path) -> list[Path]:
     """Write fewshot.json, fewshot.csv, TensorBoard events and a picture of curves, in place of earlier ones.
 
     Args:
@@ -107,17 +106,17 @@ def write(tests: Sequence[Test], summary: dict[str, Any], folder: Path) -> list[
     Returns:
         The pictures; none where no learner has inner steps.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "fewshot.csv", _csv(tests).encode())
-    write_atomically(folder / "fewshot.json", (json.dumps(summary, indent=2) + "\n").encode())
-    for earlier in folder.glob("steps-*.png"):
-        earlier.unlink()
+    folder = Folder.of(folder)
+    folder.write("fewshot.csv", _csv(tests).encode())
+    folder.write("fewshot.json", (json.dumps(summary, indent=2) + "\n").encode())
+    for name in folder.entries():
+        if name.startswith("steps-") and name.endswith(".png"):
+            folder.remove(name)
     pictures = []
     for test in summary["tests"]:
         if any(row["points"] for row in test["rows"]):
-            path = folder / f"steps-{test['label'].replace(' ', '-')}.png"
-            write_atomically(path, to_png(draw_picture(_picture(test, summary))))
-            pictures.append(path)
+            name = f"steps-{test['label'].replace(' ', '-')}.png"
+            pictures.append(folder.write(name, to_png(draw_picture(_picture(test, summary)))))
     _write_events(summary, folder)
     return pictures
 
@@ -156,7 +155,7 @@ def _picture(test: dict[str, Any], summary: dict[str, Any]) -> Picture:
     )
 
 
-def _write_events(summary: dict[str, Any], folder: Path) -> None:
+def _write_events(summary: dict[str, Any], folder: Folder) -> None:
     """Write the results of every learner for TensorBoard, in a folder of its name, so that one chart holds them all.
 
     The step of `test/...` is the shots, that of `steps/...` the inner steps; the intervals stand in margin charts.
@@ -170,7 +169,7 @@ def _write_events(summary: dict[str, Any], folder: Path) -> None:
     for test in tests:
         for row in test["rows"]:
             name = row["name"] + (f" {test['label']}" if len(tests) > 1 else "")
-            with SummaryWriter(str(folder / file_name(name)), filename_suffix=EVENTS_SUFFIX) as events:
+            with Events(folder.below(file_name(name)), EVENTS_SUFFIX) as events:
                 shot = test["shape"].get("shot", 0)
                 points = [("test", shot, row), *(("steps", point["step"], point) for point in row["points"])]
                 for group, step, found in points:

@@ -96,7 +96,7 @@ class CheckpointFolder:
     """
 
     def __init__(self, folder: Folder | Path) -> None:
-        self._folder = (folder if isinstance(folder, Folder) else Folder(folder)).make()
+        self._folder = Folder.of(folder).make()
         self.path = self._folder.path
 
     def save(self, payload: dict[str, Any], header: Mapping[str, Any], score: float | None = None) -> None:

@@ -29,9 +29,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from metarl.config import dump, from_plain, parse, to_plain
+from metarl.config import dump, from_plain, to_plain
 from metarl.errors import UserError, nearest
-from metarl.files import Folder
+from metarl.files import Folder, read_regular
+from metarl.plain import parse_yaml, shown
 from metarl.ranks import ALONE, Ranks
 from metarl.run.checkpoint import CheckpointFolder, load
 from metarl.run.formats import FORMAT, Stored, conversions_from
@@ -45,6 +46,8 @@ from metarl.system import LOCK, locked
 from metarl.types import Metrics
 from metarl.version import __version__
 
+LARGEST = 1 << 16
+"""Bytes that config.yaml may have."""
 CHECKPOINTS = ("last", "best", "previous")
 """Names of the checkpoints of a run."""
 
@@ -117,6 +120,10 @@ class RunFolder:
         """
         return read_progress(self.path)
 
+    def results(self, split: str) -> Folder:
+        """Return the folder in which the results of an evaluation are written."""
+        return Folder(self.path, ("evaluation", split))
+
     def checkpoint(self, which: str) -> Path:
         """Return the file of a checkpoint, which may be missing.
 
@@ -168,17 +175,21 @@ class RunFolder:
     def _parse_config(self) -> dict[str, Any]:
         """Return the content of config.yaml as it stands there, with all its entries."""
         path = self.path / "config.yaml"
-        if not path.is_file():
+        if not path.exists():
             raise UserError(f"There is no run in {self}: it has no config.yaml. Give a folder of `metarl train`.")
-        content = parse(path.read_text(encoding="utf-8", errors="replace"))
+        content = parse_yaml(read_regular(path, LARGEST).decode(errors="replace"), path)
         expected = {"version", "iterations", "run", "config"}
         if not isinstance(content, dict) or set(content) - {"format", "signature"} != expected:
             raise UserError(f"{path} is not a run's: it needs the entries {', '.join(sorted(expected))}. Correct it.")
         for part in ("run", "config"):
             if not isinstance(content[part], dict):
-                raise UserError(f"{path}: got {part} {content[part]!r} where a mapping is needed. Correct the entry.")
-        if type(content["iterations"]) is not int:
-            raise UserError(f"{path}: got iterations {content['iterations']!r} where int is needed. Correct the value.")
+                raise UserError(
+                    f"{path}: got {part} {shown(content[part])} where a mapping is needed. Correct the entry."
+                )
+        if type(content["iterations"]) is not int or content["iterations"] < 0:
+            raise UserError(
+                f"{path}: got iterations {shown(content['iterations'])} where int is needed, from 0. Correct it."
+            )
         return content
 
     # -- training -----------------------------------------------------------------------------------------------------
@@ -298,13 +309,13 @@ class OpenFolder:
             "signature": sign(settings["sources"]) if any(source.role != SESSION for source in sources) else "",
         }
         folder = Folder(self.folder.path)
-        checkpoints = folder.below("checkpoints")
-        # Before anything is written: a link in the way is refused here.
-        checkpoints.remove_partial()
-        folder.remove_partial()
+        # Before anything is written.
+        checkpoints = folder.below("checkpoints").check()
+        for inner in (folder, checkpoints):
+            inner.remove_partial()
         folder.write("config.yaml", dump(content).encode())
         self._checkpoints = CheckpointFolder(checkpoints)
-        self._tracker = Tracker(self.folder.path, resume_step=standing.iteration if resumed else None)
+        self._tracker = Tracker(folder, resume_step=standing.iteration if resumed else None)
         if not resumed:
             settings.pop("sources")
             self._tracker.describe({"run": settings, "config": content["config"]}, [score])

@@ -4,78 +4,39 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from PIL import Image
-from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from metarl.errors import UserError
-from metarl.files import write_atomically
+from metarl.files import Folder
+from metarl.run.events import Events
 from metarl.run.glossary import look_up
 from metarl.types import Metrics
 
-
-def clear_events(folder: Path, suffix: str) -> None:
-    """Remove the events files with this end of their names from a folder and from the folders in it."""
-    pattern = f"events.out.tfevents.*{suffix}"
-    for earlier in (*folder.glob(pattern), *folder.glob(f"*/{pattern}")):
-        earlier.unlink()
-        # That of an agent which may not be there any more.
-        if earlier.parent != folder and not any(earlier.parent.iterdir()):
-            earlier.parent.rmdir()
-
-
-def add_picture(events: SummaryWriter, tag: str, content: bytes) -> None:
-    """Write a PNG, or a GIF that moves, as it is.
-
-    Args:
-        events: where to.
-        tag: of the glossary.
-        content: of the file.
-
-    Raises:
-        ValueError: the glossary lacks the tag.
-    """
-    look_up(tag)
-    with Image.open(io.BytesIO(content)) as picture:
-        width, height = picture.size
-    # The generated classes have no types.
-    summary = import_module("tensorboard.compat.proto.summary_pb2").Summary
-    image = summary.Image(height=height, width=width, colorspace=3, encoded_image_string=content)
-    _add(events, summary(value=[summary.Value(tag=tag, image=image)]))
-
-
-def _add(events: SummaryWriter, summary: Any) -> None:
-    """Write what a SummaryWriter has no method for."""
-    assert events.file_writer is not None
-    events.file_writer.add_summary(summary)
+PROGRESS = "progress.csv"
+"""Name of the file with the rows."""
 
 
 class Tracker:
     """Writes metrics to TensorBoard events and to progress.csv, one row a step, in one folder."""
 
-    def __init__(self, folder: Path, resume_step: int | None = None) -> None:
+    def __init__(self, folder: Folder | Path, resume_step: int | None = None) -> None:
         """Open the folder.
 
         Args:
             folder: where events and progress.csv are written; made where missing.
             resume_step: go on after this step: what was logged for later steps is dropped. None: a new run.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        self._csv = folder / "progress.csv"
+        self._folder = Folder.of(folder).make()
         self._columns: list[str] = []
         if resume_step is not None:
-            rows = [row for row in read_progress(folder) if row["step"] <= resume_step]
+            rows = [row for row in read_progress(self._folder.path) if row["step"] <= resume_step]
             self._rewrite(rows)
-        self._events = SummaryWriter(
-            str(folder), purge_step=None if resume_step is None else resume_step + 1, flush_secs=10
-        )
+        self._events = Events(self._folder, purge_step=None if resume_step is None else resume_step + 1)
 
     def describe(self, settings: Mapping[str, Any], figures: Sequence[str]) -> None:
         """Write the settings of the run for TensorBoard's table of hyperparameters.
@@ -86,7 +47,7 @@ class Tracker:
         """
         flat = dict(_flattened(settings))
         for summary in hparams(flat, dict.fromkeys(figures, 0.0)):
-            _add(self._events, summary)
+            self._events.add(summary)
 
     def log(self, step: int, metrics: Metrics) -> None:
         """Write the metrics of one step.
@@ -100,17 +61,16 @@ class Tracker:
             self._events.add_scalar(tag, value, step)
         row = {"step": float(step), **metrics}
         if set(row) <= set(self._columns):
-            with self._csv.open("a", newline="") as file:
-                csv.DictWriter(file, self._columns, lineterminator="\n").writerow(_cells(row))
+            text = io.StringIO(newline="")
+            csv.DictWriter(text, self._columns, lineterminator="\n").writerow(_cells(row))
+            self._folder.append(PROGRESS, text.getvalue().encode())
         else:
-            self._rewrite([*(read_progress(self._csv.parent) if self._columns else []), row])
+            self._rewrite([*(read_progress(self._folder.path) if self._columns else []), row])
 
     def flush(self) -> None:
         """Bring everything logged so far to the disk."""
         self._events.flush()
-        if self._csv.exists():
-            with self._csv.open("rb") as file:
-                os.fsync(file.fileno())
+        self._folder.sync(PROGRESS)
 
     def close(self) -> None:
         """Flush and close."""
@@ -132,7 +92,7 @@ class Tracker:
         writer = csv.DictWriter(text, self._columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(_cells(row) for row in rows)
-        write_atomically(self._csv, text.getvalue().encode())
+        self._folder.write(PROGRESS, text.getvalue().encode())
 
 
 def _flattened(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, bool | int | float | str]]:
@@ -157,7 +117,7 @@ def read_progress(folder: Path) -> list[Metrics]:
     Raises:
         UserError: if the file is damaged.
     """
-    path = folder / "progress.csv"
+    path = folder / PROGRESS
     if not path.exists():
         return []
     try:

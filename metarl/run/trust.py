@@ -22,7 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from metarl.errors import UserError, tell
+from metarl.files import Folder, open_regular
 from metarl.system import POSIX
+
+LENGTH = 64
+"""Hexadecimal digits of a key."""
+MOST = 1 << 20
+"""Bytes that its file may have to be looked at."""
 
 
 def key_file() -> Path:
@@ -66,13 +72,18 @@ def _read_key() -> bytes | None:
         UserError: others may read it, or it is damaged.
     """
     path = key_file()
+    if not path.parent.is_dir():
+        return None
     try:
-        key = path.read_bytes()
+        with open_regular(path, MOST) as file:
+            key, state = file.read(), os.fstat(file.fileno())
     except FileNotFoundError:
         return None
-    if POSIX and stat.S_IMODE(path.stat().st_mode) & 0o077:
-        raise UserError(f"Others may read the key {path}, so that it proves nothing. Remove it: a new one is made.")
-    if len(key) != 64:
+    if POSIX and (stat.S_IMODE(state.st_mode) & 0o077 or state.st_uid != os.geteuid()):
+        raise UserError(
+            f"Others may read the key {path}, or made it, so that it proves nothing. Remove it: a new one is made."
+        )
+    if len(key) != LENGTH:
         raise UserError(f"The key {path} is damaged. Remove it: a new one is made.")
     return key
 
@@ -80,11 +91,9 @@ def _read_key() -> bytes | None:
 def _make_key() -> bytes:
     path = key_file()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    own = path.with_name(f"key.{os.getpid()}")
-    own.unlink(missing_ok=True)
-    file = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(file, "wb") as opened:
-        opened.write(secrets.token_hex(32).encode())
+    own = path.with_name(f"key.{secrets.token_hex(8)}")
+    with Folder(path.parent).create(own.name, mode=0o600) as file:
+        file.write(secrets.token_hex(LENGTH // 2).encode())
     try:
         # Of several processes that make one at the same time the first one's counts.
         os.link(own, path)
@@ -92,4 +101,6 @@ def _make_key() -> bytes:
         pass
     finally:
         own.unlink()
-    return path.read_bytes()
+    key = _read_key()
+    assert key is not None, "it was just made, by this process or another one"
+    return key

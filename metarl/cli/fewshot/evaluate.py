@@ -109,12 +109,13 @@ def evaluate_command(arguments: list[str]) -> int:
     from metarl.fewshot.measure import PixelNeighbour, measure
     from metarl.fewshot.report import table, table_of_steps, write
     from metarl.fewshot.summary import Row, Test, summarise
+    from metarl.files import Folder
+    from metarl.run.folder import RunFolder
 
     groups = _load(options)
     first = groups[0][1][0]
-    folder = options.out or options.runs[0] / "evaluation" / options.split
-    # Better refused now than when everything has been computed.
-    folder.mkdir(parents=True, exist_ok=True)
+    # Made now: better refused before everything has been computed.
+    folder = (Folder(options.out) if options.out else RunFolder(options.runs[0]).results(options.split)).make()
     tests = []
     with torch_threads(resolve_threads(options.threads)):
         for manifest in _manifests(options, first):
@@ -143,8 +144,8 @@ def evaluate_command(arguments: list[str]) -> int:
     print(
         "".join(f"Picture      {picture}\n" for picture in pictures)
         + "".join(f"Episodes     {test['manifest_file']} ({test['manifest'][:12]})\n" for test in summary["tests"])
-        + f"Numbers      {folder / 'fewshot.csv'}\n"
-        f"Summary      {folder / 'fewshot.json'}\n"
+        + f"Numbers      {folder.path / 'fewshot.csv'}\n"
+        f"Summary      {folder.path / 'fewshot.json'}\n"
         f"TensorBoard  tensorboard --logdir {options.out or options.runs[0]}"
     )
     return 0

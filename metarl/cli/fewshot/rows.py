@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from metarl.fewshot.loading import Trained
     from metarl.fewshot.manifest import Manifest
     from metarl.fewshot.summary import Row
+    from metarl.files import Folder
 
 EPISODES = 600
 """Test episodes, where no number is given."""
@@ -54,11 +54,9 @@ def row_of(
     )
 
 
-def write_manifest(manifest: Manifest, folder: Path) -> str:
+def write_manifest(manifest: Manifest, folder: Folder) -> str:
     """Write a manifest beside the results and return its path."""
     from metarl.fewshot import manifest as manifests
     from metarl.fewshot.summary import label
 
-    path = folder / f"episodes-{label(manifest).replace(' ', '-')}.manifest"
-    manifests.write(manifest, path)
-    return str(path)
+    return str(manifests.write_in(manifest, folder, f"episodes-{label(manifest).replace(' ', '-')}.manifest"))

@@ -57,7 +57,6 @@ def show_command(arguments: list[str]) -> int:
     if not isinstance(source, ClassData):
         raise UserError(f"{source.name} has no images of its own. Show a data set of images.")
     content = sheet(source, options.split, options.classes, options.items)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(options.out, content)
     print(options.out)
     return 0

@@ -235,8 +235,9 @@ def _final_test(trained: Trained, episodes: int) -> dict[str, Any]:
     from metarl.fewshot import manifest as manifests
     from metarl.fewshot.report import write
     from metarl.fewshot.summary import Test, summarise
+    from metarl.run.folder import RunFolder
 
-    folder = trained.folder / "evaluation" / "test"
+    folder = RunFolder(trained.folder).results("test")
     manifest = manifests.make(trained.source, "test", episodes, trained.run.shape, 0)
     with torch_threads(resolve_threads(trained.run.threads)), repeatable(on=trained.run.deterministic):
         rows = (row_of(trained.run.learner, [trained], manifest),)

@@ -39,6 +39,9 @@ from metarl.fewshot.data.pictures import (
     decoded,
     extremes,
 )
+from metarl.fewshot.episodes import check_split
+from metarl.files import open_regular, read_regular, write_atomically
+from metarl.plain import parse_json
 from metarl.run.progress import counting
 from metarl.system import locked
 
@@ -46,6 +49,8 @@ FORMAT = 2
 """Number of the layout of an entry; part of its key."""
 CACHE_VARIABLE = "METARL_CACHE"
 """Environment variable with the folder of the cache."""
+LARGEST_INDEX, MANY = 1 << 30, 1 << 50
+"""Bytes that an index, and an array, may have."""
 
 _CHUNK = 512
 _CHUNK_BYTES = 256 << 20
@@ -143,38 +148,63 @@ def cached(
 def _load(entry: Path, name: str, settings: Mapping[str, Any], form: ImageForm) -> ClassData | None:
     """Return what an entry holds; None where there is none, or none that can be used."""
     try:
-        index = json.loads((entry / "index.json").read_text())
-        splits = {}
-        for split, part in index["splits"].items():
-            # Copy on write: torch warns of memory that it could not write to.
-            items = torch.from_numpy(np.load(entry / f"{split}.npy", mmap_mode="c"))
-            splits[split] = ClassSplit(
-                items=items,
-                sizes=torch.tensor(part["sizes"], dtype=torch.int64),
-                names=tuple(part["names"]),
-                groups=tuple(part["groups"]),
-                origins=tuple(part["origins"]),
-            )
-        mean, deviation = tuple(index["mean"]), tuple(index["deviation"])
-        ranges = {kind: (float(low), float(high)) for kind, (low, high) in index["ranges"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        index = parse_json(read_regular(entry / "index.json", LARGEST_INDEX), entry)
+        splits = {split: _load_split(entry, split, part) for split, part in index.pop("splits").items()}
+        mean, deviation, ranges = (index.pop(key) for key in ("mean", "deviation", "ranges"))
+        channels = next(iter(splits.values())).items.shape[1]
+        _need(not index and all(_are(float, found) and len(found) in (1, channels) for found in (mean, deviation)))
+        _need(all(map(math.isfinite, (*mean, *deviation))) and min(deviation) > 0)
+        ranges = {kind: (float(low), float(high)) for kind, (low, high) in ranges.items()}
+        _need(set(ranges) <= set(WORDS) and all(low < high for low, high in ranges.values()))
+    # ValueError: also where a file is none, or holds something else.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
         return None
     return ClassData(
         name=name,
         splits=splits,
-        mean=mean,
-        deviation=deviation,
+        mean=tuple(mean),
+        deviation=tuple(deviation),
         settings={**settings, "ranges": {kind: list(ends) for kind, ends in ranges.items()}} if ranges else settings,
         reader=replace(form, ranges=ranges),
     )
+
+
+def _load_split(entry: Path, split: str, part: dict[str, Any]) -> ClassSplit:
+    """Return a split of an entry; ValueError and others where it cannot be used."""
+    check_split(split)
+    _need(_are(int, part["sizes"]) and all(0 < size < MANY for size in part["sizes"]))
+    _need(all(_are(str, part[key]) for key in ("names", "groups", "origins")))
+    path = entry / f"{split}.npy"
+    # It is mapped by its path, but never where it is a pipe.
+    open_regular(path, MANY).close()
+    # Copy on write: torch warns of memory that it could not write to.
+    items = np.load(path, mmap_mode="c", allow_pickle=False)
+    _need(items.ndim > 1 and items.dtype.str in (np.dtype(np.uint8).str, np.dtype(np.float32).str))
+    return ClassSplit(
+        items=torch.from_numpy(items),
+        sizes=torch.tensor(part["sizes"], dtype=torch.int64),
+        names=tuple(part["names"]),
+        groups=tuple(part["groups"]),
+        origins=tuple(part["origins"]),
+    )
+
+
+def _need(holds: bool) -> None:
+    if not holds:
+        raise ValueError("this is no entry of the cache")
+
+
+def _are(kind: type, values: Any) -> bool:
+    """Tell whether something is a list with values of one type alone."""
+    return isinstance(values, list) and set(map(type, values)) <= {kind}
 
 
 def _make(entry: Path, name: str, form: ImageForm, listing: Listing) -> None:
     """Decode everything beside the entry's place, then rename. The lock is held."""
     unfinished = entry.with_name(entry.name + ".partial")
     # What a killed process left, or an entry that could not be used.
-    shutil.rmtree(unfinished, ignore_errors=True)
-    shutil.rmtree(entry, ignore_errors=True)
+    _remove(unfinished)
+    _remove(entry)
     unfinished.mkdir()
     try:
         try:
@@ -189,12 +219,19 @@ def _make(entry: Path, name: str, form: ImageForm, listing: Listing) -> None:
                 "whose range is 0 to 255. Leave it out."
             )
         index["ranges"] = dict(form.ranges)
-        (unfinished / "index.json").write_text(json.dumps(index))
-        _sync(unfinished / "index.json")
+        write_atomically(unfinished / "index.json", json.dumps(index).encode())
         unfinished.rename(entry)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder with all that is in it; of a link, the link alone."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_splits(unfinished: Path, name: str, form: ImageForm, listing: Listing) -> dict[str, Any]:

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from metarl.errors import UserError
@@ -97,3 +100,102 @@ def test_mapped_items_can_be_used_without_touching_the_cache(tree: Path) -> None
     before = data.fingerprint
     data.splits["train"].items.zero_()
     assert data_of(load("folder", tree)).fingerprint == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes as POSIX has them")
+@pytest.mark.parametrize("end", ["", ".partial", ".lock"])
+@pytest.mark.parametrize("kind", ["folder", "file", "nothing", "pipe"])
+def test_nothing_outside_the_cache_is_written(
+    tree: Path, cache_root: Path, tmp_path: Path, end: str, kind: str
+) -> None:
+    load("folder", tree)
+    (name,) = entries(cache_root)
+    shutil.rmtree(cache_root)
+    cache_root.mkdir()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "index.json").write_bytes(b"kept")
+    if kind == "pipe":
+        os.mkfifo(outside / "pipe")
+    targets = {"folder": outside, "file": outside / "index.json"}
+    (cache_root / f"{name}{end}").symlink_to(targets.get(kind, outside / kind))
+    # A folder is locked as it is.
+    if end == ".lock" and kind != "folder":
+        with pytest.raises(UserError, match="Could not write the cache of folder"):
+            load("folder", tree)
+    else:
+        load("folder", tree)
+    assert {path.name: path.is_file() and path.read_bytes() for path in outside.iterdir()} == {
+        "index.json": b"kept",
+        **({"pipe": False} if kind == "pipe" else {}),
+    }
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices as POSIX has them")
+@pytest.mark.parametrize("name", ["index.json", "test.npy"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_not_read_from_an_entry(tree: Path, cache_root: Path, name: str, kind: str) -> None:
+    expected = data_of(load("folder", tree)).fingerprint
+    (entry,) = (cache_root / name for name in entries(cache_root))
+    (entry / name).unlink()
+    if kind == "pipe":
+        os.mkfifo(entry / name)
+    elif kind == "device":
+        (entry / name).symlink_to("/dev/zero")
+    else:
+        (entry / name).mkdir()
+    assert data_of(load("folder", tree)).fingerprint == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda index: index.update(mean=[float("nan")]),
+        lambda index: index.update(mean="0"),
+        lambda index: index.update(deviation=[0.0]),
+        lambda index: index.update(deviation=[[1.0]]),
+        lambda index: index.update(ranges={"uint16": [1, 0]}),
+        lambda index: index.update(ranges={"other": [0, 1]}),
+        lambda index: index.update(ranges=[]),
+        lambda index: index.update(more=1),
+        lambda index: index.pop("mean"),
+        lambda index: index["splits"].update({"../../test": index["splits"]["test"]}),
+        lambda index: index["splits"]["test"].update(sizes=[-1, 31]),
+        lambda index: index["splits"]["test"].update(sizes=[10**30]),
+        lambda index: index["splits"]["test"].update(sizes="3"),
+        lambda index: index["splits"]["test"].update(names=[1]),
+        lambda index: index["splits"]["test"].update(names=["a"] * 99),
+        lambda index: index["splits"]["test"].update(origins=[None]),
+    ],
+)
+def test_an_index_that_does_not_hold_what_it_should_is_made_anew(tree: Path, cache_root: Path, change: Any) -> None:
+    expected = data_of(load("folder", tree))
+    (entry,) = (cache_root / name for name in entries(cache_root))
+    index = json.loads((entry / "index.json").read_text())
+    change(index)
+    (entry / "index.json").write_text(json.dumps(index))
+    found = data_of(load("folder", tree))
+    assert (found.fingerprint, found.mean, found.deviation) == (expected.fingerprint, expected.mean, expected.deviation)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": 1' + "0" * 9000 + "}", "\xff", '{"splits": {}, "splits": {}}'])
+def test_an_index_that_is_no_plain_json_is_made_anew(tree: Path, cache_root: Path, text: str) -> None:
+    expected = data_of(load("folder", tree)).fingerprint
+    (entry,) = (cache_root / name for name in entries(cache_root))
+    (entry / "index.json").write_text(text, encoding="latin-1")
+    assert data_of(load("folder", tree)).fingerprint == expected
+
+
+@pytest.mark.parametrize("kind", ["object", "complex", "wide", "huge"])
+def test_an_array_of_another_kind_is_made_anew(tree: Path, cache_root: Path, kind: str) -> None:
+    data = data_of(load("folder", tree))
+    expected = data.fingerprint
+    (entry,) = (cache_root / name for name in entries(cache_root))
+    items = data.splits["test"].items.numpy().copy()
+    if kind == "huge":
+        header = (entry / "test.npy").read_bytes()[:128].replace(str(len(items)).encode(), b"9" * 15, 1)
+        (entry / "test.npy").write_bytes(header)
+    else:
+        other = {"object": object, "complex": complex, "wide": np.float64}[kind]
+        np.save(entry / "test.npy", items.astype(other))
+    assert data_of(load("folder", tree)).fingerprint == expected
