@@ -19,7 +19,19 @@ class UserError(ValueError):
 
 
 class NotFiniteError(UserError):
-    """Says that an action is NaN or infinite: of an agent, that its training has run away."""
+    """Says what was NaN or infinite: an action, a gradient, a parameter: of an agent, that its training has run away.
+
+    Attributes:
+        advice: what is to be done where a training ends by it.
+    """
+
+    advice = "The rates may be too high for this task, or other settings absurd: start a new run with lower ones."
+
+
+class WorldNotFiniteError(NotFiniteError):
+    """Says which reward or observation of a family was NaN or infinite: the agent has no part in it."""
+
+    advice = "Mend what the family computes, or narrow the range of its tasks and modifiers, and start a new run."
 
 
 def first_rank() -> bool:

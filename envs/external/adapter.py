@@ -275,7 +275,9 @@ class WorkerPhysics:
         observation, reward = self.state["observation"], self.state["reward"]
         if all_valid(observation) and all_valid(reward):
             return None
-        return ~((observation.abs() < LARGEST_VALID).all(1) & (reward.abs() < LARGEST_VALID))
+        # A reward that is no number is no failed simulation, as long as the observation is right: it is a mistake.
+        valid = (reward.abs() < LARGEST_VALID) | ~reward.isfinite()
+        return ~((observation.abs() < LARGEST_VALID).all(1) & valid)
 
     def get_state(self) -> dict[str, Any]:
         """Refuse: what the environments are like inside their processes is not known here."""

@@ -73,7 +73,8 @@ def in_name(modifier: Modifier) -> str:
     else:
         ends = (modifier.low, modifier.high) if isinstance(modifier, Factor) else (None, None)
     if ends[0] is not None and ends[1] is not None:
-        arguments.append("..".join(repr(end).removesuffix(".0") for end in ends))
+        # In a name a plus parts modifiers.
+        arguments.append("..".join(repr(end).removesuffix(".0").replace("e+", "e") for end in ends))
     if isinstance(modifier, Factor | Damage) and modifier.per not in (None, "all"):
         arguments.append(str(modifier.per))
     return word_of(modifier) + (f"={','.join(arguments)}" if arguments else "")

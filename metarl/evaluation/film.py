@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from metarl.devices import torch_threads
+from metarl.errors import WorldNotFiniteError
 from metarl.files import write_atomically
 from metarl.types import BatchEnv, MemoryPolicy, Policy, Tasks
 
@@ -85,6 +87,8 @@ def play(
             step = env.step(policy.act(observation, generator))
             observation = step.observation
             total += step.reward
+            if not math.isfinite(float(total.sum())):
+                raise WorldNotFiniteError(f"{env.family_name} gave a reward that is not finite, at step {t}")
             ended = step.terminated | step.truncated
             if memory is not None:
                 memory.see(step.reward, ended)

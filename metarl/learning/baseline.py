@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl.errors import NotFiniteError, WorldNotFiniteError
+
 OBSERVATION_CLIP = 10.0
 TIME_SCALE = 100.0
 """Steps per unit of the time features."""
@@ -41,7 +43,7 @@ def fit_values(
         regularisation: ridge coefficient; grows tenfold for a task whose system is singular to working precision.
 
     Raises:
-        FloatingPointError: an observation is NaN, or a return is not finite.
+        NotFiniteError: an observation is NaN, or a return is not finite.
     """
     design = (features(observations) * mask.unsqueeze(-1)).flatten(1, 2)
     targets = (returns.double() * mask).flatten(1)
@@ -55,10 +57,10 @@ def fit_values(
             break
         ridge = torch.where((failed > 0)[:, None, None], ridge * 10.0, ridge)
     else:
-        raise FloatingPointError("the baseline's normal equations are not finite: look for NaN in observations")
+        raise NotFiniteError("the baseline's normal equations are not finite: observations are, or are shown as, NaN")
     weights = _solved(factor, moment.unsqueeze(-1))
     if not bool(weights.isfinite().all()):
-        raise FloatingPointError("the baseline's weights are not finite: look for NaN or infinity in rewards")
+        raise WorldNotFiniteError(f"the returns are not finite, with rewards that come to {returns.abs().max():.3g}")
     values = (design @ weights).squeeze(-1).reshape(returns.shape)
     return values.to(returns.dtype)
 

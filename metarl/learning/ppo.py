@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from metarl.errors import NotFiniteError
 from metarl.launches import Backend, Launch, Launches
+from metarl.learning.finite import check_parts
 from metarl.ranks import ALONE, Ranks
-from metarl.types import Metrics
+from metarl.types import Metrics, Params
 
 MEANS = ("update/value_error", "update/clipped", "update/gradient_norm", "policy/entropy")
 """Figures that are means over the steps of the optimiser."""
@@ -206,7 +206,10 @@ def ppo_update(
             break
         new: Metrics = dict(zip(MEANS, figures, strict=True))
         if not math.isfinite(new["update/gradient_norm"]):
-            raise NotFiniteError("the policy gradient is not finite: look for NaN in observations or rewards")
+            before: Params = dict(network.named_parameters())
+            made: Params = {"advantages": played.advantages, "targets": played.targets}
+            parts = [("what is made of the rewards,", made), ("the parameter", before)]
+            check_parts(parts, "the policy gradient is not finite")
         for leaf, gradient in zip(network.parameters(), gradients, strict=True):
             leaf.grad = gradient
         optimiser.step()

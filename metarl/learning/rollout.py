@@ -10,13 +10,16 @@ again (again.py): an episode that the engine ended counts for nothing.
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
 from torch import Tensor
 
 from metarl.devices import torch_threads
+from metarl.errors import NotFiniteError
 from metarl.learning.again import Again
+from metarl.learning.finite import check_played
 from metarl.learning.playing import Playing, launched_playing
 from metarl.ranks import ALONE, Ranks
 from metarl.types import BatchEnv, MemoryPolicy, Policy, Tasks, Trajectories
@@ -60,6 +63,9 @@ def collect(
 
     Returns:
         The episodes, padded to the longest one that any rank saw (T <= horizon).
+
+    Raises:
+        NotFiniteError: a reward or an observation is not finite; says where it came from.
     """
     started = time.perf_counter()
     if new_trial:
@@ -98,7 +104,12 @@ def _play(
             playing, take_step = launched.begin(policy, noise, observation), launched.step
         steps = 0
         for _ in range(env.horizon):
-            take_step()
+            try:
+                take_step()
+            except NotFiniteError:
+                # Of an action; what the policy was shown came before it.
+                check_played(env.family_name, tasks, playing)
+                raise
             steps += 1
             if watched and bool(playing.ended.any()) and not bool(playing.active.any()):
                 break
@@ -123,7 +134,12 @@ def _play(
         return own.transpose(0, 1).reshape(count, episodes, steps, *record.shape[2:])
 
     totals = {name: float(value.sum()) for name, value in playing.totals.items()}
-    real_steps, sums = ranks.sum((float(playing.mask.sum()), totals))
+    # One look at the device.
+    sums_of = (playing.mask, playing.rewards, playing.observations[:steps], playing.observation)
+    real, *figures = torch.stack([part.sum() for part in sums_of]).tolist()
+    if not all(map(math.isfinite, (*figures, *totals.values()))):
+        check_played(env.family_name, tasks, playing)
+    real_steps, sums = ranks.sum((real, totals))
     return Trajectories(
         observations=by_task(playing.observations),
         actions=by_task(playing.actions),

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl.errors import NotFiniteError
+from metarl.learning.finite import check_parts
 from metarl.nets.policy import Distribution, fisher_of, stack
 from metarl.ranks import ALONE, Ranks
 from metarl.types import Metrics, Params
@@ -210,7 +212,7 @@ def trust_region_step(
         max_backtracks: candidates at most.
 
     Raises:
-        FloatingPointError: the gradient or a Fisher product is not finite.
+        NotFiniteError: parameters, gradient or a Fisher product are not finite.
     """
     flat = flatten(gradient)
 
@@ -221,9 +223,9 @@ def trust_region_step(
     # The one look at what the device has computed so far.
     finite, curvature = torch.stack((flat.isfinite().all().to(flat), direction.dot(product(direction)))).tolist()
     if not finite:
-        raise FloatingPointError("the policy gradient is not finite: look for NaN in observations or rewards")
+        check_parts([("the parameter", params)], "the policy gradient is not finite")
     if not math.isfinite(curvature):
-        raise FloatingPointError("a Fisher product is not finite: the policy's parameters have grown out of bounds")
+        raise NotFiniteError("a Fisher product is not finite: the policy's parameters have grown out of bounds")
     if curvature <= 0.0:
         return Outcome(params, before, before, 0.0, 0, False)
     full = direction * (2.0 * max_kl / curvature) ** 0.5

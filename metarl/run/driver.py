@@ -6,6 +6,7 @@ order it is written, stands in folder.py.
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -30,6 +31,8 @@ from metarl.types import BatchEnv, MetaAgent, Metrics, SampleTasks
 
 Step = Callable[[int], Metrics]
 """Takes the iteration with a number, counted from 0, and returns its metrics."""
+VITAL = ("return/pre", "return/post", "train/loss", "update/gradient_norm")
+"""Figures without which there is no training."""
 SLOW = 1.0
 """An iteration that takes longer, in s, is shown at once, not only with its row."""
 
@@ -123,6 +126,7 @@ def train(
                 metrics = step(standing.iteration)
                 seconds = time.perf_counter() - before
                 metrics = _of_all({**metrics, "time/iteration": seconds}, totals, ranks)
+                _check(metrics, score)
                 standing.take(metrics, score)
                 scored = standing.iteration % run.checkpoint_every == 0 or standing.iteration == iterations
                 if scored or standing.iteration % stride == 0:
@@ -142,7 +146,7 @@ def train(
                     raise
                 hint = f"Go on from its last checkpoint with: {run.command} train --resume {run_dir}"
                 if isinstance(error, NotFiniteError):
-                    hint = "The rates may be too high for this task: start a new run with lower ones."
+                    hint = error.advice
                 raise UserError(
                     f"Iteration {number} of {run_dir} failed, {problem.removesuffix('.')}. Its checkpoints are kept. "
                     f"{hint}"
@@ -184,6 +188,13 @@ def _of_all(metrics: Metrics, totals: Sequence[str], ranks: Ranks) -> Metrics:
     return {
         tag: value if tag in totals or tag.startswith("speed/") else value / ranks.size for tag, value in summed.items()
     }
+
+
+def _check(metrics: Metrics, score: str) -> None:
+    """Raise NotFiniteError where a figure that a training is about is not finite."""
+    for tag in (score, *VITAL):
+        if not math.isfinite(metrics.get(tag, 0.0)):
+            raise NotFiniteError(f"{tag} is {metrics[tag]}")
 
 
 def _most(room: dict[str, int], ranks: Ranks) -> dict[str, int]:

@@ -39,6 +39,7 @@ from metarl.run.formats import FORMAT, Stored, conversions_from
 from metarl.run.settings import KINDS, RunSettings, lasting_settings
 from metarl.run.sources import SESSION, from_folder
 from metarl.run.standing import Standing
+from metarl.run.state import check_finite, infinite
 from metarl.run.tracking import Tracker, read_progress
 from metarl.run.trust import is_signed, sign
 from metarl.seeding import Streams
@@ -259,6 +260,7 @@ class OpenFolder:
         self.thing = thing
         self._header = header
         self._ranks = ranks
+        self._infinite = infinite(thing.state_dict())
         self._checkpoints: CheckpointFolder | None = None
         self._tracker: Tracker | None = None
 
@@ -334,9 +336,11 @@ class OpenFolder:
             scored: whether a checkpoint interval is full, whose mean score may make it the best.
 
         Raises:
+            NotFiniteError: a number of what is trained is NaN or infinite; nothing is written.
             UserError: the ranks do not have the same parameters.
         """
         whole = {"agent": self.thing.state_dict(), "streams": streams.state_dict()}
+        check_finite(whole["agent"], self._infinite)
         # What is logged must never lag behind the checkpoint: a resumed run does not log it again.
         if self._tracker is not None:
             self._tracker.flush()

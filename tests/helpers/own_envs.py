@@ -133,6 +133,8 @@ class Trouble(Reach):
             time.sleep(60.0)
         if self.what == "no reward":
             return observation, cast(Any, None), False, False, info
+        if self.what == "nan reward":
+            return observation, float("nan"), False, False, info
         if self.what == "nan":
             return observation * np.nan, reward, False, False, info
         if self.what == "shape":

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from metarl.errors import NotFiniteError, WorldNotFiniteError
 from metarl.learning import baseline
 from metarl.learning.baseline import explained_variance, features, fit_values
 
@@ -102,12 +103,12 @@ def test_what_is_not_finite_is_an_error() -> None:
     mask = torch.ones(2, 3, 8, dtype=DOUBLE)
     broken = observations.clone()
     broken[1, 2, 3, 0] = torch.nan
-    with pytest.raises(FloatingPointError, match="NaN in observations"):
+    with pytest.raises(NotFiniteError, match="observations are, or are shown as, NaN"):
         fit_values(broken, targets, mask)
     for value in (torch.nan, torch.inf):
         broken = targets.clone()
         broken[0, 1, 2] = value
-        with pytest.raises(FloatingPointError, match="in rewards"):
+        with pytest.raises(WorldNotFiniteError, match="the returns are not finite"):
             fit_values(observations, broken, mask)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import jacrev
 
+from metarl.errors import NotFiniteError
 from metarl.learning.experience import StochasticPolicy, mean_kl
 from metarl.learning.trust_region import (
     Outcome,
@@ -291,10 +292,10 @@ def test_what_is_not_finite_is_an_error(value: float) -> None:
     problem = Quadratic()
     broken = {name: gradient.clone() for name, gradient in problem.gradient.items()}
     broken["b"][1] = value
-    with pytest.raises(FloatingPointError, match="gradient is not finite"):
+    with pytest.raises(NotFiniteError, match="gradient is not finite"):
         trust_region_step(problem.start, broken, problem.product, problem.evaluate, 5.0, max_kl=0.02)
     problem.fisher[3, 3] = value
-    with pytest.raises(FloatingPointError, match="Fisher product is not finite"):
+    with pytest.raises(NotFiniteError, match="Fisher product is not finite"):
         trust_region_step(problem.start, problem.gradient, problem.product, problem.evaluate, 5.0, max_kl=0.02)
 
 

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarl.config import MOST_ITERATIONS, check
+from metarl.errors import NotFiniteError
 from metarl.fewshot.parts.comparing import EpisodicLearner, episodic_optimiser
 from metarl.fewshot.parts.learner import Setting
 from metarl.fewshot.parts.optimiser import OptimiserConfig
@@ -63,7 +64,10 @@ def ridge_weights(
     x, y = features / math.sqrt(size), targets / math.sqrt(size)
     small, first = (x.mT @ x, x.mT @ y) if size > inputs else (x @ x.mT, y)
     identity = torch.eye(small.shape[-1], dtype=small.dtype, device=small.device)
-    solved = torch.cholesky_solve(first, torch.linalg.cholesky(small + ridge * identity))
+    factor, failed = torch.linalg.cholesky_ex(small + ridge * identity)
+    if bool(failed.any()):
+        raise NotFiniteError("ridge regression has no solution: the features, or its λ, have run away")
+    solved = torch.cholesky_solve(first, factor)
     return solved if size > inputs else x.mT @ solved
 
 

@@ -21,13 +21,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarl.config import MOST_ITERATIONS, MOST_STEPS, check
-from metarl.errors import NotFiniteError
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Source, Support, keyed
 from metarl.fewshot.parts.adapted import AdaptedPredictor, Model
 from metarl.fewshot.parts.features import RunningMoments, averages_for
 from metarl.fewshot.parts.learner import Predictor, Setting, last, meta_batch
 from metarl.fewshot.parts.norms import BatchNorm, Norm
 from metarl.fewshot.parts.scores import accuracy, task_loss
+from metarl.learning.finite import check_parts
 from metarl.nets.policy import load_params
 from metarl.seeding import Streams
 from metarl.types import Metrics, Params
@@ -103,7 +103,7 @@ class Reptile:
             moves = self.setting.ranks.mean(own)
             length = torch.stack([move.norm() for move in moves.values()]).norm()
             if not bool(length.isfinite()):
-                raise NotFiniteError("the meta-update is not finite: the inner learning rate may be too high")
+                check_parts([("the parameter", self.params)], "the meta-update is not finite")
             step = self.config.outer_step * max(0.0, 1.0 - number / max(self.config.iterations, 1))
             self.params = {name: value + step * moves[name] for name, value in self.params.items()}
             if self.setting.batch_norm == "running" and self.setting.backbone.norms:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from metarl.config import check
-from metarl.errors import NotFiniteError, UserError
+from metarl.errors import UserError
+from metarl.learning.finite import check_parts
 from metarl.nets.policy import load_params
 from metarl.ranks import ALONE, Ranks
 from metarl.types import Metrics, Params
@@ -78,7 +79,7 @@ class Optimiser:
         gradients = self.ranks.mean(gradients)
         norm = nn.utils.get_total_norm(list(gradients.values()))
         if not bool(norm.isfinite()):
-            raise NotFiniteError("the meta-gradient is not finite: the learning rates may be too high")
+            check_parts([("the parameter", self.params)], "the meta-gradient is not finite")
         rate = self.config.learning_rate
         if self.config.halve_every:
             rate *= 0.5 ** (number // self.config.halve_every)

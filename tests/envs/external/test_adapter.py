@@ -205,3 +205,13 @@ def test_an_agent_learns_in_it(tmp_path: Path) -> None:
     column = rows[0].index("return/post")
     returns = [float(row[column]) for row in rows[1:]]
     assert np.mean(returns[-3:]) > np.mean(returns[:3]) + 3.0
+
+
+def test_a_reward_that_is_no_number_is_no_failed_simulation() -> None:
+    family = reach(make=own_envs.Trouble, kwargs={"what": "nan reward", "right": 0.0})
+    worlds, _ = begin(family)
+    assert worlds.tasks is not None
+    bad = worlds.tasks["goal"][:, 0] > 0.0
+    step = worlds.step(torch.zeros(5, 2))
+    assert torch.equal(step.reward.isnan(), bad)
+    assert worlds.failures == 0

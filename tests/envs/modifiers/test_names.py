@@ -41,7 +41,7 @@ def test_a_family_has_one_name_and_is_one_object(name: str, canonical: str) -> N
     assert worlds.step(torch.zeros(2, family.action_size)).reward.isfinite().all()
 
 
-FACTORS = st.tuples(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6)).filter(lambda ends: ends[0] < ends[1])
+FACTORS = st.tuples(st.floats(1e-30, 1e30), st.floats(1e-30, 1e30)).filter(lambda ends: ends[0] < ends[1])
 
 
 @given(quantity=st.sampled_from(sorted(QUANTITIES)), ends=st.none() | FACTORS, each=st.booleans())
