@@ -537,11 +537,20 @@ class Group:
                     f"{its['largest']:g}: correct one of them"
                 )
 
-    def succeeded(self, info: dict[str, Any]) -> Any:
-        """Return what the info says about success."""
+    def succeeded(self, info: dict[str, Any], worlds: Any) -> Any:
+        """Return what the info says about success, of one world or of all; checked in those that are looked at."""
         if self.success_key not in info:
             raise Unfit(f"the info of a step has no '{self.success_key}', but {sorted(info)}: correct success_key")
-        return info[self.success_key]
+        value = info[self.success_key]
+        if value is True or value is False:
+            return value
+        found = np.asarray(value)
+        fits = found.size == np.size(worlds) and found.dtype.kind in "biuf"
+        if not fits or not np.isin(found.ravel()[np.ravel(worlds) != 0], (0, 1)).all():
+            raise Unfit(
+                f"the info of a step has {self.success_key}={_quoted(value)}: give True or False, or 1 or 0, of a world"
+            )
+        return found.ravel() != 0
 
 
 class Singles(Group):
@@ -593,7 +602,7 @@ class Singles(Group):
             self.terminated[world] = terminated
             self.truncated[world] = truncated
             if self.success_key is not None:
-                self.success[world] = bool(self.succeeded(info))
+                self.success[world] = bool(self.succeeded(info, 1))
 
     def close(self) -> None:
         """Close the environments."""
@@ -681,7 +690,7 @@ class Vectorised(Group):
         self.truncated[:] = truncated
         self.ended = np.asarray(terminated) | np.asarray(truncated)
         if self.success_key is not None:
-            self.success[:] = np.asarray(self.succeeded(info), dtype=np.bool_)
+            self.success[:] = self.succeeded(info, self.active)
 
     def close(self) -> None:
         """Close the environments."""

@@ -139,6 +139,8 @@ class Trouble(Reach):
             return observation * np.nan, reward, False, False, info
         if self.what == "shape":
             return observation[:1], reward, False, False, info
+        if self.what == "success":
+            return observation, reward, False, False, {"success": np.nan}
         return observation, reward, False, False, {}
 
 

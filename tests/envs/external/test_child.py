@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from metarl.envs import GymnasiumFamily, make_worlds
+from metarl.envs.external import child
 from metarl.errors import UserError
 from tests.helpers.adapted import ENDS, GOAL, begin, clock, named, own_envs, processes, reach, same, trouble
 from tests.helpers.toys import seeded as generator
@@ -128,3 +130,38 @@ def test_a_reward_that_is_no_number_is_refused() -> None:
     worlds, _ = begin(reach(make=own_envs.Trouble, kwargs={"what": "no reward", "right": 0.0}))
     with pytest.raises(UserError, match="step returned the reward None: return one number"):
         worlds.step(torch.zeros(5, 2))
+
+
+def told(value: Any, worlds: Any = 1) -> Any:
+    """Return what a worker takes for success where the info of a step says `value`."""
+    group = object.__new__(child.Group)
+    group.success_key = "success"
+    return group.succeeded({"success": value}, worlds)
+
+
+@pytest.mark.parametrize("value", [True, 1, 1.0, np.bool_(True), np.float32(1), np.array(1), np.array([True])])
+def test_success_is_true_or_1(value: Any) -> None:
+    assert told(value)
+    assert not told(value * 0)
+
+
+@pytest.mark.parametrize("value", [np.nan, "no", "", None, 0.5, 2, -1, [], [1, 0], {"a": 1}, np.inf, 1j])
+def test_success_that_is_neither_true_nor_false_is_refused(value: Any) -> None:
+    with pytest.raises(child.Unfit, match=r"the info of a step has success=.*: give True or False, or 1 or 0"):
+        told(value)
+
+
+def test_success_of_several_worlds_is_looked_at_where_they_are_active() -> None:
+    active = np.array([1, 0, 1], np.uint8)
+    assert told(np.array([1.0, np.nan, 0.0]), active).tolist() == [True, True, False]
+    assert told([True, False, False], active).tolist() == [True, False, False]
+    for value in ([1.0, 0.0, np.nan], [1, 0], np.array(["no"] * 3), [True, None, False]):
+        with pytest.raises(child.Unfit, match="give True or False"):
+            told(value, active)
+
+
+def test_a_step_with_success_of_nan_ends_with_what_was_got() -> None:
+    family = reach(make=own_envs.Trouble, kwargs={"what": "success"}, success_key="success")
+    worlds, _ = begin(family, 2, 1)
+    with pytest.raises(UserError, match=r"the info of a step has success=nan: give True or False"):
+        worlds.step(torch.zeros(2, 2))
