@@ -139,7 +139,7 @@ def _below(folder: Path) -> list[Path]:
 
 def _inside(folder: Path, name: str) -> Path:
     path = folder / name
-    if not path.is_file():
+    if not kind_of(path):
         raise UserError(f"There is no {name} in {folder}. Give a folder that holds it.")
     return path
 

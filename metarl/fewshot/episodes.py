@@ -164,7 +164,7 @@ def check_split(split: str, splits: Sequence[str] = SPLITS) -> None:
         UserError: it is not one of them.
     """
     if split not in splits:
-        raise UserError(f"Unknown split '{split}'.{nearest(split, splits)}")
+        raise UserError(f"Unknown split '{split}'.{nearest(str(split), splits)}")
 
 
 # -- keyed randomness -------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, Protocol, overload, runtime_checkable
 
 import numpy as np
@@ -157,7 +157,7 @@ def plain_labels(labels: Any) -> list[Any]:
     """Return labels as Python's own numbers and words."""
     if isinstance(labels, Tensor | np.ndarray):
         labels = array_of(labels, "labels").tolist()
-    if isinstance(labels, str | bytes) or not isinstance(labels, Iterable):
+    if isinstance(labels, str | bytes | Set | Mapping) or not isinstance(labels, Iterable):
         raise UserError(f"Got labels of the type {type(labels).__name__}. Give a list, one label for each item.")
     return [label.item() if isinstance(label, np.generic | Tensor) and label.ndim == 0 else label for label in labels]
 
@@ -173,8 +173,10 @@ def known_labels(labels: Sequence[Any], fixed: Sequence[str]) -> list[Any]:
         UserError: fewer than two labels, some that are neither numbers nor words, or others than the fixed ones.
     """
     for label in labels:
-        if not isinstance(label, bool | int | float | str) or label != label:
-            raise UserError(f"Got the label {repr(label)[:200]}. Give numbers or words, one for each item.")
+        huge = isinstance(label, int) and abs(label) >= 1 << 64
+        if huge or not isinstance(label, bool | int | float | str) or label != label:
+            got = "of more than 64 bits" if huge else repr(label)[:200]
+            raise UserError(f"Got the label {got}. Give numbers or words, one for each item.")
     known = sorted(set(labels), key=lambda label: (isinstance(label, str), label))
     if len({str(label) for label in known}) < len(known):
         raise UserError(f"Got labels that read alike as numbers and as words: {known}. Give all as one of them.")

@@ -96,6 +96,13 @@ def test_labels_may_be_numbers_and_words(labels: Any, known: list[Any]) -> None:
         ([1, 1, 1], "Got one label only, 1. Give items of at least 2 classes"),
         ([1, None, 2], "Got the label None. Give numbers or words"),
         ([1, math.nan, 2], "Got the label nan"),
+        ([1, 10**5000, 2], "Got the label of more than 64 bits"),
+        ("abc", "Got labels of the type str"),
+        ({1: 2, 3: 4, 5: 6}, "Got labels of the type dict"),
+        ({1, 2, 3}, "Got labels of the type set"),
+        (None, "Got labels of the type NoneType"),
+        (np.array(3), "Got labels of the type int"),
+        (np.ma.array([1, 2, 3], mask=[True, False, False]), "Got labels with masked values"),
         ([[1, 0], [0, 1], [1, 0]], r"Got the label \[1, 0\]"),
         ([1, 2], "Got 3 items and 2 labels"),
     ],
@@ -107,6 +114,20 @@ def test_labels_that_mean_nothing_are_refused(labels: Any, says: str) -> None:
         predict(untrained("proto"), data, items, labels, items)
     with pytest.raises(UserError, match="Got no items to learn from"):
         predict(untrained("proto"), data, items[:0], [], items)
+
+
+@pytest.mark.parametrize("part", ["support", "queries"])
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(math.nan, "have values that are NaN"), (math.inf, "infinite"), (3e38, "The answers for .* are NaN")],
+)
+def test_items_that_are_no_numbers_get_no_answer(part: str, value: float, says: str) -> None:
+    data = vectors()
+    items = {name: np.zeros((2, *data.item_shape), np.float32) for name in ("support", "queries")}
+    items["support"][1] = 1.0
+    items[part][:] = value
+    with pytest.raises(UserError, match=says):
+        predict(untrained("proto"), data, items["support"], [0, 1], items["queries"])
 
 
 def of_form(form: ItemForm) -> Any:

@@ -26,6 +26,7 @@ from metarl.fewshot.data.splitting import FRACTIONS, split_at_random, split_by_l
 from metarl.fewshot.form import as_numbers
 from metarl.fewshot.layout import AUTO, arranged, check_layout, recognised
 from metarl.fewshot.reading.arrays import MOST_LETTERS, array_of, read_npy, whole_numbers
+from metarl.fewshot.reading.folders import kind_of
 
 DEFAULT_SIZE = 0
 VARIANTS = {"npy": "items.npy [items, ...] and classes.npy [items], classes split at random"}
@@ -46,7 +47,7 @@ def load(variant: str, root: Path | None, size: int, options: Options) -> ClassD
     if size:
         raise UserError(f"Got a size of {size} pixels, and arrays are taken as they are. Leave the size out.")
     folder = find_root("arrays", root, _FILES, _FILES)
-    missing = [name for name in _FILES if not (folder / name).is_file()]
+    missing = [name for name in _FILES if not kind_of(folder / name)]
     if missing:
         raise wrong_layout("arrays", folder, missing)
     items, classes = (read_npy(folder / name) for name in _FILES)
@@ -83,6 +84,8 @@ def from_arrays(
     """
     check_layout(layout)
     rows = as_numbers(items)
+    if not rows.numel() and not len(rows):
+        raise UserError("Got no items. Give some of every class.")
     if rows.dim() < 2 or 0 in rows.shape[1:]:
         raise UserError(f"Got items of the shape {tuple(rows.shape)}. Give [items, ...]: at least one number an item.")
     layout = recognised(rows.shape) if layout == AUTO else layout

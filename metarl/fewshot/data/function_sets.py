@@ -17,6 +17,7 @@ from metarl.errors import UserError
 from metarl.fewshot.classes import ClassSplit, draw_items
 from metarl.fewshot.data.scaling import Scaling
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Support, check_split, keyed
+from metarl.fewshot.reading.arrays import array_of
 
 TRIED = 64
 """Functions that a callable draws once, for the scale and the fingerprint."""
@@ -223,10 +224,7 @@ def points_of(what: str, given: Any) -> list[Tensor]:
         raise UserError(f"Got {what} of the type {type(given).__name__}. Give an array [functions, points, ...].")
     rows = []
     for place, row in enumerate(given):
-        try:
-            array = row.detach().cpu().numpy() if isinstance(row, Tensor) else np.asarray(row)
-        except ValueError as error:
-            raise UserError(f"Got {what} of function {place} in mixed lengths ({error}). Give numbers.") from error
+        array = array_of(row, f"{what} of function {place}")
         if array.dtype.kind not in "biuf" or array.ndim < 1:
             kind = f"the type {array.dtype}" if array.dtype.kind not in "biuf" else "no axis of points"
             raise UserError(f"Got {what} of function {place} with {kind}. Give numbers, [functions, points, ...].")

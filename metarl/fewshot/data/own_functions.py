@@ -36,6 +36,7 @@ from metarl.fewshot.data.function_sets import (
 from metarl.fewshot.data.scaling import Scaling
 from metarl.fewshot.data.splitting import FRACTIONS, split_at_random, split_by_list
 from metarl.fewshot.reading.arrays import read_npy
+from metarl.fewshot.reading.folders import kind_of
 from metarl.fewshot.reading.tables import headed, listed, read_rows
 
 DEFAULT_SIZE = 0
@@ -129,7 +130,7 @@ def load(variant: str, root: Path | None, size: int) -> FunctionArrays | Functio
             raise UserError(f"Got the file {folder}. Give a folder with x.npy and y.npy, or a table that ends in .csv.")
         return _read_table(folder, f"functions-{folder.stem}")
     name = f"functions-{folder.name}"
-    present = [file for file in (*_ARRAYS, _TABLE) if (folder / file).is_file()]
+    present = [file for file in (*_ARRAYS, _TABLE) if kind_of(folder / file)]
     if present == [_TABLE]:
         return _read_table(folder / _TABLE, name)
     if present != list(_ARRAYS):

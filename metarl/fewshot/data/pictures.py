@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 import warnings
 import zlib
@@ -60,6 +61,9 @@ Range = tuple[float, float]
 """Least and greatest value."""
 
 _LARGE = Lock()
+_PPM_HEADER = 1 << 16
+"""Bytes that Pillow would read one by one."""
+_COMMENT = re.compile(rb"#[^\n]*\n?")
 _LARGEST = (255, 1023, 4095, 16383, 65535)
 """Greatest values that 16 bits are taken to have."""
 _GREY = np.array([19595, 38470, 7471]) / 65536
@@ -227,6 +231,8 @@ def bombs_refused() -> Iterator[None]:
     # For all threads at once: filters of warnings cannot be set in one of them.
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
+        # Of damaged tags, as those of cameras, in pictures that can be read.
+        warnings.simplefilter("ignore", UserWarning)
         yield
 
 
@@ -259,6 +265,8 @@ def _named(origin: str) -> Iterator[None]:
 
 def _opened(content: bytes) -> Image.Image:
     """Open a picture, without decoding it yet."""
+    if re.match(rb"P[1-7Ffy]", content) and len(_COMMENT.sub(b" ", content[:_PPM_HEADER]).split()) < 3:
+        raise NotRead(f"PPM with a header of more than {_PPM_HEADER:,} bytes")
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:

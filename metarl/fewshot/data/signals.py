@@ -287,10 +287,13 @@ def _wav(name: str, content: bytes) -> tuple[np.ndarray, int]:
             raw = file.readframes(frames)
     except (wave.Error, EOFError) as error:
         raise UserError(
-            f"{name} cannot be read as a WAV file ({error}). Record it again, or save it as NPY."
+            f"{name} cannot be read as a WAV file ({str(error) or 'it ends before its end'}). Record it again, or save "
+            "it as NPY."
         ) from error
     if width not in ((4, 8) if tag == 3 else (1, 2, 3, 4)):
-        raise UserError(f"{name} is a WAV file with {8 * width} bits a value, which is not read. Save it with 16 bits.")
+        raise UserError(
+            f"{name} is a WAV file with {8 * width} bits a value, which is not read. Save it as PCM of 16 bits."
+        )
     if len(raw) != frames * channels * width:
         raise UserError(f"{name} ends before its end: it is not whole. Download or record it again.")
     if tag == 3:

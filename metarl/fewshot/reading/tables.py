@@ -20,6 +20,8 @@ MOST_BYTES = 1 << 30
 """Of a text."""
 MOST_CELLS = 100_000_000
 """Of a table."""
+MOST_COLUMNS = 100_000
+"""Of a table whose columns have names."""
 _MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -94,6 +96,8 @@ def headed(rows: list[list[str]], name: str, *, each: str = "item") -> tuple[lis
     """
     if not rows:
         raise UserError(f"{name} is empty. Give a row of column names and a row for each {each}.")
+    if len(rows[0]) > MOST_COLUMNS:
+        raise UserError(f"{name} has {len(rows[0]):,} columns, and at most {MOST_COLUMNS:,} are read. Give fewer.")
     header = [word.strip() for word in rows[0]]
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
         raise UserError(f"{name} has one column, '{header[0][:200]}'. Separate columns by commas.")

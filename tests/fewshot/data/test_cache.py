@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -93,6 +95,27 @@ def test_cache_that_cannot_be_written_is_told(tree: Path, tmp_path: Path, monkey
     monkeypatch.setenv("METARL_CACHE", str(tmp_path / "file"))
     with pytest.raises(UserError, match=r"Could not write the cache of folder .*METARL_CACHE"):
         load("folder", tree)
+
+
+def test_a_disk_without_room_for_the_cache_is_told(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(
+        UserError, match=r"need [\d,]+ bytes in the cache, and 1,000 are free there. Give a smaller --size"
+    ):
+        load("folder", tree)
+    assert not entries(cache.cache_folder())
+
+
+def test_files_are_read_a_few_at_a_time(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = data_of(load("folder", tree)).fingerprint
+    shutil.rmtree(cache.cache_folder())
+    monkeypatch.setattr(cache, "_CHUNK_BYTES", 1)
+    assert data_of(load("folder", tree)).fingerprint == whole
+    pictures = [cache.Picture(origin=str(i), read=partial(bytes, 10)) for i in range(7)]
+    monkeypatch.setattr(cache, "_CHUNK_BYTES", 25)
+    assert [len(part) for _, part in cache._read_in_parts(pictures)] == [3, 3, 1]
+    monkeypatch.setattr(cache, "_CHUNK", 2)
+    assert [len(part) for _, part in cache._read_in_parts(pictures)] == [2, 2, 2, 1]
 
 
 def test_mapped_items_can_be_used_without_touching_the_cache(tree: Path) -> None:

@@ -224,7 +224,7 @@ def not_finite(y: np.ndarray) -> np.ndarray:
             broken(lambda y: [*y[:-1], np.zeros((12, 2))]),
             r"function 59 has points of the shape \(1,\) with values \(2,",
         ),
-        (broken(lambda y: [[[1.0], [1.0, 2.0]]] * 60), "Got y of function 0 in mixed lengths"),
+        (broken(lambda y: [[[1.0], [1.0, 2.0]]] * 60), "Got y of function 0 that are no array"),
         (broken(lambda x: {"a": 1}, 0), "Got x of the type dict"),
         (broken(lambda x: x[0, 0], 0), "Got x of function 0 with no axis of points"),
         (([], []), "Got x of no function"),

@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from metarl.errors import UserError
+from metarl.fewshot.data import pictures
 from metarl.fewshot.data.deep import Kind
 from metarl.fewshot.data.pictures import FORMATS, DeeperThanKnown, ImageForm, Range, Survey, decoded, extremes
 
@@ -461,6 +463,44 @@ def test_a_text_and_a_bomb_are_refused(tmp_path: Path) -> None:
         path.write_bytes(bomb)
         with pytest.raises(UserError, match=r"bomb.png has more than 89,478,485 pixels. Make it smaller"):
             COLOUR.read(path)
+
+
+def test_pictures_that_take_time_or_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = saved(Image.new("L", (64, 64), 7), "JPEG", progressive=True)
+    last = drawn.rfind(b"\xff\xda")
+    with pytest.raises(UserError, match="not read: JPEG that is drawn more than 256 times over"):
+        decoded(drawn[:last] + drawn[last:-2] * 300 + b"\xff\xd9", COLOUR, "mine")
+    for start in (b"P6" + b" " * 100_000, b"P6\n#" + b"x" * 100_000 + b"\n8 8 255\n"):
+        with pytest.raises(UserError, match="not read: PPM with a header of more than 65,536 bytes"):
+            decoded(start, COLOUR, "mine")
+    monkeypatch.setattr(pictures, "MOST_DEEP", 1000)
+    deep = saved(raw("I;16", "<u2", 257), "TIFF")
+    assert L.size == (32, 32)
+    for read in (lambda: decoded(deep, COLOUR, "mine"), lambda: extremes(deep, "mine")):
+        with pytest.raises(UserError, match="image mine has 1,024 numbers of more than 8 bits, and at most 1,000 are"):
+            read()
+
+
+def test_large_pictures_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = saved(RGB, "PNG")
+    once = decoded(content, COLOUR, "mine")
+    monkeypatch.setattr(pictures, "LARGE", 0)
+    np.testing.assert_array_equal(decoded(content, COLOUR, "mine"), once)
+    with pictures._LARGE, ThreadPoolExecutor(1) as pool:
+        job = pool.submit(decoded, content, COLOUR, "mine")
+        with pytest.raises(TimeoutError):
+            job.result(timeout=0.1)
+        monkeypatch.setattr(pictures, "LARGE", 1 << 20)
+        decoded(content, COLOUR, "another")
+        pictures._LARGE.release()
+        np.testing.assert_array_equal(job.result(timeout=10.0), once)
+        pictures._LARGE.acquire()
+
+
+def test_damaged_tags_do_not_matter(tmp_path: Path) -> None:
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 65535) + bytes(1000)
+    (tmp_path / "a.jpg").write_bytes(saved(RGB, "JPEG", exif=exif))
+    assert COLOUR.read(tmp_path / "a.jpg").shape == (3, 32, 32)
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

@@ -53,10 +53,12 @@ def test_headers_name_every_column_once() -> None:
             headed(rows, "t")
 
 
-def test_a_million_columns_take_no_time() -> None:
-    header, rows = headed(rows_of(",".join(map(str, range(1_000_000))), "t"), "t")
-    assert (len(header), rows) == (1_000_000, [])
-    assert listed(header).endswith("18, 19 and 999,980 more")
+def test_very_many_columns_take_no_time() -> None:
+    header, rows = headed(rows_of(",".join(map(str, range(100_000))), "t"), "t")
+    assert (len(header), rows) == (100_000, [])
+    assert listed(header).endswith("18, 19 and 99,980 more")
+    with pytest.raises(UserError, match=r"t has 1,000,000 columns, and at most 100,000 are read"):
+        headed([["a"] * 1_000_000], "t")
 
 
 def test_files_are_regular(tmp_path: Path) -> None:
