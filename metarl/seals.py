@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from metarl.errors import UserError
 from metarl.files import read_regular
+from metarl.plain import parse_json
 
 AT_MOST = 4 << 30
 """Bytes that a sealed file may have."""
+LARGEST_HEADER = 1 << 20
+"""Bytes that its header may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,5 +67,5 @@ class Seal:
         digest, _, body = rest.partition(b"\n")
         if hashlib.sha256(body).hexdigest().encode() != digest:
             raise UserError(f"{path} is truncated or damaged: its {self.digest} does not fit. Use another {self.kind}.")
-        header, _, payload = body.partition(b"\n")
-        return json.loads(header), payload
+        end = body.find(b"\n", 0, LARGEST_HEADER)
+        return parse_json(body[:end] if end >= 0 else b"", f"The header of {path}"), body[end + 1 :]

@@ -185,6 +185,10 @@ class ClassData:
             query_y=drawn.query_y,
         )
 
+    def bounds(self, split: str) -> Sequence[int]:
+        """Return where its rows begin and end (see `metarl.fewshot.manifest.Rows`)."""
+        return 0, len(self.split(split).items)
+
     def items(self, split: str, rows: Int[Tensor, "*N"]) -> Float[Tensor, "*N *item"]:
         """Return the items of some rows, scaled for a network."""
         stored = self.split(split).items

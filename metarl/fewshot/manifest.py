@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -25,14 +26,18 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 
+from metarl.config import from_plain
 from metarl.errors import UserError
 from metarl.fewshot.classes import Drawn
-from metarl.fewshot.episodes import Episodes, EpisodeShape, MetaDatasetShape, Source, Support
+from metarl.fewshot.episodes import Episodes, EpisodeShape, MetaDatasetShape, Source, Support, check_split
 from metarl.files import Folder
+from metarl.plain import shown
 from metarl.seals import Seal
 
 FORMAT = 1
 """Number of the file layout; files of another layout are refused."""
+SMALL = EpisodeShape(way=2, shot=1, query=1)
+"""Of an episode that shows what arrays the episodes of a source have."""
 AT_ONCE = 100
 """Episodes that are drawn together."""
 
@@ -61,6 +66,15 @@ class Rows(Protocol):
 
     def gather(self, split: str, drawn: Drawn) -> Episodes:
         """Return the episodes of drawn rows."""
+        ...
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A source that tells which rows there are."""
+
+    def bounds(self, split: str) -> Sequence[int]:
+        """Return where the parts of its rows begin, and where the last one ends; an episode's rows are in one part."""
         ...
 
 
@@ -201,19 +215,117 @@ def read(path: Path, source: Source) -> Manifest:
         source: the data that it must be of.
 
     Raises:
-        UserError: the file is missing, foreign, truncated, damaged or of another format; or its data are others.
+        UserError: the file is missing, foreign, truncated, damaged or of another format; its data are others; or
+            it holds what no episodes of theirs could have.
     """
     header, data = _SEAL.open(path)
+    try:
+        form = from_plain(_Header, header, "header")
+        shape: Shape = from_plain(EpisodeShape if "shot" in form.shape else MetaDatasetShape, form.shape, "shape")
+    except UserError as error:
+        raise UserError(f"{path} is no manifest that can be used: {error}") from error
     found = source.describe()["fingerprint"]
-    if header["fingerprint"] != found:
+    if form.fingerprint != found:
         raise UserError(
-            f"{path} is of the data {header['data']} with fingerprint {header['fingerprint'][:12]}, and "
+            f"{path} is of the data {form.data[:100]} with fingerprint {form.fingerprint[:12]}, and "
             f"{source.name} has {found[:12]}. Use the data that it was made of, or make a new manifest."
         )
+    check_split(form.split)
+    if not all(array.shape for array in form.arrays.values()):
+        raise UserError(f"{path} is no manifest that can be used: an array has no length.")
+    del header["arrays"]
+    if isinstance(shape, EpisodeShape) and max(shape.shot, shape.query, shape.way) > len(data):
+        raise UserError(f"{path} is no manifest that can be used: its header tells of more than it can hold.")
+    like = draw(source, form.split, [0], shape if isinstance(shape, EpisodeShape) else SMALL, 0)
+    manifest = Manifest(header=header, arrays=_arrays(form, like, data, path))
+    problem = _problem(manifest, form, shape, source)
+    if problem:
+        raise UserError(f"{path} is no manifest of {source.name}: {problem}. Make a new one.")
+    return manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Array:
+    """What the header says of an array."""
+
+    dtype: str
+    shape: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """What the header holds."""
+
+    data: str
+    fingerprint: str
+    split: str
+    shape: dict[str, int | float | bool]
+    seed: int
+    count: int
+    arrays: dict[str, _Array]
+
+
+def _arrays(form: _Header, like: Arrays, data: bytes, path: Path) -> Arrays:
+    """Return the arrays of a file: those that episodes of the source have, as long as all that there is."""
+    for name in {**like, **form.arrays}:
+        found, needed = form.arrays.get(name), like.get(name)
+        if found is None or needed is None or (found.dtype, found.shape[1:]) != (needed.dtype.str, [*needed.shape[1:]]):
+            raise UserError(f"{path} is no manifest of these data: of another kind is the array {shown(name)}.")
+    sizes = {name: math.prod(array.shape) * np.dtype(array.dtype).itemsize for name, array in form.arrays.items()}
+    if sum(sizes.values()) != len(data) or any(array.shape[0] < 1 for array in form.arrays.values()):
+        raise UserError(f"{path} is no manifest that can be used: its arrays are not as long as its header says.")
     arrays: Arrays = {}
     at = 0
-    for name, described in header.pop("arrays").items():
-        array = np.frombuffer(data, described["dtype"], int(np.prod(described["shape"])), at)
-        arrays[name] = array.reshape(described["shape"]).copy()
-        at += array.nbytes
-    return Manifest(header=header, arrays=arrays)
+    for name, array in form.arrays.items():
+        flat = np.frombuffer(data, array.dtype, math.prod(array.shape), at)
+        arrays[name] = flat.reshape(array.shape).copy()
+        at += sizes[name]
+    return arrays
+
+
+def _problem(manifest: Manifest, form: _Header, shape: Shape, source: Source) -> str:
+    """Return what arrays hold that no episodes of a source could have; nothing where they are good."""
+    arrays, sizes = manifest.arrays, manifest.arrays["sizes"]
+    if len(sizes) != form.count:
+        return f"it has the sizes of {len(sizes)} episodes and should have {form.count}"
+    ways, supports, queries = sizes.T
+    least = 0 if source.outputs else 1
+    if ways.min() < least or (source.outputs and ways.max() > 0) or min(supports.min(), queries.min()) < 1:
+        return "an episode has fewer ways, support items or queries than it can have"
+    if isinstance(shape, EpisodeShape):
+        each = 1 if source.outputs else shape.way
+        if (sizes != (0 if source.outputs else shape.way, each * shape.shot, each * shape.query)).any():
+            return f"its episodes are not of the size {asdict(shape)}"
+    for side, items in (("support", supports), ("query", queries)):
+        for name in (name for name in arrays if name.startswith(side)):
+            if len(arrays[name]) != items.sum(dtype=np.int64):
+                return f"{name} has not as many entries as its episodes have items"
+        labels = arrays[f"{side}_y"]
+        if not source.outputs and not ((labels >= 0) & (labels < np.repeat(ways, items))).all():
+            return f"{side}_y has labels beyond those of its episode"
+        if side == "support" and not source.outputs:
+            pairs = np.repeat(np.arange(form.count), items) * (int(ways.max()) + 1) + labels
+            if len(np.unique(pairs)) != ways.sum(dtype=np.int64):
+                return "an episode has a way without support items"
+        rows = arrays.get(f"{side}_rows")
+        if (
+            rows is not None
+            and isinstance(source, Bounded)
+            and not _within(rows, source.bounds(form.split), supports, items, arrays["support_rows"])
+        ):
+            return f"{side}_rows has rows beyond those of the data"
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            return f"{name} has values that are not finite"
+    return ""
+
+
+def _within(
+    rows: np.ndarray, bounds: Sequence[int], supports: np.ndarray, items: np.ndarray, first: np.ndarray
+) -> bool:
+    """Tell whether all rows exist, and those of an episode in one part of the data, that of its first support row."""
+    if rows.min() < 0 or rows.max() >= bounds[-1] or first.min() < 0:
+        return False
+    parts = np.searchsorted(bounds, rows, side="right")
+    begin = first[np.cumsum(supports, dtype=np.int64) - supports]
+    return bool((parts == np.repeat(np.searchsorted(bounds, begin, side="right"), items)).all())

@@ -138,6 +138,11 @@ class Collection:
             parts.append(self._fitted(members[number].gather(split, _moved(part, -firsts[number]))))
         return _joined(parts, torch.cat(places).argsort())
 
+    def bounds(self, split: str) -> Sequence[int]:
+        """Return where the rows of its members begin, and where those of the last one end."""
+        members = self.members_of(split)
+        return *_firsts(members, split), sum(len(member.split(split).items) for member in members)
+
     def _fitted(self, episodes: Episodes) -> Episodes:
         return replace(
             episodes,

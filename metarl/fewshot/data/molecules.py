@@ -232,6 +232,10 @@ class MoleculeData:
             query_y=drawn.query_y,
         )
 
+    def bounds(self, split: str) -> Sequence[int]:
+        """Return where its rows begin and end (see `metarl.fewshot.manifest.Rows`)."""
+        return 0, len(self.split(split).items)
+
     def draw(self, split: str, numbers: Sequence[int], shape: EpisodeShape, seed: int) -> Drawn:
         """Draw the rows of episodes; arguments and errors as in `episodes`."""
         part = self.split(split)
