@@ -88,6 +88,8 @@ SMALLEST_PICTURE = 8
 """Pixels of either side; a smaller array is a row of numbers."""
 MOST_CHANNELS = 16
 """Of a picture with one axis of channels."""
+MOST_OBSERVED, MOST_ACTIONS = 1 << 24, 1 << 16
+"""Numbers of an observation; numbers and alternatives of an action. Networks have a weight for each and every unit."""
 
 
 class Unfit(Exception):
@@ -229,6 +231,8 @@ def check_leaf(name: str, leaf: spaces.Space, value: Any) -> None:
         raise Unfit(f"{name} has the shape {found.shape} where its space has {shape}: correct one of them")
     count: Any = 2
     if isinstance(leaf, spaces.Box):
+        if found.dtype.kind not in "biuf":
+            raise Unfit(f"{name} is {_quoted(value)}, and real numbers are needed: make it an array of numbers")
         return
     if isinstance(leaf, spaces.MultiDiscrete):
         count = leaf.nvec
@@ -237,6 +241,15 @@ def check_leaf(name: str, leaf: spaces.Space, value: Any) -> None:
     least = getattr(leaf, "start", 0)
     if found.dtype.kind not in "biu" or not ((found >= least) & (found < least + count)).all():
         raise Unfit(f"{name} is {_quoted(value)}, which is not in its space {leaf}: correct one of them")
+
+
+def check_size(name: str, leaf: spaces.Space, size: int, most: int) -> None:
+    """Refuse a part of a space whose numbers, or alternatives, would not fit in any memory."""
+    if size > most:
+        raise Unfit(
+            f"{name} has {size:,} numbers or alternatives, in the space {_quoted(leaf)}, and there is room for "
+            f"{most:,}: make it smaller in a wrapper"
+        )
 
 
 def _quoted(value: Any) -> str:
@@ -260,6 +273,7 @@ def labels(space: spaces.Space) -> list[str]:
                 "numbers with gymnasium.wrappers.TransformObservation"
             )
         size = spaces.flatdim(leaf)
+        check_size(name, leaf, size, MOST_OBSERVED - len(found))
         found += [name] if size == 1 else [f"{name}[{i}]" for i in range(size)]
     return found
 
@@ -331,7 +345,9 @@ def describe_actions(space: spaces.Space, env: Any) -> dict[str, Any]:
     high: list[float] = []
     choices: list[int] = []
     for name, leaf in leaves(space, "action"):
+        check_size(name, leaf, int(np.prod(leaf.shape or ())), MOST_ACTIONS - len(low) - sum(choices))
         found = alternatives(leaf)
+        check_size(name, leaf, sum(found), MOST_ACTIONS - len(low) - sum(choices))
         choices += found
         if found:
             continue

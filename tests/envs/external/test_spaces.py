@@ -261,6 +261,13 @@ NESTED = spaces.Dict(
         (spaces.MultiDiscrete([2, 3]), [2, 1], r"observation is \[2, 1\], which is not"),
         (spaces.MultiBinary(3), [0, 1, 7], r"observation is \[0, 1, 7\], which is not"),
         (spaces.Box(-1, 1, (2, 3)), np.zeros((3, 2)), r"has the shape \(3, 2\) where its space has \(2, 3\)"),
+        (
+            spaces.Box(-1, 1, (2,)),
+            np.zeros(2) + 1j,
+            r"observation is array\(\[0\.\+1\.j.*, and real numbers are needed",
+        ),
+        (spaces.Box(-1, 1, (2,)), ["0", "1"], r"observation is \['0', '1'\], and real numbers are needed"),
+        (spaces.Box(-1, 1, (2,)), [None, 1], r"observation is \[None, 1\], and real numbers are needed"),
         (NESTED, {"b": {}, "a": (0.0,)}, r"observation\.b has no part 'z', which its space has: got \{\}"),
         (NESTED, {"b": 3, "a": (0.0,)}, r"observation\.b has no part 'z'"),
         (NESTED, {"b": {"z": 5}, "a": ()}, r"observation\.a is \(\) where its space has 1 parts"),
@@ -286,6 +293,27 @@ def taken(space: Any, value: Any) -> Any:
     group = object.__new__(child.Group)
     group.observation_space = space
     return group.flat(value)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Discrete(10**9),
+        spaces.Box(-1.0, 1.0, (10**5,)),
+        spaces.MultiDiscrete([40000, 40000]),
+        spaces.Box(0, 1, (50000,), np.int8),
+    ],
+    ids=str,
+)
+def test_actions_of_too_many_numbers_are_refused_with_their_number(space: Any) -> None:
+    assert re.search(
+        r"action has [\d,]{6,} numbers or alternatives, .*, and there is room for 65,536: make", refused(space)
+    )
+
+
+def test_observations_of_too_many_numbers_are_refused_with_their_number() -> None:
+    with pytest.raises(child.Unfit, match=r"observation has 1,000,000,000 numbers .* there is room for 16,777,216"):
+        child.labels(spaces.Discrete(10**9))
 
 
 def test_bounds_that_no_number_can_be_scaled_to_are_refused_as_none() -> None:
