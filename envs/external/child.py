@@ -138,6 +138,23 @@ def _number(reward: Any) -> float:
     return float(array.item())
 
 
+def told(what: str, value: Any, worlds: Any) -> Any:
+    """Return whether something is so, or say what is wrong with it.
+
+    Args:
+        what: first words of an error.
+        value: true or false: of one world, or of each.
+        worlds: which of them are looked at: 1, or 1 and 0 of each.
+    """
+    if value is True or value is False:
+        return value
+    found = np.asarray(value)
+    fits = found.size == np.size(worlds) and found.dtype.kind in "biuf"
+    if not fits or not np.isin(found.ravel()[np.ravel(worlds) != 0], (0, 1)).all():
+        raise Unfit(f"{what}={_quoted(value)}: give True or False, or 1 or 0, of a world")
+    return found.ravel() != 0
+
+
 def import_source(source: str) -> Any:
     """Return the module called `package.module`, or the one in the file `path/name.py` (once, as `name`)."""
     if not source.endswith(".py"):
@@ -557,16 +574,7 @@ class Group:
         """Return what the info says about success, of one world or of all; checked in those that are looked at."""
         if self.success_key not in info:
             raise Unfit(f"the info of a step has no '{self.success_key}', but {sorted(info)}: correct success_key")
-        value = info[self.success_key]
-        if value is True or value is False:
-            return value
-        found = np.asarray(value)
-        fits = found.size == np.size(worlds) and found.dtype.kind in "biuf"
-        if not fits or not np.isin(found.ravel()[np.ravel(worlds) != 0], (0, 1)).all():
-            raise Unfit(
-                f"the info of a step has {self.success_key}={_quoted(value)}: give True or False, or 1 or 0, of a world"
-            )
-        return found.ravel() != 0
+        return told(f"the info of a step has {self.success_key}", info[self.success_key], worlds)
 
 
 class Singles(Group):
@@ -615,8 +623,8 @@ class Singles(Group):
             observation, reward, terminated, truncated, info = self.envs[world].step(action)
             self.observation[world] = self.flat(observation)
             self.reward[world] = _number(reward)
-            self.terminated[world] = terminated
-            self.truncated[world] = truncated
+            self.terminated[world] = bool(told("step returned terminated", terminated, 1))
+            self.truncated[world] = bool(told("step returned truncated", truncated, 1))
             if self.success_key is not None:
                 self.success[world] = bool(self.succeeded(info, 1))
 
@@ -685,11 +693,11 @@ class Vectorised(Group):
 
     def _rows(self, observations: Any) -> np.ndarray:
         if isinstance(self.observation_space, spaces.Box):
-            found = np.asarray(observations, dtype=np.float64)
+            found = np.asarray(observations)
             if found.shape[:1] != (self.count,):
                 raise Unfit(f"got observations of the shape {found.shape} of {self.count} worlds: give one of each")
             check_leaf("observation", self.observation_space, found[0])
-            return found.reshape(self.count, self.size)
+            return found.astype(np.float64).reshape(self.count, self.size)
         each = gymnasium.vector.utils.iterate(self.envs.observation_space, observations)
         return np.stack([self.flat(observation) for observation in each])
 
@@ -701,10 +709,13 @@ class Vectorised(Group):
         self.watch.call("step", None)
         observations, rewards, terminated, truncated, info = self.envs.step(actions)
         self.observation[:] = self._rows(observations)
-        self.reward[:] = rewards
-        self.terminated[:] = terminated
-        self.truncated[:] = truncated
-        self.ended = np.asarray(terminated) | np.asarray(truncated)
+        paid = np.asarray(rewards)
+        if paid.dtype.kind not in "biuf" or paid.shape != (self.count,):
+            raise Unfit(f"step returned the rewards {_quoted(rewards)}: return {self.count} numbers, one of each world")
+        self.reward[:] = paid
+        self.terminated[:] = told("step returned terminated", terminated, self.active)
+        self.truncated[:] = told("step returned truncated", truncated, self.active)
+        self.ended = (self.terminated | self.truncated) != 0
         if self.success_key is not None:
             self.success[:] = self.succeeded(info, self.active)
 

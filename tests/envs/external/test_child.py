@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 
 from metarl.envs import GymnasiumFamily, make_worlds
 from metarl.envs.external import child
@@ -149,6 +152,71 @@ def test_success_is_true_or_1(value: Any) -> None:
 def test_success_that_is_neither_true_nor_false_is_refused(value: Any) -> None:
     with pytest.raises(child.Unfit, match=r"the info of a step has success=.*: give True or False, or 1 or 0"):
         told(value)
+
+
+@pytest.mark.parametrize("value", [None, math.nan, "no", 0.5, 2, [True, False], [], object()], ids=repr)
+@pytest.mark.parametrize("place", ["terminated", "truncated"])
+def test_an_end_that_is_neither_true_nor_false_is_refused(place: str, value: Any) -> None:
+    ended = {"terminated": False, "truncated": False, place: value}
+    with pytest.raises(child.Unfit, match=rf"step returned {place}=.*: give True or False, or 1 or 0, of a world"):
+        stepped(1.0, **ended)
+
+
+def test_an_end_is_true_or_1() -> None:
+    assert stepped(1.0, terminated=np.bool_(True), truncated=0) == (1.0, 1, 0)
+    assert stepped(np.float32(2.0), terminated=False, truncated=np.array([1])) == (2.0, 0, 1)
+
+
+def stepped(reward: Any, *, terminated: Any, truncated: Any) -> tuple[float, int, int]:
+    """Return what a worker takes for the reward and the ends of a step."""
+
+    class Env:
+        def step(self, action: Any) -> Any:
+            return 0.0, reward, terminated, truncated, {}
+
+    group = object.__new__(child.Singles)
+    group.observation_space, group.action_space = spaces.Box(-1.0, 1.0, ()), spaces.Discrete(2)
+    group.envs, group.success_key, group.watch = [Env()], None, SimpleNamespace(call=lambda *_: None)  # pyright: ignore
+    group.active, group.action = np.ones(1), np.zeros((1, 1))
+    group.observation, group.reward = np.zeros((1, 1)), np.zeros(1)
+    group.terminated, group.truncated = np.zeros(1, np.uint8), np.zeros(1, np.uint8)
+    group.step()
+    return float(group.reward[0]), int(group.terminated[0]), int(group.truncated[0])
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        (0, np.zeros((2, 1)) + 1j, r"observation is array\(\[0\.\+0\.j\]\)|real numbers are needed"),
+        (0, np.array([["0"], ["1"]]), "real numbers are needed"),
+        (1, ["1", "2"], r"step returned the rewards \['1', '2'\]: return 2 numbers, one of each world"),
+        (1, np.ones((2, 2)), "return 2 numbers"),
+        (2, np.array([0.5, 0.0]), "step returned terminated="),
+        (3, [True], "step returned truncated="),
+    ],
+    ids=str,
+)
+def test_what_a_vector_environment_must_not_return_is_refused(place: int, value: Any, says: str) -> None:
+    right: list[Any] = [np.zeros((2, 1)), np.ones(2), np.zeros(2, np.bool_), [0, 1]]
+    assert together(*right) == ([1.0, 1.0], [False, True])
+    with pytest.raises(child.Unfit, match=says):
+        together(*[value if number == place else known for number, known in enumerate(right)])
+
+
+def together(*returned: Any) -> tuple[list[float], list[bool]]:
+    """Return what a worker takes for the rewards and ends of a step of two worlds."""
+    group = object.__new__(child.Vectorised)
+    group.observation_space, group.action_space = spaces.Box(-1.0, 1.0, (1,)), spaces.Discrete(2)
+    group.envs, group.watch = SimpleNamespace(step=lambda _: (*returned, {})), SimpleNamespace(call=lambda *_: None)  # pyright: ignore
+    group.count, group.size, group.mode, group.success_key, group.ended = 2, 1, "NextStep", None, np.zeros(2, np.bool_)
+    group.active, group.action, group.observation, group.reward = (
+        np.ones(2),
+        *(np.zeros((2, 1)) for _ in "ab"),
+        np.zeros(2),
+    )
+    group.terminated, group.truncated = np.zeros(2, np.uint8), np.zeros(2, np.uint8)
+    group.step()
+    return group.reward.tolist(), group.ended.tolist()
 
 
 def test_success_of_several_worlds_is_looked_at_where_they_are_active() -> None:
