@@ -22,6 +22,7 @@ from metarl.envs.modifiers.apply import modify
 from metarl.envs.modifiers.names import parse, split_name, take_horizon
 from metarl.envs.origins import Origin, files_of, present
 from metarl.errors import UserError, nearest
+from metarl.problems import in_words, note_users_module
 from metarl.run.sources import Source
 
 _FAMILIES: dict[str, dict[str, Family]] = {}
@@ -149,13 +150,14 @@ def _load(name: str) -> str:
     known = _full_names()
     try:
         module = import_source(source)
-    except UserError:
+    except (UserError, KeyboardInterrupt):
         raise
     except Unfit as error:
         raise UserError(str(error)) from error
     # Somebody's module may raise anything.
-    except Exception as error:
-        raise UserError(f"importing {source} failed, {type(error).__name__}: {error}. Mend it, or its path") from error
+    except BaseException as error:
+        raise UserError(f"importing {source} failed, {in_words(error)}. Mend it, or its path") from error
+    note_users_module(module)
     _ORIGINS.update(dict.fromkeys(_full_names() - known, Origin(source=source_of(module))))
     return plain
 

@@ -21,11 +21,14 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from metarl.version import __version__
 
+# As `typing` has it, which takes a while to import.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from metarl import agents, envs, fewshot
     from metarl.api.evaluating import evaluate
     from metarl.api.families import families

@@ -6,6 +6,7 @@ import difflib
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 
 _MANY = 1000
 """Names that are too many to be listed, or compared with one that is misspelt."""
@@ -46,8 +47,10 @@ def one_line(text: str) -> str:
 
 def tell(text: str) -> None:
     """Tell the user something in one line on standard error; of several ranks, the first one does."""
-    if first_rank():
-        print(f"metarl: {one_line(text)}", file=sys.stderr, flush=True)
+    # Standard error may be closed, or a terminal that has gone.
+    with suppress(OSError, ValueError):
+        if first_rank():
+            print(f"metarl: {one_line(text)}", file=sys.stderr, flush=True)
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:

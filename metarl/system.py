@@ -30,6 +30,10 @@ except ImportError:  # Windows
 
 POSIX = fcntl is not None
 """Whether a process can hand open files to one that it starts, and end it with all that it started."""
+HANGUP = getattr(signal, "SIGHUP", None)
+"""Signal of a terminal that goes, where there is one."""
+TO_STOP = tuple(number for number in (signal.SIGINT, signal.SIGTERM, HANGUP) if number is not None)
+"""Signals that ask a process to end."""
 TOKEN = "METARL_TOKEN"
 """Environment variable with what a worker says first, where it comes by a port that others could come by too."""
 LOCK = ".lock"

@@ -9,6 +9,7 @@ import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,23 @@ def warp_compiles_for_cpu() -> bool:
     """Say whether Warp can compile for its CPU device: its wheels have the compiler as a file of its own."""
     found = importlib.util.find_spec("warp")
     return found is None or any(Path(str(found.origin)).parent.glob("bin/*warp-clang.*"))
+
+
+@pytest.fixture
+def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget the families that a test registers: other tests go through all that there are."""
+    import gymnasium
+
+    from metarl.envs import registry
+
+    copied = {name: dict(variants) for name, variants in registry._FAMILIES.items()}
+    monkeypatch.setattr(registry, "_FAMILIES", copied)
+    for name in ("_ORIGINS", "_MODIFIED"):
+        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
+    ids = set(gymnasium.registry)
+    yield
+    for name in set(gymnasium.registry) - ids:
+        del gymnasium.registry[name]
 
 
 @pytest.fixture(scope="session")

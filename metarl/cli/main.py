@@ -1,22 +1,22 @@
 """The `metarl` command: train, evaluate, play, list, render, fewshot, warm, bench, fingerprint.
 
-Whatever is wrong with what the user gave ends in one line on standard error and exit code 2. A command's module is
-imported when the command is asked for, and torch and mujoco by the commands after their options have been read, so that
-a question for help is answered at once.
+Whatever is wrong with what the user gave ends in one line on standard error and exit code 2 (ending.py tells of every
+end). A command's module is imported when the command is asked for, and torch and mujoco by the commands after their
+options have been read, so that a question for help is answered at once. What this file imports is little, so that
+almost from its start on the process can be interrupted in order.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import sys
-from collections.abc import Sequence
-from importlib import import_module
 
+from metarl.cli import ending
 from metarl.cli.codes import BAD_INPUT, INTERRUPTED
-from metarl.errors import UserError, nearest, one_line
-from metarl.run.allocator import keep_freed_memory
-from metarl.version import __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 COMMANDS = ("train", "evaluate", "play", "list", "render", "fewshot", "warm", "bench", "fingerprint")
 """Each is a module here, with a function NAME_command, imported when it is asked for."""
@@ -53,9 +53,63 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     Args:
-        argv: arguments after the command's name; those of the process if None.
+        argv: arguments after the command's name. None: those of the process, which ends here with the exit code.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is not None:
+        return _run(list(argv))
+    ending.watch()
+    try:
+        code = _run(sys.argv[1:])
+    except SystemExit as asked:
+        # Of whatever reads the options, after their help.
+        code = asked.code if isinstance(asked.code, int) else 0
+    ending.end(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command and return its exit code; say what is wrong."""
+    try:
+        code = _dispatch(arguments)
+        # What has been interrupted has perhaps nobody to show anything to.
+        if code != INTERRUPTED:
+            sys.stdout.flush()
+        return code
+    except BaseException as error:
+        from metarl.errors import one_line
+        from metarl.problems import problem_of
+
+        if ending.received or isinstance(error, KeyboardInterrupt):
+            ending.say("interrupted")
+            return INTERRUPTED
+        problem = problem_of(error)
+        # Whoever read the output has enough (`metarl list | head`); rich ends the process then.
+        if problem is None and BrokenPipeError in (type(error), type(error.__context__)):
+            return INTERRUPTED
+        if problem is None:
+            raise
+        ending.say(f"error: {one_line(problem)}")
+        return BAD_INPUT
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if arguments else BAD_INPUT
+
+    from metarl.version import __version__
+
+    if arguments[0] == "--version":
+        print(f"metarl {__version__}")
+        return 0
+
+    import io
+    from importlib import import_module
+
+    from metarl.errors import UserError, nearest
+    from metarl.run.allocator import keep_freed_memory
+
+    # Where it is gone, nothing of what follows can be found.
+    os.getcwd()  # noqa: PTH109
     if "fewshot" not in arguments[:2]:
         # While the engine's threads step the worlds, torch's idle threads must sleep, not spin: on busy cores an update
         # takes many times as long otherwise. Without worlds it is the other way round: waking them for every small
@@ -66,52 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that has no α shows a question mark.
             stream.reconfigure(errors="replace")
-    try:
-        return _dispatch(arguments)
-    except UserError as error:
-        print(f"metarl{_rank()}: error: {one_line(str(error))}", file=sys.stderr, flush=True)
-        return BAD_INPUT
-    except RuntimeError as error:
-        # Torch is loaded by now: it, or Warp, has raised this.
-        from metarl.devices import device_problem
-
-        problem = device_problem(error)
-        if problem is None:
-            raise
-        print(f"metarl{_rank()}: error: {problem[:1].upper()}{problem[1:]}", file=sys.stderr, flush=True)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print("metarl: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read the output has enough (`metarl list | head`). Python flushes once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return INTERRUPTED
-    except OSError as error:
-        # Folders that may not be written to, files that may not be read, full disks.
-        print(
-            f"metarl{_rank()}: error: {one_line(str(error))}. Check the path, its permissions and the free space.",
-            file=sys.stderr,
-        )
-        return BAD_INPUT
-
-
-def _rank() -> str:
-    """Return which of several processes this is; nothing where it is alone."""
-    size = os.environ.get("WORLD_SIZE", "1")
-    return "" if size == "1" else f" (rank {os.environ.get('RANK', '?')} of {size})"
-
-
-def _dispatch(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE, end="")
-        return 0 if arguments else BAD_INPUT
-    if arguments[0] == "--version":
-        print(f"metarl {__version__}")
-        return 0
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
         raise UserError(f"Unknown command '{command}'.{nearest(command, COMMANDS)}")
-    if _rank() and (command, *rest[:1]) != ("fewshot", "train") and command != "train":
+    if ending.rank() and (command, *rest[:1]) != ("fewshot", "train") and command != "train":
         raise UserError(f"Got `metarl {command}` in several processes. Only train and fewshot train share work out.")
     return getattr(import_module(f"metarl.cli.{command}"), f"{command}_command")(rest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -115,22 +116,41 @@ def _side_by_side(names: Sequence[str], options: WarmOptions) -> int:
     together = max(1, min(len(names), resolve_threads(0) // 3))
     tell(f"compiling the kernels of {len(names)} families for the GPU engine, {together} at a time")
     code = 0
+    running: set[subprocess.Popen[str]] = set()
+    interrupted = threading.Event()
+    in_a_process = partial(_in_a_process, options=options, running=running, interrupted=interrupted)
     with ThreadPoolExecutor(together) as pool:
-        for result in pool.map(partial(_in_a_process, options=options), names):
-            show(result, options)
-            code = BAD_INPUT if "error" in result else code
+        try:
+            for result in pool.map(in_a_process, names):
+                show(result, options)
+                code = BAD_INPUT if "error" in result else code
+        except BaseException:
+            # Neither those that run are waited for, nor others begun.
+            interrupted.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(running):
+                process.kill()
+            raise
     return code
 
 
-def _in_a_process(name: str, options: WarmOptions) -> dict[str, Any]:
-    """Return what `warm` returns, or the error that it ended with."""
+def _in_a_process(
+    name: str, options: WarmOptions, running: set[subprocess.Popen[str]], interrupted: threading.Event
+) -> dict[str, Any]:
+    """Return what `warm` returns, or the error that it ended with; the process stands in `running` meanwhile."""
     command = [sys.executable, "-m", "metarl", "warm", name, "--device", options.device, "--json"]
     command += ["--deterministic"] if options.deterministic else []
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        return {"family": name, "error": lines[-1] if lines else f"exit code {done.returncode}"}
-    return json.loads(done.stdout.splitlines()[-1])
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        running.add(process)
+        if interrupted.is_set():
+            process.kill()
+        output, errors = process.communicate()
+        running.discard(process)
+    if process.returncode:
+        lines = [line for line in errors.splitlines() if line.strip()]
+        return {"family": name, "error": lines[-1] if lines else f"exit code {process.returncode}"}
+    return json.loads(output.splitlines()[-1])
 
 
 def show(result: dict[str, Any], options: WarmOptions) -> None:

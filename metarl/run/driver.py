@@ -13,20 +13,24 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
 
 from metarl.config import MOST_ITERATIONS
-from metarl.devices import device_problem, repeatable, resolve_device, resolve_threads, torch_threads
-from metarl.errors import NotFiniteError, UserError
+from metarl.devices import repeatable, resolve_device, resolve_threads, torch_threads
+from metarl.errors import NotFiniteError, UserError, tell
+from metarl.problems import problem_of
 from metarl.ranks import ALONE, Ranks
 from metarl.run.folder import RunFolder, Trainable
 from metarl.run.progress import duration, open_display
 from metarl.run.settings import RunSettings
 from metarl.run.standing import Standing
 from metarl.seeding import Streams
+from metarl.system import HANGUP, TO_STOP
 from metarl.types import BatchEnv, MetaAgent, Metrics, SampleTasks
 
 Step = Callable[[int], Metrics]
@@ -69,7 +73,7 @@ def train(
 ) -> TrainResult:
     """Train an agent or a learner in a run folder, from the start or from a checkpoint.
 
-    SIGINT and SIGTERM let the current iteration finish, write a checkpoint and return; a second one ends the
+    SIGINT, SIGTERM and SIGHUP let the current iteration finish, write a checkpoint and return; a second one ends the
     process at once. Of several ranks all end behind the same iteration, whichever got the signal.
 
     Args:
@@ -112,12 +116,15 @@ def train(
             )
         )
         stop = stack.enter_context(_stop_requests(ranks))
+        show = partial(_show, stop)
         clock = time.monotonic()
         if iterations == 0 and not resume:
             standing.room |= _most(room(), ranks)
             folder.save(standing, streams, scored=False)
         elif started >= iterations:
-            display.message(f"{run_dir} has {started} of {iterations} iterations: give more --iterations to go on.")
+            show(
+                display.message, f"{run_dir} has {started} of {iterations} iterations: give more --iterations to go on."
+            )
         stopped_by = 0
         while standing.iteration < iterations and not stopped_by:
             number = standing.iteration + 1
@@ -132,16 +139,17 @@ def train(
                 if scored or standing.iteration % stride == 0:
                     row = standing.logged()
                     folder.log(standing.iteration, row)
-                    display.update(standing.iteration, row)
+                    show(display.update, standing.iteration, row)
                 elif seconds > SLOW:
-                    display.update(standing.iteration, metrics)
+                    show(display.update, standing.iteration, metrics)
                 # Read once: a signal from here on is for the next iteration, which then writes the checkpoint.
                 stopped_by = ranks.largest(stop[0] if stop else 0)
                 if scored or stopped_by:
                     standing.room |= _most(room(), ranks)
                     folder.save(standing, streams, scored=scored)
-            except (UserError, RuntimeError) as error:
-                problem = str(error) if isinstance(error, UserError) else device_problem(error)
+            # What is trained on or with may be somebody's own, and raise anything.
+            except BaseException as error:
+                problem = problem_of(error)
                 if problem is None:
                     raise
                 hint = f"Go on from its last checkpoint with: {run.command} train --resume {run_dir}"
@@ -152,18 +160,30 @@ def train(
                     f"{hint}"
                 ) from error
         if stopped_by and standing.iteration < iterations:
-            display.message(
+            show(
+                display.message,
                 f"Stopped by {signal.Signals(stopped_by).name} after iteration {standing.iteration} of {iterations}, "
-                f"checkpoint written. Go on with: {run.command} train --resume {run_dir}"
+                f"checkpoint written. Go on with: {run.command} train --resume {run_dir}",
             )
         elif standing.iteration > started:
             done, took = standing.iteration, duration(time.monotonic() - clock)
-            display.message(f"Trained {done} iterations ({took} for the last {done - started}).")
+            show(display.message, f"Trained {done} iterations ({took} for the last {done - started}).")
         # Whoever is behind this line finds the last checkpoint.
         ranks.once(lambda: None)
     return TrainResult(
         iteration=standing.iteration, totals=standing.totals, interrupted=standing.iteration < iterations
     )
+
+
+def _show(stop: list[int], display: Callable[..., None], *what: Any) -> None:
+    """Show something; where that cannot be written any more, ask the run to stop, as the end of a terminal does."""
+    try:
+        display(*what)
+    # Rich ends the process where somebody has closed the pipe, and so has enough.
+    except (OSError, SystemExit) as error:
+        if not stop and not isinstance(error, BrokenPipeError | SystemExit):
+            tell(f"what the training shows cannot be written any more, {error}: it stops")
+        stop.append(HANGUP or signal.SIGTERM)
 
 
 def iterations_of(agent: MetaAgent, env: BatchEnv, sample_tasks: SampleTasks, streams: Streams) -> Step:
@@ -210,7 +230,10 @@ def _stop_requests(ranks: Ranks) -> Iterator[list[int]]:
         # Python delivers signals to the main thread only, and only there may handlers be set.
         yield received
         return
-    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in TO_STOP}
+    if HANGUP in before and before[HANGUP] == signal.SIG_IGN:
+        # `nohup` has the terminal's end ignored.
+        del before[HANGUP]
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)

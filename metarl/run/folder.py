@@ -24,7 +24,7 @@ randomness belongs to a rank, so that any number of them goes on with a run that
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -216,8 +216,14 @@ class RunFolder:
         with ExitStack() as stack:
             ranks.once(lambda: stack.enter_context(self._lock()))
             folder = OpenFolder(self, run, thing, header, ranks)
-            stack.callback(folder.close)
-            yield folder
+            try:
+                yield folder
+            except BaseException:
+                # What has gone wrong already is to be told, not that the same disk is full now too.
+                with suppress(OSError):
+                    folder.close()
+                raise
+            folder.close()
 
     def _claim(self) -> None:
         """Make the folder of a new run, or refuse one that holds anything."""

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import TracebackType
 from typing import Any, TypeVar
@@ -92,7 +92,9 @@ class LiveDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        # The terminal may have gone.
+        with suppress(OSError):
+            self._progress.stop()
 
     def update(self, iteration: int, metrics: Metrics) -> None:
         """Show the new figures."""

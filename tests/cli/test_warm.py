@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import subprocess
+import threading
 from typing import Any
 
 import pytest
 import torch
 
+from metarl import devices
 from metarl.cli import warm
 from metarl.cli.main import main
 from metarl.envs import get
@@ -65,13 +68,19 @@ def test_several_have_a_process_each_and_one_that_fails_stops_no_other(
 ) -> None:
     commands: list[list[str]] = []
 
-    def run(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        commands.append(command)
-        if "ant-dir" in command:
-            return subprocess.CompletedProcess(command, 2, "", "a line\nmetarl: error: no room\n")
-        return subprocess.CompletedProcess(command, 0, f'noise\n{{"family": "{command[4]}", "seconds": 2.5}}\n', "")
+    class Warmed(contextlib.nullcontext[Any]):
+        def __init__(self, command: list[str], **_: Any) -> None:
+            super().__init__(self)
+            commands.append(command)
+            self.returncode = 2 if "ant-dir" in command else 0
 
-    monkeypatch.setattr(subprocess, "run", run)
+        def communicate(self) -> tuple[str, str]:
+            if self.returncode:
+                return "", "a line\nmetarl: error: no room\n"
+            return f'noise\n{{"family": "{commands[-1][4]}", "seconds": 2.5}}\n', ""
+
+    monkeypatch.setattr(subprocess, "Popen", Warmed)
+    monkeypatch.setattr(devices, "resolve_threads", lambda threads: 1)
     assert main(["warm", CHEETAH, "ant-dir", "hopper-rand-params", "--device", "cpu", "--json"]) == 2
     captured = capsys.readouterr()
     assert [json.loads(line) for line in captured.out.splitlines()] == [
@@ -89,6 +98,29 @@ def test_several_have_a_process_each_and_one_that_fails_stops_no_other(
         f"{CHEETAH}: ready after 2.5 s",
         "ant-dir: metarl: error: no room",
     ]
+
+
+def test_an_interruption_ends_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    popen, started = subprocess.Popen, []
+
+    def sleeper(command: list[str], **options: Any) -> subprocess.Popen[str]:
+        if command[1:3] != ["-m", "metarl"]:
+            return popen(command, **options)
+        started.append(popen(["sleep", "20"], **options))
+        if len(started) == 2:
+            threading.Timer(0.2, started[0].kill).start()
+        return started[-1]
+
+    def shown(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", sleeper)
+    monkeypatch.setattr(devices, "resolve_threads", lambda threads: 6)
+    # The first one that ends is shown, and then comes the interruption.
+    monkeypatch.setattr(warm, "show", shown)
+    assert main(["warm", CHEETAH, "ant-dir", "hopper-rand-params", "--device", "cpu"]) == 130
+    assert 2 <= len(started) <= 3
+    assert all(process.poll() == -9 for process in started)
 
 
 def test_all_are_the_robots() -> None:

@@ -18,6 +18,7 @@ from metarl.fewshot.classes import ClassSplit, draw_items
 from metarl.fewshot.data.scaling import Scaling
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Support, check_split, keyed
 from metarl.fewshot.reading.arrays import array_of
+from metarl.problems import in_words
 
 TRIED = 64
 """Functions that a callable draws once, for the scale and the fingerprint."""
@@ -167,9 +168,11 @@ class FunctionDraws:
         # Somebody's code may raise anything.
         try:
             found = self.draw(generator, points)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise UserError(
-                f"{what}: the callable raised {type(error).__name__}: {error}. It is called as draw(generator, points)."
+                f"{what}: the callable raised {in_words(error)}. It is called as draw(generator, points)."
             ) from error
         if not isinstance(found, tuple | list) or len(found) != 2:
             raise UserError(

@@ -15,7 +15,7 @@ from typing import Any
 
 from metarl.errors import UserError, nearest
 from metarl.fewshot.parts.own import Given
-from metarl.fewshot.parts.trying import in_words
+from metarl.problems import in_words, note_users_module
 from metarl.run.folder import RunFolder
 from metarl.run.sources import Source, admit, of_file, reach
 
@@ -71,7 +71,9 @@ def _imported(where: str) -> ModuleType:
         if not where.endswith(".py"):
             if str(Path.cwd()) not in sys.path:
                 sys.path.append(str(Path.cwd()))
-            return importlib.import_module(where)
+            made = importlib.import_module(where)
+            note_users_module(made)
+            return made
         path = Path(where).expanduser().resolve()
         if not path.is_file():
             raise UserError(f"There is no file {path}. Correct the path.")
@@ -82,10 +84,11 @@ def _imported(where: str) -> ModuleType:
         if str(path.parent) not in sys.path:
             sys.path.append(str(path.parent))
         spec.loader.exec_module(made)
+        note_users_module(made)
         return made
-    except UserError:
+    except (UserError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
         raise UserError(f"Importing {where} failed, {in_words(error)}. Mend it, or correct the address.") from error
 
 

@@ -25,7 +25,8 @@ from metarl.errors import UserError
 from metarl.fewshot.parts.backbones import Backbone
 from metarl.fewshot.parts.module_norms import Pass, swap_norms
 from metarl.fewshot.parts.norms import Moment, Norm
-from metarl.fewshot.parts.trying import Explained, copied, in_words, made_up, near, probed
+from metarl.fewshot.parts.trying import Explained, copied, made_up, near, probed
+from metarl.problems import in_words
 from metarl.types import Params
 
 OWN = "module "
@@ -102,7 +103,9 @@ def _called(make: Callable[[], Any], seed: int) -> Any:
         # Somebody's code may raise anything.
         try:
             made = make()
-        except Exception as error:
+        except (UserError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
             raise UserError(
                 f"{name_of(make)} failed, {in_words(error)}. It is called without arguments, to return a module."
             ) from error

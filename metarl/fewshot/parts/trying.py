@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from metarl.errors import UserError
+from metarl.problems import in_words
 
 PROBED = 3
 """Items that a backbone is tried on."""
@@ -27,7 +28,7 @@ class Explained:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, UserError):
+        if error is not None and not isinstance(error, UserError | KeyboardInterrupt):
             raise UserError(
                 f"{self.name} failed on {self.x.dtype} items {list(self.x.shape)}, {in_words(error)}. Give one that "
                 f"takes items of the shape {list(self.x.shape[1:])}."
@@ -93,9 +94,3 @@ def made_up(shape: tuple[int, ...]) -> Tensor:
 def near(first: Tensor, second: Tensor) -> bool:
     """Tell whether features are the same but for rounding."""
     return bool((first - second).abs().max() <= CLOSE * second.abs().max().clamp_min(1e-6))
-
-
-def in_words(error: Exception) -> str:
-    """Return an exception in one line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].rstrip('.') if lines else ''}"
