@@ -15,7 +15,7 @@ from typing import Any, cast
 from metarl.errors import UserError
 from metarl.fewshot.reading import pickles, tables
 from metarl.fewshot.reading.archives import damage_told, open_archive
-from metarl.fewshot.reading.folders import check_file_or_folder, files_below, is_hidden, kind_of
+from metarl.fewshot.reading.folders import check_file_or_folder, check_room, files_below, is_hidden, kind_of
 from metarl.files import open_regular, read_regular
 
 IMAGES = (
@@ -310,6 +310,7 @@ def read_pickle(tree: Tree, name: str) -> Any:
     """
     try:
         with tree.opened(name) as (file, size):
+            check_room(size, name)
             content = pickles.load(file, size)
     except pickles.Refused as error:
         raise UserError(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from metarl.errors import UserError
+from metarl.fewshot.reading.folders import check_room
 from metarl.files import open_regular
 
 MOST_BYTES = 1 << 40
@@ -154,6 +155,8 @@ def read_npy(path: Path, advice: str = "") -> np.ndarray:
         dtype, shape, order, first = _header(file.read(_HEADER + 12), size, str(path), advice)
         if 0 in shape:
             return np.zeros(shape, dtype)
+        # It is mapped, and copied once or twice as float32 by whoever takes it.
+        check_room(2 * math.prod(shape) * (1 if dtype == np.uint8 else 4), str(path))
         return np.memmap(file, dtype, "r", first, shape, order)
 
 

@@ -14,12 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metarl.errors import UserError
+from metarl.fewshot.reading.folders import check_room
 from metarl.files import read_regular
 
 MOST_BYTES = 1 << 30
 """Of a text."""
 MOST_CELLS = 100_000_000
 """Of a table."""
+CELL = 60
+"""Bytes that a field takes, about."""
 MOST_COLUMNS = 100_000
 """Of a table whose columns have names."""
 _MARKS = {
@@ -69,6 +72,7 @@ def rows_of(text: str, name: str, separator: str = ",") -> list[list[str]]:
     cells = text.count(separator) + text.count("\n") + 1
     if cells > MOST_CELLS:
         raise UserError(f"{name} has {cells:,} fields, and at most {MOST_CELLS:,} are read. Give a part of it.")
+    check_room(cells * CELL, name)
     try:
         return [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator) if row]
     except csv.Error as error:

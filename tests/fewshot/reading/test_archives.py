@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from metarl.errors import UserError
-from metarl.fewshot.reading import archives
-from metarl.fewshot.reading.archives import open_archive
+from metarl.fewshot.reading import archive_entries
+from metarl.fewshot.reading.archives import damage_told, open_archive
 
 FILES = {f"cat/{i}.txt": bytes(range(i, i + 100)) for i in range(3)} | {"dog/0.txt": b"woof" * 500}
 
@@ -48,7 +48,7 @@ def contents(path: Path) -> dict[str, bytes]:
     with open_archive(path) as archive:
         found = {}
         for name, size in archive.sizes.items():
-            with archives.damage_told(path, name), archive.open(name) as file:
+            with damage_told(path, name), archive.open(name) as file:
                 found[name] = file.read(size + 1)
         return found
 
@@ -235,7 +235,7 @@ def test_folders_in_archives_are_no_files(tmp_path: Path) -> None:
 
 
 def test_very_many_entries_are_refused_before_they_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archives, "MOST_ENTRIES", 3)
+    monkeypatch.setattr(archive_entries, "MOST_ENTRIES", 3)
     with pytest.raises(UserError, match=r"a\.zip has 4 entries, and at most 3 are read"):
         contents(zipped(tmp_path / "a.zip"))
     with pytest.raises(UserError, match=r"a\.tar has more than 3 entries"):
@@ -254,7 +254,7 @@ def test_a_large_list_of_entries_is_found_too(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "b.zip").write_bytes(raw[:end] + last)
     with pytest.raises(UserError, match="no list of entries"):
         contents(tmp_path / "b.zip")
-    monkeypatch.setattr(archives, "MOST_ENTRIES", 3)
+    monkeypatch.setattr(archive_entries, "MOST_ENTRIES", 3)
     with pytest.raises(UserError, match="has 4 entries"):
         contents(tmp_path / "a.zip")
 

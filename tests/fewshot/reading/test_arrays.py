@@ -198,3 +198,12 @@ def test_an_array_that_is_a_pipe(tmp_path: Path) -> None:
         read_npy(tmp_path / "a.npy")
     with pytest.raises(UserError, match=r"cannot be read as an array .*No such file"):
         read_npy(tmp_path / "b.npy")
+
+
+def test_an_array_that_does_not_fit_into_memory_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / "a.npy").open("wb") as file:
+        file.write(written(headed(shape="(50000000000,)")))
+        # Nothing is stored for what is not written.
+        file.truncate(1 << 38)
+    with pytest.raises(UserError, match=r"Needs about 400 GB of memory, and .* are free: lower the size of .*a\.npy"):
+        read_npy(tmp_path / "a.npy")

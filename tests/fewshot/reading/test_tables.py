@@ -41,6 +41,12 @@ def test_tables_that_are_too_large_or_do_not_end(monkeypatch: pytest.MonkeyPatch
         rows_of("1,2\n3,4\n5,6", "t")
 
 
+def test_tables_that_do_not_fit_into_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "CELL", 1 << 44)
+    with pytest.raises(UserError, match=r"Needs about [\d,]+ TB of memory, .* lower the size of t"):
+        rows_of("1,2\n3,4\n", "t")
+
+
 def test_headers_name_every_column_once() -> None:
     assert headed([[" a ", "b"], ["1", "2"]], "t") == (["a", "b"], [["1", "2"]])
     for rows, says in [
