@@ -32,7 +32,7 @@ from metarl.errors import UserError
 from metarl.learning import figures
 from metarl.learning.chunks import TasksAtATime
 from metarl.learning.experience import Batch, Estimator, first_episodes, inner_loss, prepare, spread, surrogate
-from metarl.learning.finetune import GradientLearner, TaskPolicy, check_observation, warm_up
+from metarl.learning.finetune import GradientLearner, TaskPolicy, check_observation, unused_by_policy, warm_up
 from metarl.learning.inner import AdaptationJacobian, Executor, Rates, adapt, over_tasks, task_chunks
 from metarl.learning.outer import outer_step
 from metarl.learning.rollout import collect
@@ -129,6 +129,15 @@ class MamlTrpoConfig:
         played = memory.episodes(steps * (collections + 2) // 4, spec.observation_size, spec.action_size)
         weights = memory.weights_of_tasks(self.network_weights(spec), self.tasks, collections)
         return {"--tasks, --episodes, --hidden or --horizon": played + update, "--hidden or --tasks": weights}
+
+    def unused(self, name: str, spec: EnvSpec, device: torch.device) -> dict[str, str]:
+        """Return settings that change nothing for an agent of this name and a family -> what they would need."""
+        unused = unused_by_policy(self, spec, device)
+        if self.inner_steps == 0:
+            unused |= dict.fromkeys(("first_order", "estimator"), "--inner-steps from 1")
+        elif self.first_order:
+            unused["estimator"] = "second derivatives, no --first-order"
+        return unused
 
     def __post_init__(self) -> None:
         check(self, at_least={"gpu_memory": 0}, at_most={"iterations": MOST_ITERATIONS})

@@ -26,7 +26,7 @@ from metarl.config import MOST_ITERATIONS, MOST_STEPS, check
 from metarl.learning import figures
 from metarl.learning.chunks import TasksAtATime
 from metarl.learning.experience import Batch, first_episodes, prepare, spread, surrogate
-from metarl.learning.finetune import GradientLearner, TaskPolicy, check_observation, tell, warm_up
+from metarl.learning.finetune import GradientLearner, TaskPolicy, check_observation, tell, unused_by_policy, warm_up
 from metarl.learning.inner import task_chunks
 from metarl.learning.outer import outer_step
 from metarl.learning.rollout import collect
@@ -108,6 +108,13 @@ class MultitaskConfig:
         played = memory.episodes(steps * (collections + 2) // 3, spec.observation_size, spec.action_size)
         weights = memory.weights_of_tasks(self.network_weights(spec), self.tasks, collections)
         return {"--tasks, --episodes, --hidden or --horizon": played + update, "--hidden or --tasks": weights}
+
+    def unused(self, name: str, spec: EnvSpec, device: torch.device) -> dict[str, str]:
+        """Return settings that change nothing for an agent of this name and a family -> what they would need."""
+        unused = unused_by_policy(self, spec, device)
+        if name == "oracle":
+            unused |= dict.fromkeys(("inner_rate", "later_rate"), "an agent that adapts, multitask or maml-trpo")
+        return unused
 
     def __post_init__(self) -> None:
         check(self, at_least={"gpu_memory": 0}, at_most={"iterations": MOST_ITERATIONS, "cg_iterations": MOST_STEPS})

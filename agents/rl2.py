@@ -141,6 +141,15 @@ class Rl2Config:
             "--width": memory.stored(self.network_weights(spec)),
         }
 
+    def unused(self, name: str, spec: EnvSpec, device: torch.device) -> dict[str, str]:
+        """Return settings that change nothing for an agent of this name and a family -> what they would need."""
+        unused = {} if self.core == "transformer" else {"layers": "--core transformer"}
+        if spec.discrete:
+            unused["initial_std"] = "a family whose actions are numbers"
+        if not spec.pictures:
+            unused["encode_pictures"] = "a family with pictures among its observations"
+        return unused
+
     def __post_init__(self) -> None:
         # Layer norm of a single number would leave nothing of it.
         check(self, at_least={"iterations": 0, "tasks": 1, "episodes": 1, "width": 2, "layers": 1})

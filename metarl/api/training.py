@@ -12,7 +12,7 @@ from metarl.agents import config_class, make
 from metarl.api.finding import family_of, own_name
 from metarl.api.memory import check_training
 from metarl.api.runs import Run
-from metarl.config import check_numbers, from_plain, to_plain
+from metarl.config import check_numbers, check_used, from_plain, to_plain
 from metarl.devices import repeatable, resolve_device, resolve_threads
 from metarl.envs import get, make_worlds
 from metarl.envs.family import Family
@@ -238,6 +238,9 @@ def carry_out(
     streams = Streams(run.seed)
     device = resolve_device(run.device)
     with repeatable(on=run.deterministic), join(device) as ranks:
+        if checkpoint is None and hasattr(config, "unused"):
+            # A run that goes on has what it was begun with.
+            check_used(config, config.unused(run.agent, family.spec(), device), run.agent)
         check_training(family, config, engine=run.engine, device=device, share=ranks.size)
         agent = make(run.agent, config, family.spec(), streams, device, ranks)
         check_trials(family, agent.trial)

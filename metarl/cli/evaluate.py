@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 
 from metarl.cli.options import Split, parse
+from metarl.config import check_used
 from metarl.errors import UserError
 from metarl.run.settings import Checkpoint, Device, Engine
 
@@ -93,6 +94,8 @@ def evaluate_command(arguments: list[str]) -> int:
     options = parse(EvaluateOptions, arguments, "metarl evaluate", EVALUATE)
     if not options.runs:
         raise UserError("Got no run to evaluate. Give a folder of `metarl train`: metarl evaluate runs/...")
+
+    check_used(options, {} if options.probe else {"probe_tasks": "--probe"})
 
     from metarl.api.evaluating import evaluate
     from metarl.evaluation.probe_report import tables

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metarl.cli.options import parse
+from metarl.config import check_used
 from metarl.errors import UserError
 from metarl.run.settings import Checkpoint
 
@@ -102,6 +103,7 @@ def play_command(arguments: list[str]) -> int:
     if not 1 <= episodes <= MOST_EPISODES or options.tasks < 2 or options.seed < 0:
         got = f"--episodes {options.episodes} --tasks {options.tasks} --seed {options.seed}"
         raise UserError(f"Got {got}. Allowed: from 1 to {MOST_EPISODES}, from 2, from 0.")
+    check_used(options, {} if options.runs else dict.fromkeys(("checkpoint", "source", "trust"), "--runs"))
     for name in options.players:
         if options.players.count(name) > 1:
             raise UserError(f"Got the player '{name}' {options.players.count(name)} times. Name each once.")

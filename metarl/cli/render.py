@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 
 from metarl.cli.options import Split, parse
-from metarl.config import MOST_STEPS
+from metarl.config import MOST_STEPS, check_used
 from metarl.errors import UserError, nearest
 from metarl.run.settings import Checkpoint
 
@@ -90,6 +90,7 @@ def render_command(arguments: list[str]) -> int:
         got = f"--rows {options.rows} --columns {options.columns}"
         raise UserError(f"Got {got}. Both must be at least 1, and their product at most {MOST_CELLS}.")
     out = _out(options)
+    check_used(options, _unused(options))
 
     import torch
 
@@ -116,6 +117,18 @@ def render_command(arguments: list[str]) -> int:
         _before_and_after(family, agent, options, out)
     print(out)
     return 0
+
+
+def _unused(options: RenderOptions) -> dict[str, str]:
+    """Return options that change nothing -> what they would need."""
+    unused: dict[str, str] = {}
+    if not Path(options.what).is_dir():
+        unused |= dict.fromkeys(("checkpoint", "source", "trust", "steps", "episodes"), "a run, which a family is not")
+    if options.grid:
+        unused |= dict.fromkeys(("steps", "episodes", "tasks"), "one task, no --grid")
+    elif not options.task.isdecimal():
+        unused |= dict.fromkeys(("tasks", "split"), "a --task by its number")
+    return unused
 
 
 def _out(options: RenderOptions) -> Path:

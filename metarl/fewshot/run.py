@@ -15,6 +15,7 @@ from metarl.errors import UserError, nearest
 from metarl.fewshot.classes import ClassData
 from metarl.fewshot.data import LARGEST_SIZE
 from metarl.fewshot.data import load as load_data
+from metarl.fewshot.data.functions import FunctionData
 from metarl.fewshot.episodes import EpisodeShape
 from metarl.fewshot.episodes import Source as DataSource
 from metarl.fewshot.layout import PLAIN
@@ -202,6 +203,20 @@ def backbone_for(item_shape: Sequence[int]) -> BackboneName:
     if len(item_shape) == 3 and min(item_shape[1:]) >= SMALLEST_IMAGE:
         return "conv4"
     return "conv1d" if len(item_shape) == 2 and item_shape[1] >= SHORTEST else "mlp"
+
+
+def unused(run: FewShotRun, source: DataSource) -> dict[str, str]:
+    """Return settings of a run, fitted to its data, that change nothing -> what they would need."""
+    found = {} if run.backbone == "mlp" else {"hidden": "--backbone mlp"}
+    if run.backbone not in get_args(BackboneName) or run.backbone in ("mlp", "identity"):
+        found |= dict.fromkeys(("width", "channels_last"), "--backbone conv4, resnet12 or conv1d")
+    if run.backbone in ("mlp", "identity"):
+        found["batch_norm"] = "a backbone with batch norm, conv4, resnet12 or conv1d"
+    if source.outputs:
+        found["way"] = "data with classes"
+    if isinstance(source, FunctionData):
+        found |= {"size": "data that are images", "data_root": "data that are read from files"}
+    return found
 
 
 def make_learner(

@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from metarl.config import check_used
 from metarl.devices import resolve_device
 from metarl.errors import UserError
 from metarl.fewshot import manifest as manifests
@@ -35,6 +36,7 @@ from metarl.fewshot.run import (
     on_device,
     open_data,
     trainable,
+    unused,
     with_backbone,
 )
 from metarl.ranks import ALONE, Ranks
@@ -93,6 +95,9 @@ def train(
     ranks.share(getattr(config, "tasks", 0) or config.batch_size)
     streams = Streams(run.seed)
     learner = make_learner(run, config, source, streams, ranks)
+    if not resume:
+        check_used(run, unused(run, source))
+        check_used(config, config.unused() if hasattr(config, "unused") else {}, run.learner)
     if asked and getattr(learner, "params", None) == {}:
         raise UserError(f"{NOTHING}.")
     _tell_dropout(learner, console, json=json)

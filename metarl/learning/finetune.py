@@ -44,6 +44,24 @@ def check_observation(agent: str, spec: EnvSpec) -> None:
         )
 
 
+def unused_by_policy(config: Any, spec: EnvSpec, device: torch.device) -> dict[str, str]:
+    """Return settings of an agent that adapts by gradients which change nothing -> what they would need.
+
+    Args:
+        config: the agent's, with the fields of a policy.
+        spec: the family's sizes.
+        device: where it computes.
+    """
+    unused = {"gpu_memory": "--device cuda"} if device.type == "cpu" else {"chunk_steps": "--device cpu"}
+    if spec.discrete:
+        unused["initial_std"] = "a family whose actions are numbers"
+    if not spec.pictures:
+        unused["encode_pictures"] = "a family with pictures among its observations"
+    if not config.hidden:
+        unused |= dict.fromkeys(("activation", "layer_norm"), "hidden layers")
+    return unused
+
+
 @dataclass(frozen=True)
 class TaskPolicy:
     """Samples actions in M*K worlds, each task with its own parameters, on the device where the worlds are.

@@ -126,7 +126,7 @@ def test_resuming_nothing_is_refused(tmp_path: Path) -> None:
         ("maml-trpo", {"inner_rat": 1.0}, r"maml-trpo has no setting 'inner_rat'\. Did you mean 'inner_rate'\?"),
         ("rl2", {"inner_rate": 1.0}, "rl2 has no setting 'inner_rate'"),
         ("maml-trpo", {"inner_rate": "fast"}, r"inner_rate: got 'fast' \(str\) where float is needed"),
-        ("maml-trpo", {"inner_rate": float("inf")}, r"inner-rate inf\. It must be at least 0\.0 and finite"),
+        ("maml-trpo", {"inner_rate": float("inf")}, r"inner-rate inf\. It must be finite"),
         ("maml-trpo", {"iterations": 2.5}, r"iterations: got 2\.5 \(float\) where int is needed"),
         ("maml-trpo", {"iterations": True}, r"iterations: got True \(bool\) where int is needed"),
         ("maml-trpo", {"hidden": 8}, "hidden: got 8 where a list is needed"),

@@ -26,7 +26,10 @@ from tests.helpers.commands import refused
         ("train maml-trpo --inner-rat 1", ["'--inner-rat'", "Did you mean '--inner-rate'?", "--family", "--hidden"]),
         ("train maml-trpo --inner-rate fast", ["--inner-rate", "'fast'"]),
         ("train maml-trpo --inner-rate", ["--inner-rate", "Missing value"]),
-        ("train maml-trpo --inner-rate inf", ["Got --inner-rate inf. It must be at least 0.0 and finite."]),
+        (
+            "train maml-trpo --inner-rate inf",
+            ["Got --inner-rate inf. It must be finite: 0, or from 1e-30 to 1e+30 in size."],
+        ),
         ("train maml-trpo --threads 100000", ["threads=100000", "1 to 1024"]),
         ("train maml-trpo --tasks 0", ["Got --tasks 0. It must be at least 1."]),
         ("train maml-trpo --estimator dicee", ["'dicee'", "'dice'", "'lvc'"]),
@@ -47,7 +50,7 @@ from tests.helpers.commands import refused
         ("render point-nav --task 40 --out x.gif", ["--task 40", "0 to 39", '"goal"']),
         ('render point-nav --task {"gaol":[0,0]} --out x.gif', ["'gaol'", "Did you mean 'goal'?"]),
         ('render point-nav --task {"goal":[0,9]} --out x.gif', ["goal got [0.0, 9.0]", "-0.5 to 0.5 m"]),
-        ("render point-nav --steps 0 --out x.gif", ["--steps 0", "at least 1"]),
+        ("render point-nav --steps 0 --out x.gif", ["--steps 0", "it needs a run"]),
         ("render point-nav --tasks 0 --out x.gif", ["--tasks 0", "at least 1"]),
         ("render point-nav --width 0 --out x.gif", ["0 x 300 pixels", "16 to 4096"]),
         ("render point-nav --out x.mp4", ["x.mp4", ".gif"]),
@@ -131,3 +134,60 @@ def test_module_runs_as_the_command() -> None:
 def test_the_help_names_every_command_of_fewshot(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert f"few-shot learning: {', '.join(FEWSHOT)}\n" in capsys.readouterr().out
+
+
+REGRESSION = ["fewshot", "train", "maml", "--data", "sinusoid"]
+UNUSED = {
+    "--layers 3 for rl2": (["train", "rl2", "--family", "point-nav", "--layers", "3"], "--core transformer"),
+    "--initial-std 2.0 for rl2": (["train", "rl2", "--family", "bandit", "--initial-std", "2"], "numbers"),
+    "--no-encode-pictures for rl2": (["train", "rl2", "--family", "point-nav", "--no-encode-pictures"], "pictures"),
+    "--gpu-memory 5": (["train", "maml-trpo", "--family", "point-nav", "--gpu-memory", "5"], "--device cuda"),
+    "--first-order": (
+        ["train", "maml-trpo", "--family", "point-nav", "--inner-steps", "0", "--first-order"],
+        "--inner-steps from 1",
+    ),
+    "--estimator dice": (
+        ["train", "maml-trpo", "--family", "point-nav", "--first-order", "--estimator", "dice"],
+        "no --first-order",
+    ),
+    "--inner-rate 0.5 for oracle": (["train", "oracle", "--family", "point-nav", "--inner-rate", "0.5"], "multitask"),
+    "--width 30": ([*REGRESSION, "--width", "30"], "conv4"),
+    "--hidden 30": ([*REGRESSION, "--backbone", "identity", "--hidden", "30"], "--backbone mlp"),
+    "--no-channels-last": ([*REGRESSION, "--no-channels-last"], "conv4"),
+    "--batch-norm running": ([*REGRESSION, "--batch-norm", "running"], "batch norm"),
+    "--way 7": ([*REGRESSION, "--way", "7"], "classes"),
+    "--size 32": ([*REGRESSION, "--size", "32"], "images"),
+    "--data-root here": ([*REGRESSION, "--data-root", "here"], "files"),
+    "--first-order-updates 3": ([*REGRESSION, "--first-order", "--first-order-updates", "3"], "no --first-order"),
+    "--multi-step-updates 3": (
+        [*REGRESSION, "--inner-steps", "1", "--multi-step-updates", "3"],
+        "--inner-steps from 2",
+    ),
+    "--test-batch 3": (
+        ["fewshot", "train", "reptile", "--data", "sinusoid", "--test-steps", "0", "--test-batch", "3"],
+        "--test-steps from 1",
+    ),
+    "--cg-damping 3.0": (
+        ["fewshot", "train", "imaml", "--data", "sinusoid", "--cg-iterations", "0", "--cg-damping", "3"],
+        "--cg-iterations from 1",
+    ),
+    "--probe-tasks 3": (["evaluate", "run", "--probe-tasks", "3"], "--probe"),
+    "--checkpoint best": (["play", "--checkpoint", "best"], "--runs"),
+    "--checkpoint previous": (["render", "point-nav", "--checkpoint", "previous"], "a run"),
+    "--steps 3": (["render", "point-nav", "--steps", "3"], "a run"),
+    "--tasks 50": (["render", "point-nav", "--grid", "--tasks", "50"], "no --grid"),
+    "--split ood": (["render", "point-nav", "--task", '{"goal": [0, 0]}', "--split", "ood"], "a --task by its number"),
+}
+
+
+@pytest.mark.parametrize("given", UNUSED)
+def test_an_option_that_changes_nothing_is_refused(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, needs = UNUSED[given]
+    line = refused(arguments, capsys)
+    assert line.startswith(f"metarl: error: Got {given}")
+    assert needs in line.partition("which changes nothing there: it needs ")[2]
+    assert line.endswith("Leave it out.\n")
+    assert list(tmp_path.iterdir()) == []

@@ -23,7 +23,7 @@ from tests.helpers.run_folders import saved
 from tests.helpers.same import assert_same
 from tests.helpers.tiny_fewshot import RUN, store, vectors
 
-OWN = replace(RUN, validation=0, checkpoint_every=1, log_every=1)
+OWN = replace(RUN, hidden=FewShotRun.hidden, validation=0, checkpoint_every=1, log_every=1)
 SMALL: dict[str, dict[str, Any]] = {
     "maml": {"tasks": 2, "inner_steps": 2},
     "imaml": {"tasks": 2, "inner_steps": 2},

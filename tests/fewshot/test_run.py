@@ -239,7 +239,8 @@ def test_what_arrays_were_taken_for_is_told(tmp_path: Path) -> None:
     for json_lines in (False, True):
         console = Console(file=io.StringIO(), width=200)
         folder = tmp_path / str(json_lines)
-        trained = start(folder, source=from_arrays(x, classes), iterations=1, console=console, json=json_lines)
+        run = replace(RUN, hidden=FewShotRun.hidden, width=4)
+        trained = start(folder, run, source=from_arrays(x, classes), iterations=1, console=console, json=json_lines)
         assert isinstance(console.file, io.StringIO)
         first = console.file.getvalue().splitlines()[0]
         text = json.loads(first)["message"] if json_lines else first

@@ -111,7 +111,7 @@ def made_up() -> tuple[Test, Source]:
 # -- by the command line -----------------------------------------------------------------------------------------------
 
 
-SHORT = ["--query", "3", "--hidden", "8", "--threads", "1", "--validation", "5", "--test-episodes", "20"]
+SHORT = ["--query", "3", "--threads", "1", "--validation", "5", "--test-episodes", "20"]
 
 
 def pictures(folder: Path, classes: int = 20, side: int = 16) -> Path:

@@ -15,7 +15,7 @@ from rich.console import Console
 from metarl.cli.fewshot.by_option import by_option
 from metarl.cli.fewshot.rows import EPISODES, Policy, row_of, write_manifest
 from metarl.cli.options import parse
-from metarl.config import MOST_STEPS
+from metarl.config import MOST_STEPS, check_used
 from metarl.errors import UserError
 from metarl.run.settings import Checkpoint, Device
 
@@ -196,6 +196,7 @@ def _manifests(options: EvaluateOptions, first: Trained) -> list[Manifest]:
     if options.way and min(options.way) < 2:
         raise UserError(f"Got --way {min(options.way)}. Give at least 2: among fewer classes there is nothing to tell.")
     if options.manifest is not None:
+        check_used(options, dict.fromkeys(("split", "episodes"), "episodes that are drawn, no --manifest"))
         return [manifests.read(options.manifest, first.source)]
     run = first.run
     shapes: list[EpisodeShape | MetaDatasetShape] = [MetaDatasetShape()]

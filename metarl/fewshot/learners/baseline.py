@@ -57,6 +57,10 @@ class BaselineConfig:
     test_batch: int = 4
     """Support items of a step at test."""
 
+    def unused(self) -> dict[str, str]:
+        """Return settings that change nothing -> what they would need."""
+        return {} if self.epochs else dict.fromkeys(("test_rate", "test_batch"), "--epochs from 1")
+
     def __post_init__(self) -> None:
         check(self, at_most={"iterations": MOST_ITERATIONS, "epochs": MOST_STEPS})
         check(self, at_least={"iterations": 0, "batch_size": 2, "epochs": 0, "test_batch": 1})

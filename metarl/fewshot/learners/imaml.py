@@ -56,6 +56,10 @@ class ImamlConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     """The outer optimiser."""
 
+    def unused(self) -> dict[str, str]:
+        """Return settings that change nothing -> what they would need."""
+        return {} if self.cg_iterations else {"cg_damping": "--cg-iterations from 1"}
+
     def __post_init__(self) -> None:
         check(self, at_most={"iterations": MOST_ITERATIONS, "cg_iterations": MOST_STEPS, "inner_steps": MOST_STEPS})
         check(self, at_least={"iterations": 0, "tasks": 1, "inner_steps": 1, "cg_iterations": 0, "cg_damping": 0.0})

@@ -78,6 +78,11 @@ class MamlConfig:
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     """The outer optimiser."""
 
+    def unused(self) -> dict[str, str]:
+        """Return settings that change nothing -> what they would need."""
+        unused = {"first_order_updates": "second derivatives, no --first-order"} if self.first_order else {}
+        return unused | ({"multi_step_updates": "--inner-steps from 2"} if self.inner_steps == 1 else {})
+
     def __post_init__(self) -> None:
         check(self, at_most={"iterations": MOST_ITERATIONS, "inner_steps": MOST_STEPS, "test_steps": MOST_STEPS})
         check(self, at_least={"iterations": 0, "tasks": 1, "inner_steps": 1, "test_steps": 0, "memory": 1})

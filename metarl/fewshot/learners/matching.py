@@ -54,6 +54,10 @@ class MatchingConfig:
     optimiser: OptimiserConfig = field(default_factory=episodic_optimiser)
     """The outer optimiser."""
 
+    def unused(self) -> dict[str, str]:
+        """Return settings that change nothing -> what they would need."""
+        return {} if self.full_context else {"steps": "--full-context"}
+
     def __post_init__(self) -> None:
         check(self, at_most={"iterations": MOST_ITERATIONS, "steps": MOST_STEPS})
         check(self, at_least={"iterations": 0, "tasks": 1, "train_way": 0, "steps": 1})

@@ -56,6 +56,10 @@ class ReptileConfig:
     outer_step: float = 1.0
     """ε at the start."""
 
+    def unused(self) -> dict[str, str]:
+        """Return settings that change nothing -> what they would need."""
+        return {} if self.test_steps else {"test_batch": "--test-steps from 1"}
+
     def __post_init__(self) -> None:
         check(self, at_most={"iterations": MOST_ITERATIONS, "inner_steps": MOST_STEPS, "test_steps": MOST_STEPS})
         check(self, at_least={"iterations": 0, "tasks": 1, "train_shot": 2, "inner_steps": 1, "inner_batch": 1})

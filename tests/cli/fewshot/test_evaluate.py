@@ -31,7 +31,7 @@ def test_learners_meet_the_same_episodes(
     assert (tmp_path / "steps-5-way-1-shot.png").is_file()
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"proto", "maml", "pixel-nn"}
 
-    again = evaluate_by_command(capsys, *names, *options, "--manifest", test["manifest_file"])
+    again = evaluate_by_command(capsys, *names, *options[2:], "--manifest", test["manifest_file"])
     assert again == summary
     other = evaluate_by_command(capsys, names[0], "--episodes", "30", "--seed", "1", "--out", str(tmp_path / "other"))
     assert other["tests"][0]["manifest"] != test["manifest"]

@@ -22,7 +22,8 @@ from tests.helpers.tiny_fewshot import RUN, vectors
 def test_rates_that_are_too_high_are_blamed(name: str, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"optimiser": OptimiserConfig(learning_rate=1e30)}
     # Reptile has no outer optimiser; matching networks bring all features to one length, however they grow.
-    settings = {"reptile": {"inner_rate": 1e30}, "matching": {"inverse_temperature": 1e30}}.get(name, settings)
+    other = {"reptile": {"inner_rate": 1e30}, "matching": {"inverse_temperature": 1e30}, "baseline++": {"scale": 1e30}}
+    settings = other.get(name, settings)
     config = config_class(name)(iterations=4, **settings)
     run = FewShotRun(**{**vars(RUN), "learner": name, "checkpoint_every": 1, "way": 2, "query": 2})
     with pytest.raises(UserError, match=r"^Iteration \d of .* failed, .*The rates may be too high") as caught:
