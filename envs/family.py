@@ -28,6 +28,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
+from metarl.envs import mujoco_log
 from metarl.errors import UserError
 from metarl.space.parameter_space import ParameterSpace
 from metarl.types import EnvSpec, Picture, Tasks
@@ -301,6 +302,7 @@ class MujocoFamily(Family):
     @cached_property
     def model(self) -> mujoco.MjModel:
         """The compiled model. A failing simulation is not restarted by MuJoCo but reported by the engine."""
+        mujoco_log.listen()
         return compiled(self.model_spec())
 
     def apply(self, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:

@@ -779,6 +779,7 @@ def serve(channel: Channel, memory: str) -> None:
             if message == STEP:
                 worlds.step()
             elif isinstance(message, dict) and message["type"] == "reset":
+                keep_warnings()
                 worlds.reset(message["worlds"], message["seeds"], message["tasks"])
             elif isinstance(message, dict) and message["type"] == "memory":
                 worlds.attach(memory, message)
@@ -799,6 +800,13 @@ def serve(channel: Channel, memory: str) -> None:
         place = "" if known else place_of(error)
         with contextlib.suppress(ConnectionError):
             channel.send({"type": "error", "where": where, "world": world, "error": text, "place": place})
+
+
+def keep_warnings() -> None:
+    """Have MuJoCo's warnings printed, and not written to a file in the present folder, which is metarl's."""
+    mujoco: Any = sys.modules.get("mujoco")
+    if mujoco is not None and hasattr(mujoco, "get_mju_user_warning") and mujoco.get_mju_user_warning() is None:
+        mujoco.set_mju_user_warning(lambda text: print(text, file=sys.stderr, flush=True))
 
 
 def next_message(channel: Channel, watch: Watch) -> bytes | dict[str, Any] | None:

@@ -19,7 +19,7 @@ from metarl.api.memory import check_playing
 from metarl.api.runs import Group, Run, check_family, draw_tasks, grouped, most_room, untrained
 from metarl.config import MOST_STEPS
 from metarl.devices import repeatable, resolve_device
-from metarl.envs import make_worlds
+from metarl.envs import make_worlds, mujoco_log
 from metarl.envs.family import Family
 from metarl.envs.worlds import Worlds
 from metarl.errors import UserError
@@ -210,6 +210,7 @@ def evaluate(
     curve = Adaptation(evaluation=evaluation, summary=summarise(evaluation), probes=probes, films=films)
     if out is not None:
         curve.write(out)
+    mujoco_log.report(out)
     return curve
 
 

@@ -14,7 +14,7 @@ from metarl.api.memory import check_training
 from metarl.api.runs import Run
 from metarl.config import check_numbers, check_used, from_plain, to_plain
 from metarl.devices import repeatable, resolve_device, resolve_threads
-from metarl.envs import get, make_worlds
+from metarl.envs import get, make_worlds, mujoco_log
 from metarl.envs.family import Family
 from metarl.envs.making import describe_engine
 from metarl.envs.modifiers.switching import check_trials
@@ -254,20 +254,23 @@ def carry_out(
             ranks=ranks,
             room=RunFolder(folder).room(checkpoint) if checkpoint else {},
         )
-        result = train_in_folder(
-            folder,
-            run,
-            agent,
-            iterations_of(agent, env, family.space.sample, streams),
-            streams,
-            iterations,
-            resume=checkpoint is not None,
-            checkpoint=checkpoint or "last",
-            console=console,
-            json=json,
-            ranks=ranks,
-            room=lambda: env.room,
-        )
+        try:
+            result = train_in_folder(
+                folder,
+                run,
+                agent,
+                iterations_of(agent, env, family.space.sample, streams),
+                streams,
+                iterations,
+                resume=checkpoint is not None,
+                checkpoint=checkpoint or "last",
+                console=console,
+                json=json,
+                ranks=ranks,
+                room=lambda: env.room,
+            )
+        finally:
+            mujoco_log.report(folder if ranks.first else None)
     trained = Run(
         folder=folder,
         settings=run,

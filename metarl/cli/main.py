@@ -70,6 +70,8 @@ def _run(arguments: list[str]) -> int:
     """Run a command and return its exit code; say what is wrong."""
     try:
         code = _dispatch(arguments)
+        if "metarl.envs.mujoco_log" in sys.modules:
+            sys.modules["metarl.envs.mujoco_log"].report()
         # What has been interrupted has perhaps nobody to show anything to.
         if code != INTERRUPTED:
             sys.stdout.flush()

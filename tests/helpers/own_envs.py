@@ -173,6 +173,23 @@ class Simulator(Trouble):
             file.write(f"{os.getpid()}\n")
 
 
+class Warns(Reach):
+    """Has MuJoCo warn in every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        import mujoco
+
+        body = "<mujoco><worldbody><body><freejoint/><geom size='1'/></body></worldbody></mujoco>"
+        self.model = mujoco.MjModel.from_xml_string(body)
+        self.data, self.advance = mujoco.MjData(self.model), mujoco.mj_step
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.data.qvel[:] = 1e12
+        self.advance(self.model, self.data)
+        return super().step(action)
+
+
 class Imports(Reach):
     """Observes whether torch and metarl have been imported, and the thread limit."""
 

@@ -31,7 +31,8 @@ TRAINED = {
     "maml-trpo": "maml-trpo --family half-cheetah-vel --horizon 40 --tasks 2 --episodes 2 --hidden 16",
     "rl2": "rl2 --family tabular-mdp --tasks 4 --episodes 4 --width 8 --minibatches 2",
     "multitask": "multitask --family point-nav --tasks 4 --episodes 5 --hidden 16",
-    "maml": "maml --data sinusoid --shot 5 --tasks 4 --hidden 16 --log-every 1 --validation 20 --test-episodes 0",
+    "maml": "maml --data sinusoid --shot 5 --inner-rate 0.001 --tasks 4 --hidden 16 --log-every 1 --validation 20 "
+    "--test-episodes 0",
 }
 """Options of `train`, by what is trained; the last one is a few-shot learner."""
 MOMENTS = [(stage, phase) for stage in ("training", "evaluation") for phase in ("collecting", "updating", "writing")]

@@ -216,3 +216,16 @@ def test_a_talkative_environment_fills_no_disk(monkeypatch: pytest.MonkeyPatch) 
         worlds.reset(generator(seed))
     # What Python holds back, it writes in blocks.
     assert os.fstat(member.log.fileno()).st_size < 20_000
+
+
+def test_mujocos_warnings_in_a_worker_are_no_file_in_the_present_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    worlds, _ = begin(reach(make=own_envs.Warns), 1)
+    worlds.step(torch.zeros(1, 2))
+    assert isinstance(worlds.physics, WorkerPhysics)
+    (member,) = worlds.physics.pool._members
+    assert list(tmp_path.iterdir()) == []
+    member.log.seek(0)
+    assert b"Nan, Inf or huge value" in member.log.read()
