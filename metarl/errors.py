@@ -40,9 +40,19 @@ def first_rank() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+LONGEST = 4000
+"""Letters of a line that is printed."""
+
+
 def one_line(text: str) -> str:
-    """Return a text as it is printed: in one line, without letters that would do something to a terminal."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in " ".join(text.split()))
+    """Return a text as it is printed: in one line of some length, without letters that change a terminal.
+
+    What somebody gave may be of any length: the middle is left out then.
+    """
+    words = " ".join(text.split())
+    if len(words) > LONGEST:
+        words = f"{words[: LONGEST // 2]} ... {words[-LONGEST // 2 :]}"
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in words)
 
 
 def tell(text: str) -> None:

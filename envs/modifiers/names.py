@@ -38,6 +38,10 @@ WORDS = (*MODIFIERS, HORIZON.strip("+="))
 """All that may stand after a plus."""
 
 
+MOST_DIGITS = 18
+"""Of a horizon."""
+
+
 def split_name(name: str) -> tuple[str, tuple[str, ...]]:
     """Return a family's name without its modifiers, and their texts."""
     base, *modifiers = name.split("+")
@@ -60,7 +64,8 @@ def take_horizon(texts: Sequence[str], name: str) -> tuple[int | None, tuple[str
     if not given:
         return None, rest
     steps = given[0].removeprefix(mark)
-    if len(given) > 1 or not steps.isascii() or not steps.isdigit() or int(steps) < 1:
+    right = steps.isascii() and steps.isdigit() and len(steps) <= MOST_DIGITS and int(steps) >= 1
+    if len(given) > 1 or not right:
         raise UserError(f"got '{name}': give {HORIZON} once, with a whole number of steps from 1, such as {HORIZON}500")
     return int(steps), rest
 

@@ -79,3 +79,15 @@ def test_every_modifier_can_be_parsed() -> None:
 def test_says_what_is_wrong_with_a_name(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         get(name)
+
+
+@pytest.mark.parametrize("steps", ["0", "-1", "1e3", "9" * 5000, "x" * 5000, ""], ids=range(6))
+def test_a_horizon_that_is_no_number_of_steps_is_refused(steps: str) -> None:
+    with pytest.raises(UserError, match="with a whole number of steps from 1"):
+        get(f"point-nav+horizon={steps}")
+
+
+def test_a_name_keeps_numbers_that_are_large() -> None:
+    family = get("ant-dir+gravity=1e-9..1e30")
+    assert family.full_name.endswith("+gravity=1e-09..1e30")
+    assert get(family.full_name) is family
