@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def load(
     run = fitted(run, source)
     learner = make_learner(run, from_plain(config_class(run.learner), plain), source, Streams(run.seed))
     if which is None:
-        which = "best" if RunFolder(folder).checkpoint("best").exists() else "last"
+        which = "best" if os.path.lexists(RunFolder(folder).checkpoint("best")) else "last"
     iteration = RunFolder(folder).restore(run, which, trainable(learner)).iteration
     source = on_device(source, resolve_device(device))
     return Trained(folder=folder, run=run, learner=learner, source=source, checkpoint=which, iteration=iteration)

@@ -114,11 +114,12 @@ def evaluate_command(arguments: list[str]) -> int:
 
     groups = _load(options)
     first = groups[0][1][0]
-    # Made now: better refused before everything has been computed.
-    folder = (Folder(options.out) if options.out else RunFolder(options.runs[0]).results(options.split)).make()
     tests = []
     with torch_threads(resolve_threads(options.threads)):
-        for manifest in _manifests(options, first):
+        manifests = _manifests(options, first)
+        # Made now: better refused before everything has been computed.
+        folder = (Folder(options.out) if options.out else RunFolder(options.runs[0]).results(options.split)).make()
+        for manifest in manifests:
             rows = [
                 row_of(name, runs, manifest, policy, _steps(options, runs[0]))
                 for name, runs in groups

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,24 @@ def test_runs_of_the_other_kind_are_refused(
         assert "is a run of another kind, few-shot: use metarl fewshot evaluate" in message
     assert "few-shot" in refused(["render", str(runs["proto"]), "--out", str(tmp_path / "x.gif")], capsys)
     assert {**contents(rl), **contents(runs["proto"])} == before
+
+
+def test_what_cannot_be_evaluated_leaves_no_folder(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "manifest").write_text("no such thing")
+    out = tmp_path / "out"
+    given = ["fewshot", "evaluate", str(runs["proto"]), "--out", str(out)]
+    assert "is not a manifest of episodes" in refused([*given, "--manifest", str(tmp_path / "manifest")], capsys)
+    assert not out.exists()
+
+
+def test_a_best_checkpoint_that_leads_nowhere_is_not_taken_for_none(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(runs["proto"], folder)
+    best = folder / "checkpoints" / "best.pt"
+    best.unlink()
+    best.symlink_to("gone.pt")
+    assert "best.pt" in refused(["fewshot", "evaluate", str(folder)], capsys)
