@@ -40,6 +40,7 @@ from metarl.errors import UserError, nearest
 from metarl.launches import launches_on
 from metarl.learning import figures
 from metarl.learning.chunks import passes
+from metarl.learning.optimisers import load_optimiser
 from metarl.learning.ppo import Played, in_one_kernel, ppo_update
 from metarl.learning.recall import ActingNetwork, Actor, TrialLearner
 from metarl.learning.returns import gae, standardise
@@ -395,11 +396,8 @@ class Rl2:
             self.network.load_state_dict(state["network"])
         except RuntimeError as error:
             raise ValueError(f"the stored network does not fit: {error}") from error
-        optimiser = deepcopy(state["optimiser"])
-        for group in optimiser["param_groups"]:
-            # It may have been stored on another device.
-            group["fused"] = in_one_kernel(self.device)
-        self.optimiser.load_state_dict(optimiser)
+        # It may have been stored on another device.
+        load_optimiser(self.optimiser, state["optimiser"], fused=in_one_kernel(self.device))
         self.inputs.observation.load_state_dict(state["observation"])
         self.inputs.reward.load_state_dict(state["reward"])
         self.returns.load_state_dict(state["returns"])

@@ -25,7 +25,11 @@ SHOWN = 80
 
 def shown(value: Any) -> str:
     """Return a value for an error text, shortened where it is long."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    # Lists in lists in lists, and numbers of thousands of digits.
+    except (RecursionError, ValueError):
+        return f"a {type(value).__name__} that is too large to be shown"
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 20]}...{text[-17:]}"
 
 

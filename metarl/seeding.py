@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from metarl.errors import UserError
+from metarl.plain import shown
 
 
 class Streams:
@@ -59,20 +60,28 @@ class Streams:
         states = {name: generator.get_state() for name, generator in self._generators.items()}
         return {"seed": self.seed, "rank": self.rank, "generators": states}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Any) -> None:
         """Restore `state_dict()`: every stream goes on exactly where it was.
 
         Raises:
-            UserError: if the state belongs to another seed or rank.
+            UserError: if the state belongs to another seed or rank, or is none.
         """
-        if (state["seed"], state["rank"]) != (self.seed, self.rank):
+        if not isinstance(state, dict) or set(state) != {"seed", "rank", "generators"}:
+            raise UserError(f"Got {shown(state)} where the state of random streams is needed.")
+        # By type too: False is no rank.
+        if repr((state["seed"], state["rank"])) != repr((self.seed, self.rank)):
             raise UserError(
                 f"Got random streams of seed {state['seed']}, rank {state['rank']}, for a run of seed "
                 f"{self.seed}, rank {self.rank}. Resume with the seed and the rank that were saved."
             )
         generators: dict[str, torch.Generator] = {}
+        if not isinstance(state["generators"], dict):
+            raise UserError(f"Got {shown(state['generators'])} where random streams are needed.")
         for name, saved in state["generators"].items():
-            generators[name] = torch.Generator()
-            # set_state needs a CPU tensor, also when the checkpoint was mapped to another device.
-            generators[name].set_state(saved.cpu())
+            try:
+                # set_state needs a CPU tensor, also when the checkpoint was mapped to another device.
+                generators[name] = torch.Generator().set_state(saved.cpu())
+            # What is no state of a generator.
+            except (RuntimeError, TypeError, AttributeError) as error:
+                raise UserError(f"Got {shown(saved)} for the random stream {shown(name)}: {error}.") from error
         self._generators = generators

@@ -126,3 +126,8 @@ def test_plain_json_is_read() -> None:
 def test_long_values_are_shortened_in_errors() -> None:
     assert shown("abc") == "'abc'"
     assert len(shown("a" * 10**6)) == 80
+    deep: list[Any] = []
+    for _ in range(10**5):
+        deep = [deep]
+    assert shown(deep) == "a list that is too large to be shown"
+    assert shown(10**5000) == "a int that is too large to be shown"

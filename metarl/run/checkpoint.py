@@ -6,7 +6,7 @@ A file holds, one after the other:
     digest    sha256 of everything after it, hexadecimal, and a line end
     header    one line of JSON: the format of what it holds (formats.py), the version of the package that wrote it, and
               what the checkpoint belongs to (family, agent, config, ...)
-    payload   `torch.save` bytes of tensors and plain data, read with `weights_only=True`: nothing is executed
+    payload   `torch.save` bytes of tensors and plain data (tensors.py): nothing is executed
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from metarl.errors import UserError
 from metarl.files import Folder, read_regular, write_atomically
 from metarl.run.formats import FORMAT, Stored, conversions_from
+from metarl.run.tensors import Foreign, read_payload
 from metarl.seals import AT_MOST, Seal
 from metarl.version import __version__
 
@@ -121,7 +122,8 @@ class CheckpointFolder:
     def best_score(self) -> float:
         """Return the score of `best.pt`, minus infinity where there is none or it is damaged."""
         best = self.path / "best.pt"
-        return float(read_header(best)["score"]) if best.exists() and _is_sound(best) else -math.inf
+        found = read_header(best).get("score") if best.exists() and _is_sound(best) else None
+        return float(found) if isinstance(found, int | float) else -math.inf
 
 
 def _encode(payload: dict[str, Any], header: Mapping[str, Any]) -> bytes:
@@ -130,8 +132,8 @@ def _encode(payload: dict[str, Any], header: Mapping[str, Any]) -> bytes:
     torch.save(payload, buffer)
     try:
         # Better now than when a day of training has to be read back.
-        torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
-    except Exception as error:
+        read_payload(buffer.getvalue())
+    except Foreign as error:
         raise ValueError(f"A checkpoint holds tensors and plain data only; this one does not: {error}") from error
     whole = {"format": FORMAT, "version": __version__, **header}
     return _SEAL.close(json.dumps(whole).encode() + b"\n" + buffer.getvalue())
@@ -141,9 +143,15 @@ def _read(path: Path, expect: Mapping[str, Any]) -> dict[str, Any]:
     """Return the payload of a sound file that fits."""
     header, content = _SEAL.open(path)
     conversions = conversions_from(header, path)
-    payload = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    for convert in conversions:
-        convert(Stored(run=header, config=header["config"], payload=payload))
+    try:
+        payload = read_payload(content)
+        for convert in conversions:
+            convert(Stored(run=header, config=header["config"], payload=payload))
+    except Foreign as error:
+        raise UserError(f"{path} cannot be used: {error}. Use another checkpoint.") from error
+    # Earlier formats had these settings.
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} cannot be used: its header lacks {error}. Use another checkpoint.") from error
     # Through JSON and back, so that tuples and lists compare equal.
     differences = list(_differences(header, json.loads(json.dumps(expect))))
     if differences:

@@ -35,6 +35,7 @@ from metarl.files import Folder, read_regular
 from metarl.plain import parse_yaml, shown
 from metarl.ranks import ALONE, Ranks
 from metarl.run.checkpoint import CheckpointFolder, load
+from metarl.run.fits import check_fits
 from metarl.run.formats import FORMAT, Stored, conversions_from
 from metarl.run.settings import KINDS, RunSettings, lasting_settings
 from metarl.run.sources import SESSION, from_folder
@@ -49,6 +50,8 @@ from metarl.version import __version__
 
 LARGEST = 1 << 16
 """Bytes that config.yaml may have."""
+MOST_ROOM = 1 << 31
+"""What the buffers of an engine can have room for."""
 CHECKPOINTS = ("last", "best", "previous")
 """Names of the checkpoints of a run."""
 
@@ -152,7 +155,7 @@ class RunFolder:
         path = self.checkpoint(which)
         payload = load(path, header_of(run, to_plain(thing.config)))
         _fill(thing, payload, path)
-        return _standing(payload)
+        return _standing(payload, path)
 
     def room(self, which: str) -> dict[str, int]:
         """Return what the engine's buffers had room for at a checkpoint; nothing where there is no such checkpoint.
@@ -164,13 +167,18 @@ class RunFolder:
             UserError: it is damaged, or of a later format.
         """
         path = self.checkpoint(which)
-        return _standing(load(path, {})).room if path.exists() else {}
+        return _standing(load(path, {}), path).room if path.exists() else {}
 
     def _read_config(self) -> dict[str, Any]:
         """Return the content of config.yaml in the present format (formats.py)."""
         content = self._parse_config()
-        for convert in conversions_from(content, self.path / "config.yaml"):
-            convert(Stored(run=content["run"], config=content["config"]))
+        path = self.path / "config.yaml"
+        try:
+            for convert in conversions_from(content, path):
+                convert(Stored(run=content["run"], config=content["config"]))
+        # Earlier formats had these settings.
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is no run's of its format: {error}. Correct it.") from error
         return content
 
     def _parse_config(self) -> dict[str, Any]:
@@ -292,8 +300,11 @@ class OpenFolder:
             return Standing()
         payload = load(path, self._header)
         _fill(self.thing, payload, path)
-        streams.load_state_dict(payload["streams"])
-        return _standing(payload)
+        try:
+            streams.load_state_dict(payload.get("streams", {}))
+        except ValueError as error:
+            raise UserError(f"{path} cannot be used: {error}") from error
+        return _standing(payload, path)
 
     def begin(self, iterations: int, standing: Standing, score: str, *, resumed: bool) -> None:
         """Write config.yaml, and open what is logged to.
@@ -373,9 +384,18 @@ def header_of(run: RunSettings, config: dict[str, Any]) -> dict[str, Any]:
     return {**lasting_settings(run), "config": lasting}
 
 
-def _standing(payload: dict[str, Any]) -> Standing:
+def _standing(payload: dict[str, Any], path: Path) -> Standing:
     """Return where a run stood, from what its checkpoint holds."""
-    return Standing(**{setting.name: payload[setting.name] for setting in fields(Standing)})
+    names = {setting.name for setting in fields(Standing)}
+    try:
+        found = from_plain(Standing, {name: value for name, value in payload.items() if name in names})
+    except UserError as error:
+        raise UserError(f"{path} cannot be used: {error} Use another checkpoint.") from error
+    if found.iteration < 0 or not all(0 < room < MOST_ROOM for room in found.room.values()):
+        raise UserError(
+            f"{path} cannot be used: it has iteration {found.iteration} and room {found.room}. Use another."
+        )
+    return found
 
 
 def _fill(thing: Trainable, payload: dict[str, Any], path: Path) -> None:
@@ -385,6 +405,7 @@ def _fill(thing: Trainable, payload: dict[str, Any], path: Path) -> None:
         UserError: its networks are of other sizes, though the settings are the same: other code wrote it.
     """
     try:
+        check_fits(payload.get("agent"), thing.state_dict())
         thing.load_state_dict(payload["agent"])
     except ValueError as error:
         raise UserError(f"{path} does not fit: {error}. Use the code that wrote it, or train anew.") from error

@@ -60,7 +60,7 @@ def removed(tree: Any, path: Path_) -> Any:
 def mutations(tree: Any) -> Iterator[tuple[Path_, Any]]:
     """Yield plain data with one part changed: replaced, left out, or with an entry more."""
     for path in paths(tree):
-        for value in FOREIGN:
+        for value in (value for value in FOREIGN if repr(value) != repr(at(tree, path))):
             yield path, replaced(tree, path, value)
         yield path, removed(tree, path)
         if isinstance(at(tree, path), dict):

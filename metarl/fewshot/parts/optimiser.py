@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from metarl.config import check
 from metarl.errors import UserError
 from metarl.learning.finite import check_parts
+from metarl.learning.optimisers import load_optimiser
 from metarl.nets.policy import load_params
 from metarl.ranks import ALONE, Ranks
 from metarl.types import Metrics, Params
@@ -120,4 +121,4 @@ class Optimiser:
             for name, value in self.params.items():
                 value.copy_(stored[name])
         if self._optimiser is not None:
-            self._optimiser.load_state_dict(deepcopy(state["optimiser"]))
+            load_optimiser(self._optimiser, state["optimiser"])
