@@ -12,13 +12,15 @@ from typing import Any
 from torch.utils.tensorboard.summary import hparams
 
 from metarl.errors import UserError
-from metarl.files import Folder
+from metarl.files import Folder, read_regular
 from metarl.run.events import Events
 from metarl.run.glossary import look_up
 from metarl.types import Metrics
 
 PROGRESS = "progress.csv"
 """Name of the file with the rows."""
+LARGEST = 1 << 30
+"""Bytes that it may have."""
 
 
 class Tracker:
@@ -121,7 +123,7 @@ def read_progress(folder: Path) -> list[Metrics]:
     if not path.exists():
         return []
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path, LARGEST).decode("utf-8")
         whole = text[: text.rfind("\n") + 1]
         reader = csv.DictReader(io.StringIO(whole, newline=""))
         rows = [{tag: float(value) for tag, value in row.items() if value} for row in reader]

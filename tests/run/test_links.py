@@ -90,6 +90,13 @@ def test_rows_are_not_appended_through_a_link(run: Path, outside: Path, monkeypa
     assert contents(outside) == before
 
 
+def test_rows_are_not_read_from_a_pipe(run: Path) -> None:
+    (run / "progress.csv").unlink()
+    os.mkfifo(run / "progress.csv")
+    with pytest.raises(UserError, match="is a pipe"):
+        start(run, CONFIG, iterations=9, resume=True, console=quiet())
+
+
 def test_events_take_a_name_that_is_free(tmp_path: Path, outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: 7.0)
     monkeypatch.setattr(events, "_NUMBERS", iter(range(10)))
