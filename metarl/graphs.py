@@ -78,10 +78,11 @@ class CudaPart:
     def __init__(self, recording: CudaRecording) -> None:
         self.recording = recording
         torch.cuda.synchronize(recording.device)
-        self.graph = torch.cuda.CUDAGraph()
+        # With its stream, the device becomes the current one: torch keeps graphs, pools and generators' states there.
         self._on_stream = torch.cuda.stream(recording.stream)
         self._on_stream.__enter__()
         try:
+            self.graph = torch.cuda.CUDAGraph()
             for generator in recording.generators:
                 self.graph.register_generator_state(generator)
             # Other threads, such as TensorBoard's, may go on.

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from metarl.devices import numbered
 from metarl.graphs import Backend, CudaGraphs, Recording, nothing_collected
 
 T = TypeVar("T")
@@ -191,7 +192,7 @@ class Watch(TorchDispatchMode):
         device: on which to capture; the host may look at its own tensors.
 
     Attributes:
-        found: names of operations that wait for the device, or copy from one device to another.
+        found: names of operations that wait for the device, copy from one device to another, or meet other ranks.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -204,10 +205,13 @@ class Watch(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         if _apart:
             return result
-        places = {x.device.type for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)}
+        places = {x.device for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)}
         if func in COPIES and len(places) > 1:
-            self.found.add(f"{func} between {' and '.join(sorted(places))}")
-        elif self.device.type in places:
+            self.found.add(f"{func} between {' and '.join(sorted(map(str, places)))}")
+        elif func.namespace == "c10d":
+            # NCCL's could be captured, but the ranks would have to agree on it.
+            self.found.add(f"{func} with other ranks")
+        elif self.device in places:
             if func in LOOKS:
                 self.found.add(str(func))
             elif func in INDEXED and any(index is not None and index.dtype == torch.bool for index in args[1]):
@@ -247,7 +251,7 @@ class Launches:
 
 def launches_on(device: torch.device, most: int = MOST) -> Launches | None:
     """Return where the launches on a device are kept; None where nothing can be captured."""
-    return Launches(CudaGraphs(device), most) if device.type == "cuda" else None
+    return Launches(CudaGraphs(numbered(device)), most) if device.type == "cuda" else None
 
 
 def copied(tensors: Sequence[Tensor]) -> list[Tensor]:

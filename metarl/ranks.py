@@ -31,7 +31,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from metarl.devices import numbered
+from metarl.devices import device_problem, numbered
 from metarl.errors import UserError
 
 T = TypeVar("T")
@@ -248,11 +248,17 @@ def _sent(collective: Callable[..., Any], *arguments: Any, **options: Any) -> No
 
     Raises:
         UserError: one of them is gone.
+        RuntimeError: this one's GPU failed.
     """
     try:
         collective(*arguments, **options)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
+        first, _, last = str(error).strip().partition("Last error:")
+        # What a GPU did wrong is told by whatever comes next.
+        if device_problem(error) is not None or first.startswith("CUDA error"):
+            raise
+        # NCCL says at the end what was wrong.
+        reason = ": ".join(part.strip().splitlines()[0] for part in (first, last) if part.strip())
         raise UserError(f"another process of this training has ended, or cannot be reached ({reason})") from error
 
 

@@ -23,6 +23,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise RuntimeError(f"CUDA error: {name}")
 
     class Graph:
+        def __init__(self) -> None:
+            note("graph")
+
         def register_generator_state(self, generator: torch.Generator) -> None:
             note("register")
 
@@ -55,7 +58,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 ONE = [
     "wait for cuda:1",
+    # From here on cuda:1 is the current device, where torch keeps what belongs to the graph.
     "on stream of cuda:1",
+    "graph",
     "register",
     "begin pool thread_local",
     "end",

@@ -7,10 +7,12 @@ import gc
 import logging
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from metarl.graphs import CudaGraphs
@@ -249,8 +251,26 @@ def test_a_copy_has_no_launches() -> None:
         assert other.get("x", lambda: 2) == 2
 
 
-def test_only_a_gpu_captures() -> None:
+def test_only_a_gpu_captures(monkeypatch: pytest.MonkeyPatch) -> None:
     assert launches_on(CPU) is None
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    current = launches_on(torch.device("cuda"))
+    assert current is not None
+    assert current.backend == CudaGraphs(torch.device("cuda", 3))
     there = launches_on(torch.device("cuda", 1))
     assert there is not None
     assert there.backend == CudaGraphs(torch.device("cuda", 1))
+
+
+def test_what_meets_other_ranks_is_not_captured(tmp_path: Path) -> None:
+    x, recorder = torch.ones(3), Recorder()
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        launch = Launch(lambda: dist.all_reduce(x), recorder)
+        for _ in range(4):
+            launch()
+    finally:
+        dist.destroy_process_group()
+    assert launch.refused
+    assert recorder.captures == 0

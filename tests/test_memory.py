@@ -76,6 +76,14 @@ def test_a_line_names_what_asks_for_most(monkeypatch: pytest.MonkeyPatch) -> Non
         memory.require({"--tasks": 31 * 10**8}, torch.device("cuda:1"))
 
 
+def test_of_a_gpu_what_torch_holds_and_does_not_use_is_free_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    second = torch.device("cuda:1")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: {second: (100, 1000)}[device])
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: {second: 30}[device])
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: {second: 20}[device])
+    assert memory.free_memory(second) == 110
+
+
 # -- every size that can be asked for ----------------------------------------------------------------------------------
 
 MUCH = str(10**12)

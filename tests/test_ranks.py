@@ -161,6 +161,43 @@ def test_a_rank_draws_for_all_and_takes_its_own() -> None:
         second.share(4)
 
 
+NCCL = (
+    "NCCL error in: ProcessGroupNCCL.cpp:94, invalid usage\nncclInvalidUsage: this usually reflects invalid usage.\n"
+    "Last error:\nDuplicate GPU detected : rank 1 and rank 0 both on CUDA device 50000"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (torch.distributed.DistBackendError(NCCL), r"invalid usage: Duplicate GPU detected : rank 1"),
+        (
+            RuntimeError("Connection closed by peer\nException raised from"),
+            r"cannot be reached \(Connection closed by peer\)",
+        ),
+    ],
+)
+def test_what_kept_a_message_from_others_is_told(
+    error: RuntimeError, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", fails)
+    with pytest.raises(UserError, match=says):
+        Ranks(rank=0, size=2).sum(1.0)
+
+
+@pytest.mark.parametrize("text", ["CUDA out of memory. Tried to allocate", "CUDA error: an illegal memory access"])
+def test_what_ones_own_gpu_did_wrong_is_not_said_of_others(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", fails)
+    with pytest.raises(RuntimeError, match=text):
+        Ranks(rank=0, size=2).sum(1.0)
+
+
 def test_alone_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)

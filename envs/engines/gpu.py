@@ -228,7 +228,8 @@ class WarpPhysics:
             run()
 
         def replay() -> None:
-            wp.capture_launch(capture.graph, stream=self._stream())
+            with torch.cuda.device(self.device):
+                wp.capture_launch(capture.graph, stream=self._stream())
 
         return replay
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from metarl.devices import numbered
 from metarl.envs.family import LARGEST_VALID, TorchFamily
 from metarl.envs.physics import CPU
 from metarl.envs.returns import check_start
@@ -21,7 +22,7 @@ class TorchPhysics:
 
     def __init__(self, family: TorchFamily, num_worlds: int, device: torch.device = CPU) -> None:
         self.family = family
-        self.device = device
+        self.device = device = numbered(device)
         self.lockstep = device.type != "cpu"
         self.launches: Launches | None = launches_on(device)
         # A state of the right shapes, until the first `write`.

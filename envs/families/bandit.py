@@ -84,8 +84,8 @@ class Bandit(TorchFamily):
     def reward_terms(self, before: State, state: State, action: Float[Tensor, "B A"], tasks: Tasks) -> Terms:
         """Return what the arm gave."""
         mean = (tasks["mean"] * action).sum(1)
-        # The clamp is for worlds that have not begun, of which nothing is used.
-        chance = state["chance"].gather(1, (state["pulls"].long() - 1).clamp_min(0)).squeeze(1)
+        # The clamp is for worlds that have not begun, or that have ended and step on: nothing of theirs is used.
+        chance = state["chance"].gather(1, (state["pulls"].long() - 1).clamp(0, self.horizon - 1)).squeeze(1)
         return {"pull": (chance < mean).double() if self.rewards == "bernoulli" else mean + chance}
 
     def terminated(self, state: State, tasks: Tasks) -> Bool[Tensor, " B"]:

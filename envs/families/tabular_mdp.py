@@ -105,7 +105,7 @@ class TabularMdp(TorchFamily):
         rows = tasks["transition"].unflatten(1, (-1, self.states))
         pair = self._pair(state["state"], action)
         chances = rows.gather(1, pair[:, :, None].expand(-1, -1, self.states)).squeeze(1)
-        # Worlds that have ended stand at their last step, whose draw they do not use.
+        # Worlds that have ended use no draw, and may step on.
         turn = state["turn"].gather(1, state["step"].long().clamp_max(self.horizon - 1))
         # Rounding may leave the last sum below 1, and so below the draw.
         # Added up one by one: on a GPU `cumsum` rounds otherwise in every run.
@@ -121,8 +121,8 @@ class TabularMdp(TorchFamily):
     def reward_terms(self, before: State, state: State, action: Float[Tensor, "B A"], tasks: Tasks) -> Terms:
         """Return what the action gave in the state before it."""
         mean = tasks["reward"].gather(1, self._pair(before["state"], action)).squeeze(1)
-        # The clamp is for worlds that have not begun, of which nothing is used.
-        noise = state["noise"].gather(1, (state["step"].long() - 1).clamp_min(0)).squeeze(1)
+        # The clamp is for worlds that have not begun, or that have ended and step on: nothing of theirs is used.
+        noise = state["noise"].gather(1, (state["step"].long() - 1).clamp(0, self.horizon - 1)).squeeze(1)
         return {"sampled": mean + noise}
 
     def picture(self, state: State, tasks: Tasks, world: int, width: int, height: int) -> Image.Image:

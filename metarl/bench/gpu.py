@@ -22,7 +22,7 @@ from metarl.agents import config_class, make
 from metarl.bench.limits import product
 from metarl.bench.maml import PARTS, Counted
 from metarl.bench.meta_updates import PROBLEMS, ours, task_loop
-from metarl.bench.stepping import cpu_figures, gpu_figures, wait, with_own_models
+from metarl.bench.stepping import cpu_figures, deterministic_figures, gpu_figures, wait, with_own_models
 from metarl.bench.timing import explain, in_turn, percent, print_table, ratio, seconds_of
 from metarl.config import MOST_STEPS, check
 from metarl.devices import resolve_device, resolve_threads, torch_threads
@@ -43,6 +43,7 @@ COLUMNS = {
     "kernels": "that run in a step",
     "MB": "of the device, that the worlds take",
     "failures": "worlds that became invalid, or outgrew their buffers",
+    "exact": "times as long a step takes with --deterministic, at the smallest number of worlds",
     "in/out": "copies between host and device in a round and its reset",
     "cores": "threads of the CPU engine of the same machine; torch has one",
     "per core": "speed for each thread, over that of one thread",
@@ -65,7 +66,7 @@ class GpuConfig:
     worlds: tuple[int, ...] = (1024, 4096, 16384, 65536)
     """Numbers of parallel worlds."""
     cpu_family: tuple[str, ...] = ("all",)
-    """Those of the families that the CPU engine is measured with too; or `all`."""
+    """Those of the families that the CPU engine, and --deterministic, are measured with too; or `all`."""
     cpu_worlds: int = 1024
     """Parallel worlds of the CPU engine beside it."""
     steps: int = 50
@@ -159,13 +160,14 @@ def engine_row(
         config: how much is measured.
         device: of the GPU engine.
         threads: of the CPU engine, at most.
-        beside: whether the CPU engine is measured too.
+        beside: whether the CPU engine, and what --deterministic costs, are measured too.
     """
     family = with_own_models(family)
     row: dict[str, Any] = {"family": family.full_name}
     row["gpu"] = {worlds: gpu_figures(family, worlds, config.steps, config.rounds, device) for worlds in config.worlds}
-    row["cpu"], row["over_cpu"] = [], None
+    row["cpu"], row["over_cpu"], row["deterministic"] = [], None, None
     if beside:
+        row["deterministic"] = deterministic_figures(family, min(config.worlds), config.steps, config.rounds, device)
         measured = cpu_figures(family, config.cpu_worlds, config.cpu_steps, config.rounds, threads)
         row["cpu"] = [asdict(cores) for cores in measured]
         speeds = [figures["env_steps_per_second"] for figures in row["gpu"].values() if "problem" not in figures]
@@ -256,12 +258,22 @@ def engine_line(row: dict[str, Any]) -> str:
     """Return a family's figures in a line, shown while the others are measured."""
     speeds = [f"{worlds}: {figures.get('problem') or speed(figures)}" for worlds, figures in row["gpu"].items()]
     cores = [f"{cores['threads']}: {cores['env_steps_per_second']:,.0f}" for cores in row["cpu"]]
-    return f"{row['family']}: {', '.join(speeds)}" + (f"; CPU engine by cores {', '.join(cores)}" if cores else "")
+    exact = row["deterministic"]
+    return (
+        f"{row['family']}: {', '.join(speeds)}"
+        + (f"; with --deterministic {exact.get('problem') or times_as_long(exact)}" if exact else "")
+        + (f"; CPU engine by cores {', '.join(cores)}" if cores else "")
+    )
 
 
 def speed(figures: dict[str, Any]) -> str:
     """Return env-steps a second, and of them what physics alone would do."""
     return f"{figures['env_steps_per_second']:,.0f} ({percent(figures['of_physics'])})"
+
+
+def times_as_long(exact: dict[str, Any]) -> str:
+    """Return what a step takes with --deterministic."""
+    return f"{exact['times_as_long']:.2f} times as long"
 
 
 def print_engines(report: dict[str, Any]) -> None:
@@ -271,9 +283,10 @@ def print_engines(report: dict[str, Any]) -> None:
         for worlds, figures in row["gpu"].items():
             name = (row["family"], f"{worlds:,}")
             if "problem" in figures:
-                rows.append((*name, figures["problem"], *[""] * 7))
+                rows.append((*name, figures["problem"], *[""] * 8))
                 continue
             busy, moved = figures["busy"], figures["copies"]
+            exact = row["deterministic"] or {}
             watched = ("-", "-", "-") if busy is None else (percent(busy), f"{figures['kernels']:.0f}", moves(moved))
             rows.append(
                 (
@@ -284,11 +297,24 @@ def print_engines(report: dict[str, Any]) -> None:
                     f"{figures['memory_mb']:,.0f}",
                     f"{figures['failures']}",
                     *watched,
+                    f"{exact['times_as_long']:.2f}" if exact.get("worlds") == worlds else "",
                 )
             )
     print_table(
         f"GPU engine on {report['machine']['device']}",
-        ("family", "worlds", "env-steps/s", "physics alone", "of it", "MB", "failures", "busy", "kernels", "in/out"),
+        (
+            "family",
+            "worlds",
+            "env-steps/s",
+            "physics alone",
+            "of it",
+            "MB",
+            "failures",
+            "busy",
+            "kernels",
+            "in/out",
+            "exact",
+        ),
         rows,
         words=("family",),
     )

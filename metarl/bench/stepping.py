@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metarl.bench.engines import without_end
 from metarl.bench.timing import in_turn, ratio
-from metarl.devices import device_problem, torch_threads
+from metarl.devices import device_problem, repeatable, torch_threads
 from metarl.envs import get, make_worlds
 from metarl.envs.engines.gpu import WarpPhysics
 from metarl.envs.family import Family, MujocoFamily, random_actions, with_horizon
@@ -88,26 +88,53 @@ class Stepping:
 def gpu_figures(family: Family, worlds: int, steps: int, rounds: int, device: torch.device) -> dict[str, Any]:
     """Return what a number of worlds does on the GPU engine; of a device that is too small, what it says."""
     before = used_memory(device)
-    try:
+
+    def measured() -> dict[str, Any]:
         stepping = Stepping(family, worlds, steps, "gpu", device, 1)
         figures = in_turn(rounds, {"whole": stepping.whole, "physics": stepping.physics})
+        found: dict[str, Any] = {
+            "env_steps_per_second": median(figures["whole"]),
+            "physics_alone": median(figures["physics"]),
+            "of_physics": ratio(figures["whole"], figures["physics"]),
+            "memory_mb": used_memory(device) - before,
+            "failures": stepping.env.failures,
+            "busy": None,
+            "copies": None,
+        }
+        if device.type == "cuda":
+            found |= profiled(stepping, found["env_steps_per_second"])
+        return found
+
+    return where_it_fits(measured)
+
+
+def deterministic_figures(family: Family, worlds: int, steps: int, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Return `times_as_long`, what a step takes with --deterministic over one without; the rest as in `gpu_figures`."""
+
+    def measured() -> dict[str, Any]:
+        plain = Stepping(family, worlds, steps, "gpu", device, 1)
+        with repeatable(on=True):
+            same = Stepping(family, worlds, steps, "gpu", device, 1)
+
+        def repeated() -> float:
+            with repeatable(on=True):
+                return same.whole()
+
+        figures = in_turn(rounds, {"plain": plain.whole, "repeated": repeated})
+        return {"worlds": worlds, "times_as_long": ratio(figures["plain"], figures["repeated"])}
+
+    return where_it_fits(measured)
+
+
+def where_it_fits(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what is measured; of a device that is too small, what it says as `problem`."""
+    try:
+        return measure()
     except RuntimeError as error:
         problem = device_problem(error)
         if problem is None:
             raise
         return {"problem": problem}
-    found: dict[str, Any] = {
-        "env_steps_per_second": median(figures["whole"]),
-        "physics_alone": median(figures["physics"]),
-        "of_physics": ratio(figures["whole"], figures["physics"]),
-        "memory_mb": used_memory(device) - before,
-        "failures": stepping.env.failures,
-        "busy": None,
-        "copies": None,
-    }
-    if device.type == "cuda":
-        found |= profiled(stepping, found["env_steps_per_second"])
-    return found
 
 
 def profiled(stepping: Stepping, speed: float) -> dict[str, Any]:

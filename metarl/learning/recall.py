@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from metarl.devices import numbered
 from metarl.learning.trials import Inputs
 from metarl.nets.memory import Core, Memory
 from metarl.nets.policy import Distribution
@@ -127,7 +128,7 @@ class Actor:
 
     def key(self, device: torch.device) -> Hashable | None:
         """Return what tells its operations; None where the core's are not the same at every step."""
-        if not self.network.core.steady or self.device.type != device.type:
+        if not self.network.core.steady or numbered(self.device) != numbered(device):
             return None
         return type(self), self.network, self.inputs.key(), self.ranks
 

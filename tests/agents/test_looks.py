@@ -89,6 +89,13 @@ def test_at_test_a_gpu_adapts_all_tasks_at_once(agent: MamlTrpo | Multitask) -> 
     assert agent.start(tasks).chunk == 0
 
 
+@pytest.mark.parametrize("config", [SMALL, PLAIN])
+def test_a_gpu_has_no_use_for_steps_at_a_time_and_a_cpu_none_for_a_budget(config: Any) -> None:
+    needs = [config.unused("multitask", POINT.spec(), device) for device in (CPU, torch.device("cuda", 1))]
+    assert [found.get("gpu_memory") for found in needs] == ["--device cuda", None]
+    assert [found.get("chunk_steps") for found in needs] == [None, "--device cpu"]
+
+
 def test_a_negative_budget_is_refused() -> None:
     for config in (MamlTrpoConfig, MultitaskConfig):
         with pytest.raises(UserError, match=r"--gpu-memory -1.* at least 0"):

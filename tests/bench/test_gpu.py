@@ -15,6 +15,7 @@ pytest.importorskip("mujoco_warp")
 def test_gpu_reports_engines_iterations_and_updates(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setenv("COLUMNS", "240")
     monkeypatch.setitem(limits.SIDES, "cpu", 64)
     monkeypatch.setitem(PROBLEMS, "omniglot-1", replace(OMNIGLOT, item_shape=(1, 16, 16), width=4))
     report = run_gpu(
@@ -35,7 +36,9 @@ def test_gpu_reports_engines_iterations_and_updates(
         )
     )
     row, alone = report["engines"]
-    assert (alone["cpu"], alone["over_cpu"]) == ([], None)
+    assert (alone["cpu"], alone["over_cpu"], alone["deterministic"]) == ([], None, None)
+    assert row["deterministic"]["worlds"] == 2
+    assert row["deterministic"]["times_as_long"] > 0.0
     assert list(row["gpu"]) == [2, 3]
     for figures in row["gpu"].values():
         assert figures["of_physics"] > 0.0
@@ -59,6 +62,8 @@ def test_gpu_reports_engines_iterations_and_updates(
         "2 tasks",
         "in a round and its reset",
         "per core",
+        f"with --deterministic {row['deterministic']['times_as_long']:.2f} times as long",
+        "exact",
         "bandit@bernoulli-5",
         "failures",
     ):

@@ -11,7 +11,15 @@ import torch
 
 from metarl.bench import stepping
 from metarl.bench.gpu import engine_line, print_engines
-from metarl.bench.stepping import Stepping, covered, gpu_figures, profiled, used_memory, with_own_models
+from metarl.bench.stepping import (
+    Stepping,
+    covered,
+    deterministic_figures,
+    gpu_figures,
+    profiled,
+    used_memory,
+    with_own_models,
+)
 from metarl.envs import get
 from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.physics import CPU
@@ -99,18 +107,39 @@ def test_a_device_that_is_too_small_is_told_and_others_are_measured(
     fine = {"env_steps_per_second": 9e5, "of_physics": 0.95, "physics_alone": 1e6, "memory_mb": 204.0, "failures": 3}
     fine |= {"busy": 0.7, "kernels": 612.0, "copies": {"HtoD": 2, "DtoH": 1}}
     row = {"family": CHEETAH, "gpu": {4096: fine, 65_536: found}, "cpu": [cores], "over_cpu": 90.0}
+    row["deterministic"] = {"worlds": 4096, "times_as_long": 1.163}
     assert "4096: 900,000 (95%)" in engine_line(row)
+    assert "with --deterministic 1.16 times as long; CPU engine" in engine_line(row)
     monkeypatch.setenv("COLUMNS", "240")
     print_engines({"machine": {"device": "a GPU"}, "engines": [row]})
     shown = capsys.readouterr().out
-    for text in ("70%", "612", "2/1", "90.0", "50%", "20.00 GiB"):
+    for text in ("70%", "612", "2/1", "90.0", "50%", "20.00 GiB", "1.16"):
         assert text in shown
+    row["deterministic"] = deterministic_figures(get(CHEETAH), 65_536, 4, 1, CPU)
+    assert "with --deterministic the memory of the device does not suffice" in engine_line(row)
+    print_engines({"machine": {"device": "a GPU"}, "engines": [row]})
+    assert "1.16" not in capsys.readouterr().out
     monkeypatch.setattr(stepping, "Stepping", lambda *_: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         gpu_figures(get(CHEETAH), 2, 4, 1, CPU)
     monkeypatch.setattr(stepping, "Stepping", lambda *_: (_ for _ in ()).throw(RuntimeError("a fault of ours")))
     with pytest.raises(RuntimeError, match="a fault of ours"):
         gpu_figures(get(CHEETAH), 2, 4, 1, CPU)
+
+
+def test_worlds_are_made_and_stepped_as_with_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stepped with the option, worlds take twice as long here."""
+
+    class Worlds:
+        def __init__(self, *_: Any) -> None:
+            self.deterministic = torch.are_deterministic_algorithms_enabled()
+
+        def whole(self) -> float:
+            assert torch.are_deterministic_algorithms_enabled() == self.deterministic
+            return 500.0 if self.deterministic else 1000.0
+
+    monkeypatch.setattr(stepping, "Stepping", Worlds)
+    assert deterministic_figures(get(CHEETAH), 7, 4, 2, CPU) == {"worlds": 7, "times_as_long": 2.0}
 
 
 def test_memory_is_what_is_taken_once_nobody_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,3 +24,10 @@ def test_engines_are_chosen() -> None:
     assert describe_engine(make_worlds(CHEETAH, 2, engine="gpu")) == "mujoco_warp on CPU"
     with pytest.raises(UserError, match="unknown engine 'gpus'"):
         choose_engine("gpus", CHEETAH, CPU)
+
+
+def test_a_training_says_which_gpu_steps_its_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
+    worlds = make_worlds("point-nav", 2)
+    worlds.device = torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"the GPU {device}")
+    assert describe_engine(worlds) == "torch on the GPU cuda:1"

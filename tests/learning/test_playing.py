@@ -214,6 +214,10 @@ def test_keys_tell_operations_apart_and_not_numbers() -> None:
     agent.inputs.observation.update(torch.ones(1, 2))
     assert actor.key(CPU) != before
     assert actor.key(torch.device("cuda", 0)) is None
+    # A network on another GPU than the worlds cannot be a part of their graph.
+    there = Actor(agent.network, agent.inputs, torch.device("cuda", 1))
+    assert there.key(torch.device("cuda", 1)) is not None
+    assert there.key(torch.device("cuda", 0)) is None
     assert isinstance(actor, SteadyPolicy)
 
 

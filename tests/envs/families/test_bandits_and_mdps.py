@@ -25,6 +25,7 @@ from metarl.learning.rollout import collect
 from metarl.nets.policy import MLP, CategoricalPolicy, GaussianPolicy, make_policy, stack
 from metarl.seeding import Streams
 from metarl.types import MetaAgent, Tasks
+from tests.helpers.lockstep import worlds_together
 from tests.helpers.toys import seeded as generator
 
 PROBES = [family for name in ("bandit", "tabular-mdp") for family in families()[name]]
@@ -189,6 +190,18 @@ def test_the_mdp_moves_and_pays_as_the_task_says() -> None:
     assert abs(chi_squared - freedom) < 4.0 * math.sqrt(2.0 * freedom)
     assert ((total / visits).abs() < 4.5 / visits.sqrt()).all()
     assert (squares.sum() / visits.sum()).item() == pytest.approx(1.0, abs=4.0 * math.sqrt(2.0 / 80_000))
+
+
+def test_worlds_that_step_on_after_their_end_read_no_chance_that_is_not_there(family: TorchFamily) -> None:
+    """As on a GPU, whose worlds step together until the last one has ended: an index beyond a table ends a program."""
+    worlds, random = worlds_together(family, 3), generator()
+    worlds.set_tasks(family.space.sample(3, "train", random))
+    worlds.reset(random)
+    for number in range(family.horizon + 3):
+        step = worlds.step(random_actions(family, 3, random))
+        if number >= family.horizon:
+            assert not step.reward.any()
+            assert not (step.terminated | step.truncated).any()
 
 
 def test_physics_is_a_function_of_its_arguments(family: TorchFamily) -> None:

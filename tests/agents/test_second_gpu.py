@@ -1,0 +1,70 @@
+"""Agents are trained and evaluated on cuda:1, while cuda:0 is the current device; the GPUs are pretended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from metarl.agents import config_class, make
+from metarl.envs import get, make_worlds
+from metarl.envs.engines import in_torch
+from metarl.envs.family import with_horizon
+from metarl.evaluation.curve import adaptation_curve
+from metarl.graphs import Recording
+from metarl.launches import Launches
+from metarl.learning import rollout
+from metarl.seeding import Streams
+from tests.helpers.gpus import pretended_gpus
+
+CPU, SECOND = torch.device("cpu"), torch.device("cuda", 1)
+SMALL: dict[str, dict[str, Any]] = {
+    "maml-trpo": {"tasks": 3, "episodes": 2, "hidden": (2,), "learn_rates": True, "cg_iterations": 2},
+    "oracle": {"tasks": 3, "episodes": 2, "hidden": (2,), "cg_iterations": 2},
+    "rl2": {"tasks": 6, "episodes": 2, "minibatches": 2, "width": 4},
+}
+CASES = [("point-nav", "maml-trpo"), ("tabular-mdp", "rl2"), ("bandit", "oracle")]
+
+
+class NoGraphs:
+    """Captures nothing: what would be launched as one runs as it is, in the places that a launch has."""
+
+    device = SECOND
+
+    def recording(self, generators: Sequence[torch.Generator]) -> Recording:
+        assert all(generator.device == SECOND for generator in generators)
+        raise RuntimeError("there are no graphs here")
+
+
+def seeded_anew(generator: torch.Generator, device: torch.device) -> torch.Generator:
+    """Return what draws noise, on a CPU seeded as on a GPU."""
+    return torch.Generator(device).manual_seed(int(torch.randint(2**63 - 1, (), generator=generator)))
+
+
+def trained(family_name: str, name: str, device: torch.device) -> tuple[dict[str, float], list[float]]:
+    """Return the metrics of an iteration, and the adaptation curve after it."""
+    family = get(family_name)
+    family = with_horizon(family, min(3, family.horizon))
+    agent = make(name, config_class(name)(**SMALL[name]), family.spec(), Streams(0), device)
+    worlds = make_worlds(family, 6, engine="gpu" if device == SECOND else "cpu", device=device)
+    metrics = agent.train_iteration(worlds, family.space.sample, Streams(0))
+    tasks = family.space.sample(3, "test", torch.Generator().manual_seed(0))
+    curve = adaptation_curve(agent, worlds, tasks, steps=1, episodes=2, generator=torch.Generator().manual_seed(0))
+    return dict(metrics), curve.returns.flatten().tolist()
+
+
+@pytest.mark.parametrize(("family", "name"), CASES)
+def test_agents_train_on_a_second_gpu_as_on_a_cpu(family: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(rollout, "noise_generator", seeded_anew)
+        expected, curve = trained(family, name, CPU)
+    monkeypatch.setattr(in_torch, "launches_on", lambda device: Launches(NoGraphs()))
+    with pretended_gpus(monkeypatch):
+        found, there = trained(family, name, SECOND)
+    assert set(found) == set(expected)
+    for figure, value in expected.items():
+        if not figure.startswith(("time/", "speed/")):
+            assert found[figure] == pytest.approx(value, rel=1e-4, abs=1e-5), figure
+    assert there == pytest.approx(curve, rel=1e-4)
