@@ -71,10 +71,8 @@ def check_step(family: Family, num_worlds: int, terms: object, ends: Mapping[str
         raise _wrong(family, "reward_terms", _said(terms), wanted)
     for name, value in terms.items():
         right = isinstance(value, Tensor) and value.shape == (num_worlds,) and value.dtype in FLOATS
-        if not right or not isinstance(name, str) or not name.isidentifier():
-            raise _wrong(
-                family, "reward_terms", f"{_said(value)} for {name!r}", f"{wanted}; names are like 'ctrl_cost'"
-            )
+        if not right or not isinstance(name, str) or not name.isprintable() or not name or "/" in name:
+            raise _wrong(family, "reward_terms", f"{_said(value)} for {name!r}", f"{wanted}; names have no slash")
     for function, value in ends.items():
         right = isinstance(value, Tensor) and value.shape == (num_worlds,) and value.dtype == torch.bool
         if value is not None and not right:

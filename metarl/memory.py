@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from metarl.errors import UserError
+from metarl.system import addresses_left
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +70,7 @@ def free_memory(device: torch.device | None = None) -> int:
         # What torch holds, and does not use, is free too.
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + held
-    return max(0, min(_machine(), *_containers(), *_limits()))
+    return max(0, min(_machine(), *_containers(), *addresses_left()))
 
 
 def _machine() -> int:
@@ -105,18 +106,6 @@ def _containers() -> Iterator[int]:
             files = root / group / limit, root / group / used
             if all(file.exists() for file in files) and files[0].read_text().strip() != "max":
                 yield int(files[0].read_text()) - int(files[1].read_text())
-
-
-def _limits() -> Iterator[int]:
-    """Yield what is left of the limit of this process's addresses (`ulimit -v`)."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    most = resource.getrlimit(resource.RLIMIT_AS)[0]
-    used = Path("/proc/self/statm")
-    if most != resource.RLIM_INFINITY and used.exists():
-        yield most - int(used.read_text().split()[0]) * resource.getpagesize()
 
 
 # -- what is needed ---------------------------------------------------------------------------------------------------

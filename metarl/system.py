@@ -140,6 +140,18 @@ def peak_kib() -> int:
     return peak // 1024 if sys.platform == "darwin" else peak
 
 
+def addresses_left() -> Iterator[int]:
+    """Yield what is left of the limit of this process's memory (`ulimit -v`), bytes; nothing where there is no limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    used = Path("/proc/self/statm")
+    if most != resource.RLIM_INFINITY and used.exists():
+        yield most - int(used.read_text().split()[0]) * resource.getpagesize()
+
+
 def shared_memory() -> IO[bytes]:
     """Return an empty file to be mapped by this process and its workers, of which nothing is left in the end."""
     if POSIX:

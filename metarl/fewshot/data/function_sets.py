@@ -225,6 +225,8 @@ def points_of(what: str, given: Any) -> list[Tensor]:
         raise UserError("Got x without y. Give y [functions, points, outputs], the values at x.")
     if not isinstance(given, Tensor | np.ndarray | list | tuple):
         raise UserError(f"Got {what} of the type {type(given).__name__}. Give an array [functions, points, ...].")
+    if isinstance(given, Tensor | np.ndarray) and given.ndim == 0:
+        raise UserError(f"Got {what} without an axis of functions. Give an array [functions, points, ...].")
     rows = []
     for place, row in enumerate(given):
         array = array_of(row, f"{what} of function {place}")

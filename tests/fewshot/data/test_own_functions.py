@@ -226,6 +226,7 @@ def not_finite(y: np.ndarray) -> np.ndarray:
         ),
         (broken(lambda y: [[[1.0], [1.0, 2.0]]] * 60), "Got y of function 0 that are no array"),
         (broken(lambda x: {"a": 1}, 0), "Got x of the type dict"),
+        (broken(lambda y: np.array(1.0)), "Got y without an axis of functions"),
         (broken(lambda x: x[0, 0], 0), "Got x of function 0 with no axis of points"),
         (([], []), "Got x of no function"),
         ((draw, [1.0]), "A callable draws x and y itself"),
