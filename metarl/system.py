@@ -141,7 +141,7 @@ def peak_kib() -> int:
 
 
 def addresses_left() -> Iterator[int]:
-    """Yield what is left of the limit of this process's memory (`ulimit -v`), bytes; nothing where there is no limit."""
+    """Yield what is left of this process's limit of memory (`ulimit -v`), bytes; nothing where it has none."""
     try:
         import resource
     except ImportError:  # Windows

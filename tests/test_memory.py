@@ -109,7 +109,6 @@ REFUSED = {
     ],
     "--episodes or --tasks": ["play", "--episodes", "1000000", "--tasks", "1000000"],
     "--tasks ": ["play", "--tasks", MUCH],
-    "--episodes  ": ["render", "point-nav", "--episodes", MUCH],
     "--tasks  ": ["render", "point-nav", "--tasks", MUCH],
     "--width, --height": [
         *["render", "point-nav", "--grid", "--video", "--rows", "20", "--columns", "20"],
