@@ -71,7 +71,7 @@ class Ragged(TorchFamily):
         return state["position"]
 
     def reward_terms(self, before: State, state: State, action: Tensor, tasks: Tasks) -> Terms:
-        return {"made up": 2.0 * tasks["gain"] * action[:, 0] + state["position"].sum(1)}
+        return {"made_up": 2.0 * tasks["gain"] * action[:, 0] + state["position"].sum(1)}
 
     def terminated(self, state: State, tasks: Tasks) -> Tensor:
         return state["left"].squeeze(1) <= 0.0
@@ -121,7 +121,7 @@ class Script:
         observation = self.episode + length.clamp_max(self.time) / 10.0
         reward = SIGN * (self.episode + 1 + self.time / 10.0) * (self.time <= length)
         ended = self.time == length
-        return Step(observation[:, None], reward, ended & terminal, ended & ~terminal, {"made up": reward})
+        return Step(observation[:, None], reward, ended & terminal, ended & ~terminal, {"made_up": reward})
 
 
 SCRIPT = EnvSpec("script", 1, 1, 3, 1, lambda tasks: tasks["number"][:, None])
