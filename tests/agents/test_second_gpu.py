@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,3 +69,13 @@ def test_agents_train_on_a_second_gpu_as_on_a_cpu(family: str, name: str, monkey
         if not figure.startswith(("time/", "speed/")):
             assert found[figure] == pytest.approx(value, rel=1e-4, abs=1e-5), figure
     assert there == pytest.approx(curve, rel=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("family", ["point-nav", "half-cheetah-vel"])
+def test_on_two_gpus_what_trains_on_the_second_leaves_the_first(family: str) -> None:
+    before = torch.cuda.current_device(), torch.cuda.memory_allocated(0)
+    metrics, curve = trained(family, "rl2", SECOND)
+    assert all(math.isfinite(value) for value in (*metrics.values(), *curve))
+    assert (torch.cuda.current_device(), torch.cuda.memory_allocated(0)) == before
