@@ -317,6 +317,9 @@ class OpenFolder:
         """
         if not self._ranks.first:
             return
+        if resumed:
+            # Damage is told before anything is written.
+            self.folder.progress()
         sources = tuple(from_folder(source, self.folder.path) for source in self.run.sources)
         settings = to_plain(replace(self.run, sources=sources))
         content = {
@@ -391,9 +394,11 @@ def _standing(payload: dict[str, Any], path: Path) -> Standing:
         found = from_plain(Standing, {name: value for name, value in payload.items() if name in names})
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error} Use another checkpoint.") from error
-    if found.iteration < 0 or not all(0 < room < MOST_ROOM for room in found.room.values()):
+    counts = (found.iteration, *found.totals.values())
+    if not all(count >= 0 for count in counts) or not all(0 < room < MOST_ROOM for room in found.room.values()):
         raise UserError(
-            f"{path} cannot be used: it has iteration {found.iteration} and room {found.room}. Use another."
+            f"{path} cannot be used: it has iteration {found.iteration}, totals {found.totals} and room {found.room}. "
+            "Use another."
         )
     return found
 

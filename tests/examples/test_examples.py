@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from metarl.config import parse
+from metarl.plain import parse_yaml
 from tests.helpers.processes import Started
 from tests.helpers.readme import ROOT
 
@@ -70,7 +70,7 @@ def test_own_family(tmp_path: Path) -> None:
     assert points[1]["gain_lower"] > 0.0
     assert "tilted-rail@v1, 40 held-out tasks" in printed
     # The commands find the family of such a run.
-    settings = parse((tmp_path / "mine" / "config.yaml").read_text())["run"]
+    settings = parse_yaml((tmp_path / "mine" / "config.yaml").read_text(), "config.yaml")["run"]
     assert settings["family"] == "own_family.py:tilted-rail@v1"
 
 

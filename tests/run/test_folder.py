@@ -124,8 +124,11 @@ def test_damaged_text_files_are_refused(tmp_path: Path, name: str, content: byte
     start(tmp_path, CONFIG, iterations=4, console=quiet())
     file = tmp_path / name
     file.write_bytes(content or file.read_bytes().replace(b"iterations: 4", b"iterations: many", 1))
+    # Nor is anything else written.
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match=says):
         start(tmp_path, CONFIG, resume=True, console=quiet())
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_a_checkpoint_of_other_code_is_refused_in_one_line(tmp_path: Path) -> None:

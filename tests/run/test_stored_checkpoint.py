@@ -119,6 +119,20 @@ def test_every_other_entry_is_checked(run: Path) -> None:
     assert outcomes["refused"] > 100
 
 
+def test_a_sum_over_the_run_below_nothing_is_refused(run: Path) -> None:
+    last = run / "checkpoints" / "last.pt"
+    whole = last.read_bytes()
+    magic, header, content = unseal(last)
+    payload = read_payload(content)
+    try:
+        for wrong in (-1.0, float("nan")):
+            totals = dict.fromkeys(payload["totals"], wrong)
+            seal(last, magic, header, saved({**payload, "totals": totals}))
+            assert restored(run) is None
+    finally:
+        last.write_bytes(whole)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
