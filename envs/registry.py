@@ -94,16 +94,20 @@ def families() -> dict[str, list[Family]]:
     return {name: list(variants.values()) for name, variants in _FAMILIES.items()}
 
 
-def get(name: str) -> Family:
+def get(name: str, *, present: bool = True) -> Family:
     """Return a family by `name` or `name@variant`, either followed by modifiers (`+mass+switch=50..150`).
 
     A family that is registered elsewhere has its source before it: `package.module:name` or `path/file.py:name`.
+
+    Args:
+        name: of the family.
+        present: its source may import from the present folder.
 
     Raises:
         UserError: it does not exist, lists what does; or it does not allow a modifier.
     """
     source = name.rpartition(":")[0]
-    name = _load(name)
+    name = _load(name, present)
     plain, modifiers = split_name(name)
     if source and not is_registered(plain.partition("@")[0]):
         raise UserError(_not_in(source, plain.partition("@")[0]))
@@ -139,13 +143,13 @@ def sources_of(family: Family) -> tuple[Source, ...]:
     return files_of(family, origin_of(family))
 
 
-def _load(name: str) -> str:
+def _load(name: str, present: bool = True) -> str:
     """Import the source of `source:name`, where there is one, and return the name alone."""
     source, _, plain = name.rpartition(":")
     if not source:
         return name
     # As for a Python script and for `python -m`: the present folder is where one's own modules are.
-    if str(Path.cwd()) not in sys.path:
+    if present and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     known = _full_names()
     try:

@@ -8,6 +8,7 @@ import ipaddress
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +72,17 @@ def own_registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for name in set(gymnasium.registry) - ids:
         del gymnasium.registry[name]
+
+
+@pytest.fixture(autouse=True)
+def own_bytecode(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Keep bytecode where it was: a run that was moved has it kept elsewhere."""
+    monkeypatch.setattr(sys, "pycache_prefix", sys.pycache_prefix)
+    before = os.environ.pop("PYTHONPYCACHEPREFIX", None)
+    yield
+    os.environ.pop("PYTHONPYCACHEPREFIX", None)
+    if before is not None:
+        os.environ["PYTHONPYCACHEPREFIX"] = before
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ of its own. That is why all of it is one file: beside it there is nothing that s
 neighbours, whose names would hide the user's modules. `metarl.envs.external.pool` is the other end, and shares
 `Channel`.
 
-Message format, version 3. Words go over the stream socket SOCKET, numbers stand in the memory MEMORY that both
+Message format, version 4. Words go over the stream socket SOCKET, numbers stand in the memory MEMORY that both
 processes map. A message is one byte, and after a `J` also the length of what follows (4 bytes, little endian) and so
 many bytes of JSON, an object with a `type`:
 
@@ -20,7 +20,8 @@ many bytes of JSON, an object with a `type`:
 
 | type | from | fields | answer |
 |---|---|---|---|
-| `hello` | metarl | version, worlds (how many), path (folders to import from), timeout; make, kwargs, vector, \
+| `hello` | metarl | version, worlds (how many), path, last (folders to \
+import from, before all others and after), timeout; make, kwargs, vector, \
 set_task, success_key (as in `GymnasiumFamily`), carried {make or set_task: a callable by value, cloudpickle in \
 base64, which its text then only describes} | `spaces` |
 | `spaces` | worker | version, python, gymnasium, observation (a name for each number), pictures (which of these are \
@@ -70,12 +71,14 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-VERSION = 3
+VERSION = 4
 """Of the message format; both ends must have the same."""
 STEP, DONE, BUSY, OBJECT = b"S", b".", b"+", b"J"
 
 FOLDERS: list[str] = []
 """Of the files that `import_source` has imported."""
+AVOIDED: set[str] = set()
+"""Folders from which a run's files may not import, though they are the present one: `metarl.run.admission`."""
 IMPORTING: list[Path] = []
 """Of those that it is importing now, the innermost last: what a relative path in a file starts from."""
 
@@ -773,6 +776,7 @@ def serve(channel: Channel, memory: str) -> None:
         watch.start(hello["timeout"])
         watch.call("import", None)
         sys.path[:0] = [folder for folder in hello["path"] if folder not in sys.path]
+        sys.path += [folder for folder in hello["last"] if folder not in sys.path]
         worlds = Vectorised(hello, watch) if hello["vector"] else Singles(hello, watch)
         channel.send(worlds.spaces())
         while (message := next_message(channel, watch)) is not None:

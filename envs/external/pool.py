@@ -114,8 +114,7 @@ class Pool:
             hello = {
                 "type": "hello",
                 "version": child.VERSION,
-                # Another interpreter has packages of its own.
-                "path": [job.folder, str(Path.cwd()), *child.FOLDERS, *(sys.path if job.python is None else [])],
+                **_folders(job),
                 "timeout": job.timeout,
                 **job.hello,
             }
@@ -298,6 +297,17 @@ def _start(job: Job, index: int, first: int, count: int, memory: IO[bytes]) -> M
     ours.settimeout(patience)
     channel = child.Channel(ours)
     return Member(index=index, first=first, count=count, process=process, channel=channel, mark=mark, log=log)
+
+
+def _folders(job: Job) -> dict[str, list[str]]:
+    """Return where workers import from, before all else and after it: the present folder is anybody's."""
+    present = str(Path.cwd())
+    # Another interpreter has packages of its own.
+    first = [job.folder, *child.FOLDERS, *(sys.path if job.python is None else [])]
+    # Where one's own files are in it, it stands before all else as their folder.
+    mine = present in child.FOLDERS
+    last = [] if present in child.AVOIDED else [present]
+    return {"path": [folder for folder in first if mine or folder != present], "last": last}
 
 
 def _patience(job: Job) -> float:

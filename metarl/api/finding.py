@@ -14,9 +14,10 @@ from metarl.envs.external import child
 from metarl.envs.family import Family
 from metarl.envs.registry import is_registered, origin_of, sources_of
 from metarl.errors import UserError, tell
+from metarl.run.admission import admit, admitted, uses_present
 from metarl.run.folder import RunFolder
 from metarl.run.settings import RunConfig
-from metarl.run.sources import SESSION, Source, admit, find, not_found, reach, tell_changes
+from metarl.run.sources import SESSION, Source, executed, not_found, reach, tell_changes
 
 
 def own_name(run: RunConfig) -> str:
@@ -43,12 +44,11 @@ def family_of(
     if source is not None:
         if entry is None:
             raise UserError(f"Got --source {source} for {folder}, whose family {name} is metarl's own. Leave it out.")
-        places: dict[str, Path | None] = {}
-        # Where the run's other files are is its word alone: it counts where the files of the run may be executed.
-        if trust or folder.signed():
-            places = {other.role: find(other, folder.path) for other in run.sources if other.role != SESSION}
+        # Where the run's other files are is its word alone: it counts where these may be executed.
+        others = [other for other in run.sources if other is not entry]
+        places = admitted(folder.path, others, signed=folder.signed(), trust=trust)
         file = Path(source).resolve() if str(source).endswith(".py") else None
-        _reach(run.sources, {**places, entry.role: file}, file)
+        _reach(run.sources, {**places, entry.role: file}, file, present=True)
         family = get(f"{source}:{name}")
         tell_changes(folder.path, run.sources, _files(family))
     elif entry is None:
@@ -67,13 +67,14 @@ def family_of(
             "write it to a file that does, and say which with --source FILE (in Python source=)."
         )
     else:
-        signed = trust or folder.signed()
+        signed = folder.signed()
         places = admit(folder.path, run.sources, signed=signed, trust=trust)
+        present = uses_present(run.sources, places, signed=signed, trust=trust)
         where = entry.module or places["family"]
         if not where:
             raise not_found(folder.path, entry)
-        _reach(run.sources, places, None if entry.module else places["family"])
-        family = _imported(f"{where}:{name}", entry)
+        _reach(run.sources, places, None if entry.module else places["family"], present=present)
+        family = _imported(f"{where}:{name}", entry, present)
         # Of several packages of one name, Python may take another.
         taken = {
             role: file
@@ -84,15 +85,17 @@ def family_of(
     return family, replace(run, sources=sources_of(family))
 
 
-def _reach(sources: Sequence[Source], places: Mapping[str, Path | None], file: Path | None) -> None:
+def _reach(sources: Sequence[Source], places: Mapping[str, Path | None], file: Path | None, *, present: bool) -> None:
     """Let this process, and the worker processes of environments, import the packages of a run's files."""
-    child.FOLDERS += [folder for folder in reach(sources, places, file) if folder not in child.FOLDERS]
+    reached = reach(sources, places, file, present=present)
+    child.FOLDERS += [folder for folder in reached if folder not in child.FOLDERS]
+    (child.AVOIDED.discard if present else child.AVOIDED.add)(str(Path.cwd()))
 
 
-def _imported(name: str, entry: Source) -> Family:
+def _imported(name: str, entry: Source, present: bool) -> Family:
     """Return a family by its name with its file or module; say what helps where that module is not found."""
     try:
-        return get(name)
+        return get(name, present=present)
     except UserError as error:
         missing = error.__cause__.name if isinstance(error.__cause__, ModuleNotFoundError) else None
         if missing is None or not f"{entry.module}.".startswith(f"{missing}."):
@@ -109,7 +112,7 @@ def _tell_other(folder: RunFolder, run: RunConfig, family: Family) -> None:
     """Say in which files the family that is there already differs from that of a run."""
     now = sources_of(family)
     found = {source.role: Path(source.given) for source in now if source.given and source.role != SESSION}
-    recorded = [source for source in run.sources if source.role != SESSION]
+    recorded = executed(run.sources)
     if recorded and not found:
         origin = origin_of(family)
         where = "metarl's own" if origin is None else f"of {origin.program or 'this session'}"

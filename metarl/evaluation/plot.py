@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -34,6 +35,8 @@ FAR_APART = 8.0
 TICK_SPACING = 0.05
 """Least distance between two ticks of a logarithmic axis, as a part of its width."""
 
+PLAIN_TEXT: Any = {"text.usetex": False}
+"""matplotlib reads a file `matplotlibrc` in the present folder, which is anybody's, and LaTeX does what a text says."""
 
 Point = tuple[int | float, ...]
 """x, mean, lower, upper."""
@@ -65,6 +68,7 @@ def plot(summary: dict[str, Any]) -> bytes:
     return to_png(draw(summary))
 
 
+@rc_context(PLAIN_TEXT)
 def to_png(figure: Figure) -> bytes:
     """Return a picture as the content of a PNG file."""
     buffer = io.BytesIO()
@@ -90,6 +94,7 @@ def draw(summary: dict[str, Any]) -> Figure:
     )
 
 
+@rc_context(PLAIN_TEXT)
 def draw_picture(picture: Picture) -> Figure:
     """Draw curves with their intervals."""
     figure = Figure(figsize=(7.2, 4.4), dpi=160, facecolor="white", layout="constrained")

@@ -34,11 +34,12 @@ from metarl.errors import UserError, nearest
 from metarl.files import Folder, read_regular
 from metarl.plain import parse_yaml, shown
 from metarl.ranks import ALONE, Ranks
+from metarl.run.beside import with_beside
 from metarl.run.checkpoint import CheckpointFolder, load
 from metarl.run.fits import check_fits
 from metarl.run.formats import FORMAT, Stored, conversions_from
 from metarl.run.settings import KINDS, RunSettings, lasting_settings
-from metarl.run.sources import SESSION, from_folder
+from metarl.run.sources import executed, from_folder
 from metarl.run.standing import Standing
 from metarl.run.state import check_finite, infinite
 from metarl.run.tracking import Tracker, read_progress
@@ -114,7 +115,7 @@ class RunFolder:
         """Tell whether the list of files that the run executes is by this user on this machine (trust.py)."""
         # As it stands there: what was signed is in the format of its time.
         content = self._parse_config()
-        return is_signed(content["run"].get("sources"), content.get("signature"))
+        return is_signed(_signed(content["run"]), content.get("signature"))
 
     def progress(self) -> list[Metrics]:
         """Return the rows of progress.csv as numbers; `step` is one of the columns.
@@ -320,7 +321,7 @@ class OpenFolder:
         if resumed:
             # Damage is told before anything is written.
             self.folder.progress()
-        sources = tuple(from_folder(source, self.folder.path) for source in self.run.sources)
+        sources = tuple(from_folder(source, self.folder.path) for source in with_beside(self.run.sources))
         settings = to_plain(replace(self.run, sources=sources))
         content = {
             "format": FORMAT,
@@ -328,7 +329,7 @@ class OpenFolder:
             "iterations": iterations,
             "run": settings,
             "config": to_plain(self.thing.config),
-            "signature": sign(settings["sources"]) if any(source.role != SESSION for source in sources) else "",
+            "signature": sign(_signed(settings)) if executed(sources) else "",
         }
         folder = Folder(self.folder.path)
         # Before anything is written.
@@ -385,6 +386,12 @@ def header_of(run: RunSettings, config: dict[str, Any]) -> dict[str, Any]:
     # How long a run is to be may change from one start to the next.
     lasting = {name: value for name, value in config.items() if name != "iterations"}
     return {**lasting_settings(run), "config": lasting}
+
+
+def _signed(run: dict[str, Any]) -> Any:
+    """Return what the signature of a run is of: the files that it executes, and the backbone that it calls in one."""
+    backbone = run.get("backbone", "")
+    return [run.get("sources"), backbone] if ":" in str(backbone) else run.get("sources")
 
 
 def _standing(payload: dict[str, Any], path: Path) -> Standing:

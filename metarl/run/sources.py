@@ -8,9 +8,9 @@ what it held, and with where it was. It is looked for in this order:
     3. where it was when the run was made: a run folder may be moved
     4. at the end of that path, from the present folder, if it holds what it held
 
-The first of these that holds what it held is taken; if none does, the first that is there, and a line says that it has
-changed. Nothing is executed unless the run's list of files is signed by this user (trust.py) or the user trusts it.
-Modules are then imported by their names; the last place where Python looks for them are the folders that `reach` adds.
+The first of these that holds what it held is taken; if none does, the first that is there. Whether it is executed is
+for admission.py to say. Modules are then imported by their names; the last place where Python looks for them are the
+folders that `reach` adds.
 """
 
 from __future__ import annotations
@@ -19,13 +19,19 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from metarl.errors import UserError, tell
+from metarl.files import read_regular
 
 SESSION = "session"
 """Role of what no file holds: it was defined in a notebook or at a prompt, or by the program at `given`."""
+BESIDE = "beside"
+"""Role of a folder from which the run's files may import: its sha256 is that of all other files there (beside.py)."""
+LARGEST = 1 << 26
+"""Bytes that a file may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +39,7 @@ class Source:
     """A file or module of a user's that a run executes."""
 
     role: str
-    """What it is for: `family`, or what the family names: `make`, `set_task`; or SESSION."""
+    """What it is for: `family`, or what the family names: `make`, `set_task`; `backbone`; or SESSION or BESIDE."""
     module: str = ""
     """Name that it is imported by; empty where it is by its path."""
     path: str = ""
@@ -59,7 +65,12 @@ def of_file(role: str, file: Path, module: str = "") -> Source:
 
 def digest(file: Path) -> str:
     """Return the sha256 of a file, hexadecimal."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    return hashlib.sha256(read_regular(file, LARGEST)).hexdigest()
+
+
+def executed(sources: Sequence[Source]) -> list[Source]:
+    """Return those of a run's sources that are files or modules which it executes."""
+    return [source for source in sources if source.role not in (SESSION, BESIDE)]
 
 
 def from_folder(source: Source, folder: Path) -> Source:
@@ -81,13 +92,20 @@ def find(source: Source, folder: Path) -> Path | None:
         source: what a run says of it.
         folder: the run folder.
     """
-    there = [place for place in _places(source, folder) if place.is_file()]
-    elsewhere = [place for place in _ends(source) if place.is_file()]
+    there = [place for place in _places(source, folder) if _is_file(place)]
+    elsewhere = [place for place in _ends(source) if _is_file(place)]
     for place in (*there, *elsewhere):
         if digest(place) == source.sha256:
             return place
     # Runs of format 1 do not know what their file held.
     return next(iter(there if source.sha256 else (*there, *elsewhere)), None)
+
+
+def _is_file(place: Path) -> bool:
+    # A run may name anything, such as what is too long for a name.
+    with suppress(OSError, ValueError):
+        return place.is_file()
+    return False
 
 
 def _places(source: Source, folder: Path) -> Iterator[Path]:
@@ -104,34 +122,6 @@ def _ends(source: Source) -> Iterator[Path]:
         yield Path.cwd().joinpath(*parts[first:])
 
 
-def admit(folder: Path, sources: Sequence[Source], *, signed: bool, trust: bool) -> dict[str, Path | None]:
-    """Return by role where the files of a run are now, if they may be executed; say which of them have changed.
-
-    Args:
-        folder: the run folder.
-        sources: what the run says of them.
-        signed: whether this user made the list (`RunFolder.signed`).
-        trust: whether the user trusts them.
-
-    Raises:
-        UserError: they are not to be executed; it names them.
-    """
-    executed = [source for source in sources if source.role != SESSION]
-    found = {source.role: find(source, folder) for source in executed}
-    if executed and not (signed or trust):
-        # A module is imported from wherever Python finds it.
-        names = ", ".join(
-            f"{source.module} (module of the family)" if source.module and source.role == "family" else str(source)
-            for source in (replace(source, given=str(found[source.role] or source.given)) for source in executed)
-        )
-        raise UserError(
-            f"{folder} was not made by you on this machine, and using it would execute {names}. If you trust that "
-            "code, add --trust (in Python trust=True)."
-        )
-    tell_changes(folder, executed, found)
-    return found
-
-
 def tell_changes(folder: Path, sources: Sequence[Source], found: Mapping[str, Path | None]) -> None:
     """Say in a line each which files do not hold what they held.
 
@@ -146,27 +136,30 @@ def tell_changes(folder: Path, sources: Sequence[Source], found: Mapping[str, Pa
             tell(f"{place} ({source.role}) has changed since {folder} was trained with it")
 
 
-def reach(sources: Sequence[Source], places: Mapping[str, Path | None], file: Path | None = None) -> list[str]:
+def reach(
+    sources: Sequence[Source], places: Mapping[str, Path | None], file: Path | None = None, *, present: bool = True
+) -> list[str]:
     """Let Python import the packages of a run's files from where they are now; call it for what may be executed.
 
     Args:
         sources: what the run says of its files.
         places: where they are now, by role.
         file: one that is imported by its path, as a script is: its folder comes first on the path by itself.
+        present: from the present folder too.
 
     Returns:
         The folders that hold the packages. They are on Python's path, behind all that was there and the present folder.
     """
-    roots = [_root(place, source.module) for source in sources if (place := places.get(source.role)) is not None]
+    roots = [root_of(place, source.module) for source in sources if (place := places.get(source.role)) is not None]
     beside = None if file is None else file.parent
     folders = list(dict.fromkeys(str(root) for root in roots if root not in (None, beside)))
-    for folder in (str(Path.cwd()), *folders):
+    for folder in (*([str(Path.cwd())] if present else []), *folders):
         if folder not in sys.path:
             sys.path.append(folder)
     return folders
 
 
-def _root(file: Path, module: str) -> Path | None:
+def root_of(file: Path, module: str) -> Path | None:
     """Return the folder from which a file is imported by the name of its module; None where it is in no package."""
     packages = module.split(".") if module and file.name == "__init__.py" else module.split(".")[:-1]
     root = file.parents[len(packages)] if len(packages) < len(file.parents) else None

@@ -6,8 +6,7 @@ of that list. The key is made when it is first needed: 32 random bytes in a file
     $XDG_STATE_HOME/metarl/key; without that variable ~/.local/state/metarl/key, on Windows %LOCALAPPDATA%/metarl/key
 
 so that a valid signature can only be by somebody who can read that file. It says who made the run and its list, not
-that the files are still what they were: of a file that has changed one is told. Whoever loses the key is asked for
---trust once more.
+that the files are still what they were: that is for admission.py. Whoever loses the key is asked for --trust once more.
 """
 
 from __future__ import annotations
@@ -74,6 +73,8 @@ def _read_key() -> bytes | None:
     path = key_file()
     if not path.parent.is_dir():
         return None
+    if path.is_symlink():
+        raise UserError(f"The key {path} is a link, and may be one that others know. Remove it: a new one is made.")
     try:
         with open_regular(path, MOST) as file:
             key, state = file.read(), os.fstat(file.fileno())

@@ -35,6 +35,7 @@ OPTIONS = ["--tasks", "3", "--episodes", "2", "--threads", "1", "--steps", "1", 
 def own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(child, "FOLDERS", [])
+    monkeypatch.setattr(child, "AVOIDED", set())
     yield
     forget()
 
@@ -94,7 +95,7 @@ def test_a_run_of_somebody_else_executes_nothing(tmp_path: Path, capsys: pytest.
     trap = tmp_path / "trapped"
     file = tmp_path / "a" / "point_of_mine.py"
     file.write_text(f"from pathlib import Path\nPath({str(trap)!r}).write_text('x')\n{FAMILY}")
-    asks = rf"was not made by you on this machine.*would execute {file} \(family\)\..*--trust \(in Python trust=True\)"
+    asks = rf"was not made by you on this machine.*would execute {file} \(family, sha256 \w{{12}}\)\..*--trust"
     ways: list[Any] = [metarl.load, metarl.resume, lambda folder: metarl.evaluate([folder], **SMALLEST)]
     for use in ways:
         with pytest.raises(UserError, match=asks):
@@ -115,6 +116,65 @@ def test_a_run_of_somebody_else_executes_nothing(tmp_path: Path, capsys: pytest.
     assert main(["train", "--resume", str(run), "--iterations", "2", "--json", "--trust"]) == 0
     forget()
     assert metarl.load(run).iteration == 2
+
+
+def test_a_copied_signature_does_not_speak_for_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stranger has the config.yaml of a run of the user's, and sends it with a file of the same name."""
+    run = trained_in(project(tmp_path / "a"), tmp_path / "a" / "r").folder
+    own = shutil.copytree(tmp_path / "a", tmp_path / "own")
+    (tmp_path / "a").rename(tmp_path / "b")
+    run = tmp_path / "b" / "r"
+    canary = tmp_path / "canary"
+    (tmp_path / "b" / "point_of_mine.py").write_text(
+        f"from pathlib import Path\nPath({str(canary)!r}).touch()\n{FAMILY}"
+    )
+    metarl.train("maml-trpo", "point-nav", out=tmp_path / "plain", **{**SMALL, "iterations": 1})
+    commands: list[list[str]] = [
+        ["evaluate", str(run)],
+        ["evaluate", str(tmp_path / "plain"), str(run)],
+        ["evaluate", str(tmp_path / "plain"), "--oracle", str(run)],
+        ["train", "--resume", str(run), "--checkpoint", "previous"],
+        ["render", str(run)],
+        ["play", "--runs", str(run)],
+    ]
+    capsys.readouterr()
+    for command in commands:
+        assert main(command) == 2
+        assert "has changed, or other files are beside it. If you trust" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path / "b")
+    for use in (metarl.load, metarl.resume, metarl.evaluate):
+        with pytest.raises(UserError, match=r"would execute .*/b/point_of_mine\.py \(family, sha256"):
+            use("r")
+    assert not canary.exists()
+    # The file that the user names; and the one that the run was made with, where it is found.
+    assert metarl.load("r", source=own / "point_of_mine.py").iteration == 1
+    forget()
+    own.rename(tmp_path / "a")
+    assert metarl.load("r").settings.sources[0].given == str(tmp_path / "a" / "point_of_mine.py")
+    assert not canary.exists()
+
+
+def test_other_names_in_a_copied_config_execute_nothing_else(tmp_path: Path) -> None:
+    """What is executed is what `sources` lists and the signature covers, whatever else the config says."""
+    trained_in(project(tmp_path / "a"), tmp_path / "a" / "r")
+    canary = tmp_path / "canary"
+    (tmp_path / "a" / "r" / "evil.py").write_text(f"open({str(canary)!r}, 'w').close()\n{FAMILY}")
+    stored = yaml.safe_load((tmp_path / "a" / "r" / "config.yaml").read_text())["run"]
+    (mine,) = stored["sources"]
+    names = ["evil.py:own-point@mine", "r/evil.py:own-point@mine", "evil:own-point", "os:system", "x:y:own-point@mine"]
+    for family in names:
+        edit(tmp_path / "a" / "r", run={**stored, "family": family})
+        with pytest.raises(UserError):
+            metarl.load(tmp_path / "a" / "r")
+        forget()
+    evil = {**mine, "path": "evil.py", "given": str(tmp_path / "a" / "r" / "evil.py")}
+    for entries in ([mine, evil], [evil, mine], [evil], [mine, {**evil, "role": "make"}], [{**evil, "role": "x"}]):
+        edit(tmp_path / "a" / "r", run={**stored, "sources": entries})
+        with pytest.raises(UserError, match=r"was not made by you|no file for it"):
+            metarl.load(tmp_path / "a" / "r")
+    assert not canary.exists()
 
 
 @pytest.mark.parametrize("entry", [{"path": "evil.py"}, {"given": "/evil.py"}, {"module": "evil"}, {"sha256": ""}])
@@ -138,7 +198,7 @@ def test_a_run_of_format_1_asks_once(tmp_path: Path) -> None:
     header, payload = _SEAL.open(last)
     header["family"] = f"{file}:own-point@mine"
     last.write_bytes(_SEAL.close(json.dumps(header).encode() + b"\n" + payload))
-    with pytest.raises(UserError, match=rf"would execute {file} \(family\).*--trust"):
+    with pytest.raises(UserError, match=rf"would execute {file} \(family, sha256 .*--trust"):
         metarl.load(run)
     assert metarl.load(run, trust=True).settings.family == "point_of_mine.py:own-point@mine"
     forget()
@@ -197,7 +257,9 @@ def test_a_module_in_a_package_is_found_by_its_name(tmp_path: Path, monkeypatch:
     assert run.settings.sources[0].given == str(tmp_path / "b" / "points_of_mine" / "families.py")
     forget()
     shutil.move("r", tmp_path / "r")
-    with pytest.raises(UserError, match=r"would execute points_of_mine\.families \(module of the family\)"):
+    with pytest.raises(
+        UserError, match=r"would execute .*/families\.py \(family, module points_of_mine\.families, sha"
+    ):
         metarl.load(unsigned(tmp_path / "r"))
 
 
@@ -273,7 +335,7 @@ def test_nothing_is_put_on_the_path_by_the_word_of_a_strangers_run(
     assert str(tmp_path / "a") in child.FOLDERS
 
 
-def test_of_two_packages_of_one_name_the_present_one_is_taken_and_told(
+def test_of_two_packages_of_one_name_that_of_the_run_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained_in_package(package(tmp_path / "a"), monkeypatch)
@@ -285,6 +347,14 @@ def test_of_two_packages_of_one_name_the_present_one_is_taken_and_told(
     forget()
     other.write_text(PACKAGED + "# changed\n")
     metarl.load(run)
+    assert capsys.readouterr().err == ""
+    assert str(tmp_path / "b") not in sys.path
+    forget()
+    # Where the user says that Python is to look there, one is asked.
+    sys.path.insert(0, str(tmp_path / "b"))
+    with pytest.raises(UserError, match=rf"would execute {other} \(family, module .*has changed.*add --trust"):
+        metarl.load(run)
+    metarl.load(run, trust=True)
     assert capsys.readouterr().err == f"metarl: {other} (family) has changed since {run} was trained with it\n"
 
 

@@ -52,6 +52,18 @@ def test_its_owner_alone_may_read_the_key(state: Path) -> None:
         sign("x")
 
 
+def test_a_key_that_is_a_link_proves_nothing(state: Path, tmp_path: Path) -> None:
+    signature = sign("x")
+    known = key_file().rename(tmp_path / "known")
+    key_file().symlink_to(known)
+    for use in (lambda: sign("x"), lambda: is_signed("x", signature)):
+        with pytest.raises(UserError, match=r"is a link.*Remove it"):
+            use()
+    key_file().unlink()
+    assert not is_signed("x", signature)
+    assert is_signed("x", sign("x"))
+
+
 def test_of_several_processes_the_first_key_counts(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = os.link
 

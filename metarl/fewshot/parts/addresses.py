@@ -16,21 +16,26 @@ from typing import Any
 from metarl.errors import UserError, nearest
 from metarl.fewshot.parts.own import Given
 from metarl.problems import in_words, note_users_module
+from metarl.run.admission import admit, uses_present
 from metarl.run.folder import RunFolder
-from metarl.run.sources import Source, admit, of_file, reach
+from metarl.run.sources import Source, of_file, reach
 
 ROLE = "backbone"
 """Of the file, in the sources of a run."""
 
 
-def given_at(address: str) -> tuple[Given, Source]:
+def given_at(address: str, *, present: bool = True) -> tuple[Given, Source]:
     """Return the backbone at an address, and what a run says of its file.
+
+    Args:
+        address: its file or module, and its name.
+        present: a module may be in the present folder.
 
     Raises:
         UserError: there is no such file, module or name, or importing it fails.
     """
     where, _, name = address.rpartition(":")
-    module = _imported(where)
+    module = _imported(where, present)
     if not hasattr(module, name):
         raise UserError(f"{where} has no '{name}'.{nearest(name, [key for key in vars(module) if key[0] != '_'])}")
     file = getattr(module, "__file__", None)
@@ -55,21 +60,23 @@ def given_in(folder: Path, backbone: str, sources: tuple[Source, ...], *, trust:
     entry = next((source for source in sources if source.role == ROLE), None)
     if entry is None:
         raise UserError(f"{folder}: got the backbone {backbone} and no file for it in `sources`. {hint}")
-    places = admit(folder, sources, signed=trust or RunFolder(folder).signed(), trust=trust)
+    signed = RunFolder(folder).signed()
+    places = admit(folder, sources, signed=signed, trust=trust)
+    present = uses_present(sources, places, signed=signed, trust=trust)
     where = entry.module or places[ROLE]
     if not where:
         raise UserError(f"{folder} needs {entry.label} (backbone), which is not at {entry.given or entry.path}. {hint}")
     if entry.module:
-        reach(sources, places)
-    return given_at(f"{where}:{backbone.rpartition(':')[2]}")
+        reach(sources, places, present=present)
+    return given_at(f"{where}:{backbone.rpartition(':')[2]}", present=present)
 
 
-def _imported(where: str) -> ModuleType:
+def _imported(where: str, present: bool) -> ModuleType:
     """Return the module called `package.module`, or the one in a file; its neighbours can be imported."""
     # Somebody's file may raise anything.
     try:
         if not where.endswith(".py"):
-            if str(Path.cwd()) not in sys.path:
+            if present and str(Path.cwd()) not in sys.path:
                 sys.path.append(str(Path.cwd()))
             made = importlib.import_module(where)
             note_users_module(made)

@@ -88,6 +88,48 @@ def test_a_run_of_a_package_is_evaluated_from_another_folder(tmp_path: Path, mon
     assert load("moved/run").learner.setting.backbone.features == 8
 
 
+def test_a_signature_is_of_one_name_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else whoever copies it could have anything called that the user's file has, `main` or `os.remove`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "network.py").write_text(CODE + "def main(*given):\n    Path('called').touch()\n    return make()\n")
+    root = store(tmp_path / "data")
+    train_by_command(root, Path("run"), "proto", "--backbone", "network.py:make")
+    config = tmp_path / "run" / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("backbone: network.py:make", "backbone: network.py:main"))
+    (tmp_path / "executed").unlink()
+    items = ["--support", "nowhere", "--query", "nowhere"]
+    for command in (["evaluate", "run"], ["train", "--resume", "run"], ["predict", "run", *items]):
+        assert "was not made by you" in refused(capsys, *command)
+    with pytest.raises(UserError, match="was not made by you"):
+        load("run")
+    assert not (tmp_path / "executed").exists()
+    assert not (tmp_path / "called").exists()
+    config.write_text(text)
+    assert load("run").learner.setting.backbone.features == 8
+
+
+def test_a_copied_signature_does_not_speak_for_another_backbone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    (tmp_path / "mine" / "network.py").write_text(CODE)
+    train_by_command(store(tmp_path / "data"), Path("run"), "proto", "--backbone", "network.py:make")
+    (tmp_path / "mine").rename(tmp_path / "theirs")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "theirs" / "network.py").write_text("from pathlib import Path\nPath('canary').touch()\n" + CODE)
+    for command in (["evaluate", "theirs/run"], ["train", "--resume", "theirs/run"]):
+        assert "has changed, or other files are beside it" in refused(capsys, *command)
+    with pytest.raises(UserError, match="add --trust"):
+        load("theirs/run")
+    assert not (tmp_path / "canary").exists()
+    assert load("theirs/run", trust=True).learner.setting.backbone.features == 8
+    assert (tmp_path / "canary").exists()
+
+
 def test_an_address_gives_a_module_or_what_makes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(CODE + "network = make()\n")
