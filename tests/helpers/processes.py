@@ -17,12 +17,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from subprocess import TimeoutExpired
 
-import torch._dynamo
+import torch
 
-# The module is also what the forkserver imports beforehand: this is all that trainings need.
-
-_SERVED = multiprocessing.get_context("forkserver")
-_SERVED.set_forkserver_preload([__name__])
+SERVED = multiprocessing.get_context("forkserver")
+"""Forks processes from one that has imported all that commands need."""
+SERVED.set_forkserver_preload(["tests.helpers.loaded"])
 
 
 class Started:
@@ -40,7 +39,7 @@ class Started:
     ) -> None:
         self.pipes = Path(tempfile.mkdtemp())
         variables = {**os.environ, **(environment or {})}
-        self._process = _SERVED.Process(
+        self._process = SERVED.Process(
             target=_run, args=(program, arguments, str(folder or Path.cwd()), variables, str(self.pipes))
         )
         self._process.start()
