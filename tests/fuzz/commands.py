@@ -12,7 +12,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from tests.fuzz.foreign import TEXTS, put_special, short
-from tests.fuzz.stock import EVALUATE, FEW, MAML, RL2, TEST, Stock, commanded
+from tests.fuzz.stock import AGENT, EVALUATE, FEW, MAML, RL2, SMALL, TEST, Stock, commanded
 from tests.helpers.fuzzing import Case
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
@@ -22,11 +22,10 @@ SEEN = ("--width", "40", "--height", "30", "--out")
 COMMANDS: tuple[tuple[int, tuple[str, ...]], ...] = (
     (2, (*MAML, *OUT)),
     (2, (*RL2, *OUT)),
-    (2, ("train", "multitask", "--family", "point-nav", "--tasks", "2", "--episodes", "2", "--hidden", "4",
-    "--iterations", "1", *OUT)),
+    (2, ("train", "multitask", *SMALL, *AGENT, *OUT)),
     (1, ("evaluate", "maml", *EVALUATE, *OUT)),
     (1, ("evaluate", "rl2", "--probe", "--probe-tasks", "10", *EVALUATE, *OUT)),
-    (1, ("render", "maml", "--horizon", "3", *SEEN, "made.gif")),
+    (1, ("render", "maml", *SEEN, "made.gif")),
     (1, ("render", "point-nav", "--grid", "--rows", "1", "--columns", "1", *SEEN, "made.png")),
     (1, ("play", "--family", "bandit", "--episodes", "2", "--tasks", "2")),
     (3, (*FEW, *OUT)),

@@ -23,7 +23,8 @@ from tests.helpers.processes import Started
 from tests.helpers.tiny_fewshot import store
 
 AGENT = ("--iterations", "1", "--threads", "1")
-MAML = ("train", "maml-trpo", "--family", "point-nav", "--tasks", "2", "--episodes", "2", "--hidden", "4", *AGENT)
+SMALL = ("--family", "point-nav", "--horizon", "5", "--tasks", "2", "--episodes", "2", "--hidden", "4")
+MAML = ("train", "maml-trpo", *SMALL, *AGENT)
 RL2 = ("train", "rl2", "--family", "bandit", "--tasks", "4", "--minibatches", "1", "--width", "4", *AGENT)
 DRAWN = ("--query", "2", "--tasks", "1", *AGENT, "--validation", "2", "--test-episodes", "2")
 FEW = ("fewshot", "train", "proto", "--data", "arrays", "--data-root", "data", "--hidden", "4", *DRAWN)

@@ -8,13 +8,15 @@ from __future__ import annotations
 import importlib
 import pkgutil
 
-import matplotlib.pyplot  # noqa: F401
-import torch._dynamo
-import torch.utils.tensorboard  # noqa: F401
-
 import metarl
 
+LATE = ("matplotlib.pyplot", "torch._dynamo", "torch.utils.tensorboard", "typeguard", "tyro")
+"""What commands import when they need it."""
+ENGINES = ("metarl.envs.engines.cpu", "metarl.envs.engines.in_torch")
+"""Of the engines' room those that need no compiler for GPUs."""
+
+for name in LATE + ENGINES:
+    importlib.import_module(name)
 for found in pkgutil.walk_packages(metarl.__path__, "metarl."):
-    # What needs a compiler for GPUs is imported by those who use it.
-    if not found.name.endswith(("__main__", ".child")) and ".engines." not in found.name:
+    if not found.name.endswith(("__main__", ".child", ".keeper")) and ".engines." not in found.name:
         importlib.import_module(found.name)
