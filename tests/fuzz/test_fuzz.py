@@ -47,12 +47,14 @@ def feeding(tmp_path: Path) -> Feeding:
     return Feeding(tmp_path)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", KINDS)
 def test_some_cases_work_or_are_refused_in_a_line(kind: str, stock: Stock, feeding: Feeding) -> None:
     feed(kind, KINDS[kind][0], stock, feeding)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_cases_work_or_are_refused_in_a_line(kind: str, stock: Stock, feeding: Feeding) -> None:
     feed(kind, 10 * KINDS[kind][0], stock, feeding)
