@@ -24,6 +24,7 @@ from metarl.envs.origins import Origin, files_of, present
 from metarl.errors import UserError, nearest
 from metarl.problems import in_words, note_users_module
 from metarl.run.sources import Source
+from metarl.system import present_folder_kept
 
 _FAMILIES: dict[str, dict[str, Family]] = {}
 _ORIGINS: dict[str, Origin] = {}
@@ -153,7 +154,8 @@ def _load(name: str, present: bool = True) -> str:
         sys.path.append(str(Path.cwd()))
     known = _full_names()
     try:
-        module = import_source(source)
+        with present_folder_kept():
+            module = import_source(source)
     except (UserError, KeyboardInterrupt):
         raise
     except Unfit as error:

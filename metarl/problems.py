@@ -18,14 +18,17 @@ from metarl.errors import UserError
 _OURS = tuple(str((Path(__file__).parent / room).resolve()) + os.sep for room in (".", "envs", "agents"))
 _INSTALLED = tuple(sysconfig.get_path(kind) + os.sep for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
 _THEIRS: set[str] = set()
-"""Folders of what a user has named to be imported, or its packages."""
+"""Folders of what a user has named to be imported, or its packages; files, where such a folder has other things."""
 
 
 def note_users_module(module: ModuleType) -> None:
     """Remember that a module, with its package or its neighbours, is a user's own."""
     top = sys.modules.get(module.__name__.partition(".")[0], module)
     if getattr(top, "__file__", None):
-        _THEIRS.add(str(Path(str(top.__file__)).resolve().parent) + os.sep)
+        file = Path(str(top.__file__)).resolve()
+        folder = str(file.parent) + os.sep
+        # Among what is installed, a module of one file has all the others beside it.
+        _THEIRS.add(str(file) if folder in _INSTALLED else folder)
 
 
 def problem_of(error: BaseException) -> str | None:

@@ -122,6 +122,16 @@ def lines_left_out(text: str) -> Iterator[None]:
                     print(line, file=sys.stderr)
 
 
+@contextmanager
+def present_folder_kept() -> Iterator[None]:
+    """Be in the same folder after it as before: what a user's module does there is not to move relative paths."""
+    here = Path.cwd()
+    try:
+        yield
+    finally:
+        os.chdir(here)
+
+
 # -- processes --------------------------------------------------------------------------------------------------------
 
 

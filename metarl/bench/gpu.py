@@ -43,7 +43,7 @@ COLUMNS = {
     "kernels": "that run in a step",
     "MB": "of the device, that the worlds take",
     "failures": "worlds that became invalid, or outgrew their buffers",
-    "exact": "times as long a step takes with --deterministic, at the smallest number of worlds",
+    "exact": "times as long a step takes with --deterministic, few worlds",
     "in/out": "copies between host and device in a round and its reset",
     "cores": "threads of the CPU engine of the same machine; torch has one",
     "per core": "speed for each thread, over that of one thread",

@@ -13,6 +13,7 @@ import tyro
 from metarl.cli.options import Split, parse
 from metarl.config import MOST_STEPS, check_used
 from metarl.errors import UserError, nearest
+from metarl.plain import parse_json
 from metarl.run.settings import Checkpoint
 
 if TYPE_CHECKING:
@@ -229,12 +230,14 @@ def _one_task(family: Family, options: RenderOptions) -> Tasks:
     """Return the task that `--task` names."""
     from metarl.api.runs import draw_tasks
 
-    if options.task.isdecimal() and int(options.task) < options.tasks:
+    wanted: dict[str, Any] | None = None
+    if options.task.isdecimal() and len(options.task) < 10 and int(options.task) < options.tasks:
         return draw_tasks(family, options.tasks, options.split, options.seed).select([int(options.task)])
-    with contextlib.suppress(json.JSONDecodeError):
-        wanted = json.loads(options.task, parse_int=float)
-        if isinstance(wanted, dict):
-            return family.space.from_records([wanted])
+    # What is no JSON is told with an example.
+    with contextlib.suppress(UserError):
+        wanted = parse_json(options.task.encode(errors="replace"), "--task")
+    if wanted is not None:
+        return family.space.from_records([wanted])
     raise UserError(
         f"Got --task {options.task}. Give a number from 0 to {options.tasks - 1}, or a task as JSON such as "
         f"'{json.dumps(draw_tasks(family, 1, 'train', 0).records()[0])}'."

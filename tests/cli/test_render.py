@@ -111,3 +111,11 @@ def test_render_says_how_to_get_opengl(tmp_path: Path) -> None:
     assert result.stderr.count("\n") == 1
     assert "apt-get install libegl1" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("task", ["9" * 5000, '{"goal": ' + "[" * 3000, '{"goal": ' + "9" * 5000 + "}", "{", "[]"])
+def test_a_task_that_is_none_is_told_with_an_example(
+    task: str, runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(["render", str(runs["maml-trpo"]), "--task", task], capsys)
+    assert said.startswith(f"metarl: error: Got --task {task[:9]}")

@@ -39,7 +39,7 @@ def test_a_device_without_enough_memory_is_told_in_a_line(
     with monkeypatch.context() as patched:
         patched.setattr("metarl.envs.worlds.Worlds.step", out_of_memory)
         message = refused(line, capsys)
-    assert f"error: Iteration 1 of {tmp_path / 'run'} failed, the memory of the device does not suffice" in message
+    assert f"error: Iteration 1 of {tmp_path / 'run'} failed, The memory of the device does not suffice" in message
     # What it advises: another device, for the run that is there.
     assert "take another device with --device" in message
     again = ["train", "--resume", str(tmp_path / "run"), "--device"]

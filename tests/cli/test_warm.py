@@ -106,7 +106,7 @@ def test_an_interruption_ends_those_that_run(monkeypatch: pytest.MonkeyPatch) ->
     def sleeper(command: list[str], **options: Any) -> subprocess.Popen[str]:
         if command[1:3] != ["-m", "metarl"]:
             return popen(command, **options)
-        started.append(popen(["sleep", "20"], **options))
+        started.append(popen(["sleep", "600"], **options))
         if len(started) == 2:
             threading.Timer(0.2, started[0].kill).start()
         return started[-1]

@@ -167,3 +167,17 @@ def test_every_file_of_a_family_stands_in_the_table() -> None:
 def test_what_is_no_family_is_refused(given: Any) -> None:
     with pytest.raises(UserError, match=r"where a family is needed: give its name, such as 'ant-dir', or a Family"):
         inspect.unwrap(registry.resolve)(given)
+
+
+def test_a_file_that_goes_to_another_folder_moves_no_relative_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    file = tmp_path / "wanders.py"
+    file.write_text(
+        "import os\nfrom metarl.envs import register\nfrom metarl.envs.families.point_nav import PointNav\n"
+        "os.chdir('elsewhere')\nregister(PointNav(name='wanders', variant='own'))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert get("wanders.py:wanders").name == "wanders"
+    assert Path.cwd() == tmp_path

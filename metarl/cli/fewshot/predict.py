@@ -82,6 +82,8 @@ def predict_command(arguments: list[str]) -> int:
     from metarl.fewshot.loading import load
     from metarl.files import write_atomically
 
+    if not options.query:
+        raise UserError("Got --query without a file. Give the items that are asked about.")
     trained = load(options.run, options.checkpoint, data_root=options.data_root, device=options.device)
     task = read_task(trained.source, options.support, options.query)
     with torch_threads(resolve_threads(options.threads)):

@@ -56,7 +56,7 @@ def test_help_explains(line: str, says: list[str], capsys: pytest.CaptureFixture
         ("fewshot train --resume nowhere", ["no run in nowhere"]),
         ("fewshot evaluate", ["no run"]),
         ("fewshot evaluate nowhere", ["no run in nowhere"]),
-        ("fewshot evaluate nowhere --steps -1", ["--steps -1", "at least 0"]),
+        ("fewshot evaluate nowhere --steps -1", ["--steps -1", "from 0 to"]),
         ("fewshot evaluate RUN --way 50", ["Got 50 ways"]),
         ("fewshot evaluate RUN --episodes 0", ["Got --episodes 0", "at least 2"]),
         ("fewshot evaluate RUN --split tset", ["'tset'", "'test'"]),
