@@ -77,7 +77,7 @@ def interrupt(*_: Any) -> None:
 
 
 PLACES = {
-    "options": "import metarl.cli.options as m; m.parse = interrupt",
+    "options": "import metarl.cli.train as m; m.parse = interrupt",
     "writing": "import metarl.files as m; m.os.fsync = interrupt",
     "settings": "import metarl.run.folder as m; m.dump = interrupt",
     "checkpoint": "import torch; save = torch.save; torch.save = lambda *all: (interrupt(), save(*all))",

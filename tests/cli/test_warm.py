@@ -101,15 +101,17 @@ def test_several_have_a_process_each_and_one_that_fails_stops_no_other(
 
 
 def test_an_interruption_ends_those_that_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    popen, started = subprocess.Popen, []
+    popen, started = subprocess.Popen, {}
 
     def sleeper(command: list[str], **options: Any) -> subprocess.Popen[str]:
         if command[1:3] != ["-m", "metarl"]:
             return popen(command, **options)
-        started.append(popen(["sleep", "600"], **options))
+        name = command[4].partition("@")[0]
+        started[name] = popen(["sleep", "60"], **options)
         if len(started) == 2:
-            threading.Timer(0.2, started[0].kill).start()
-        return started[-1]
+            # The first of the names, whichever was started first: its result is waited for.
+            threading.Timer(0.2, started[CHEETAH.partition("@")[0]].kill).start()
+        return started[name]
 
     def shown(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -120,7 +122,7 @@ def test_an_interruption_ends_those_that_run(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(warm, "show", shown)
     assert main(["warm", CHEETAH, "ant-dir", "hopper-rand-params", "--device", "cpu"]) == 130
     assert 2 <= len(started) <= 3
-    assert all(process.poll() == -9 for process in started)
+    assert all(process.poll() == -9 for process in started.values())
 
 
 def test_all_are_the_robots() -> None:

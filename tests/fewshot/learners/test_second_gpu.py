@@ -16,7 +16,7 @@ CPU, SECOND = torch.device("cpu"), torch.device("cuda", 1)
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("maml", {"inner_steps": 1, "executor": "grouped", "tasks": 2}),
     ("maml", {"inner_steps": 1, "executor": "vmap", "tasks": 2}),
-    ("reptile", {"inner_steps": 1, "tasks": 2}),
+    pytest.param("reptile", {"inner_steps": 1, "tasks": 2}, marks=pytest.mark.slow),
     ("imaml", {"inner_steps": 1, "tasks": 2}),
     ("proto", {"tasks": 2}),
     ("r2d2", {"tasks": 2}),
