@@ -13,7 +13,7 @@ from tests.helpers.gpus import pretended_gpus
 from tests.helpers.stepping_learners import SHAPE, Noise, setting
 
 CPU, SECOND = torch.device("cpu"), torch.device("cuda", 1)
-CASES: list[tuple[str, dict[str, Any]]] = [
+CASES: list[Any] = [
     ("maml", {"inner_steps": 1, "executor": "grouped", "tasks": 2}),
     ("maml", {"inner_steps": 1, "executor": "vmap", "tasks": 2}),
     pytest.param("reptile", {"inner_steps": 1, "tasks": 2}, marks=pytest.mark.slow),
