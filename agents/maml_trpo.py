@@ -26,19 +26,26 @@ from typing import Any
 
 import torch
 
-from metarl import memory
 from metarl.config import MOST_ITERATIONS, MOST_STEPS, check
 from metarl.errors import UserError
 from metarl.learning import figures
 from metarl.learning.chunks import TasksAtATime
 from metarl.learning.experience import Batch, Estimator, first_episodes, inner_loss, prepare, spread, surrogate
-from metarl.learning.finetune import GradientLearner, TaskPolicy, check_observation, unused_by_policy, warm_up
+from metarl.learning.finetune import (
+    GradientLearner,
+    TaskPolicy,
+    check_observation,
+    memory_of_gradients,
+    unused_by_policy,
+    warm_up,
+    weights_of_policy,
+)
 from metarl.learning.inner import AdaptationJacobian, Executor, Rates, adapt, over_tasks, task_chunks
 from metarl.learning.outer import outer_step
 from metarl.learning.rollout import collect
 from metarl.learning.scaling import Scaler, shown
 from metarl.learning.trust_region import PolicyFisher, mean_product
-from metarl.nets.pictures import FEATURES, Encoder, Seeing, with_pictures
+from metarl.nets.pictures import Encoder, Seeing, with_pictures
 from metarl.nets.policy import MLP, Activation, load_params, make_policy, stack
 from metarl.ranks import ALONE, Ranks
 from metarl.seeding import Streams
@@ -112,23 +119,14 @@ class MamlTrpoConfig:
         return self.tasks * self.episodes
 
     def network_weights(self, spec: EnvSpec) -> int:
-        """Return the weights of the network for a family; pictures have an encoder before it."""
-        inputs = spec.observation_size + spec.feature_size
-        encoder = len(spec.pictures) * FEATURES * spec.observation_size
-        return encoder + memory.layers(inputs, self.hidden, spec.action_size)
+        """Return the weights of the network for a family."""
+        return weights_of_policy(self, spec)
 
     def memory_needed(self, spec: EnvSpec) -> dict[str, int]:
         """Reckon what a training needs beside the worlds, bytes: what asks for it -> how much."""
-        steps, collections = self.worlds * spec.horizon, self.inner_steps + 1
-        update = memory.policy_gradients(
-            steps=steps,
-            collections=collections,
-            at_a_time=max(self.chunk_steps, self.episodes * spec.horizon),
-            hidden=self.hidden,
-        )
-        played = memory.episodes(steps * (collections + 2) // 4, spec.observation_size, spec.action_size)
-        weights = memory.weights_of_tasks(self.network_weights(spec), self.tasks, collections)
-        return {"--tasks, --episodes, --hidden or --horizon": played + update, "--hidden or --tasks": weights}
+        collections = self.inner_steps + 1
+        played = self.worlds * spec.horizon * (collections + 2) // 4
+        return memory_of_gradients(self, spec, collections=collections, played=played)
 
     def unused(self, name: str, spec: EnvSpec, device: torch.device) -> dict[str, str]:
         """Return settings that change nothing for an agent of this name and a family -> what they would need."""

@@ -14,12 +14,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl import memory
 from metarl.errors import UserError
 from metarl.learning.experience import Estimator, StochasticPolicy, inner_loss, prepare
 from metarl.learning.inner import Rates, adapt, over_tasks
 from metarl.learning.rollout import collect
 from metarl.learning.scaling import Scale, Scaler, shown
-from metarl.nets.pictures import Encoder
+from metarl.nets.pictures import FEATURES, Encoder
 from metarl.ranks import ALONE, Ranks
 from metarl.types import BatchEnv, EnvSpec, Params, SampleTasks, Tasks, Trajectories
 
@@ -42,6 +43,38 @@ def check_observation(agent: str, spec: EnvSpec) -> None:
             "pixel, in a gymnasium.wrappers.TransformObservation), give pictures as such (a Box of unsigned bytes from "
             "0 to 255, and no --no-encode-pictures), or train rl2."
         )
+
+
+def weights_of_policy(config: Any, spec: EnvSpec) -> int:
+    """Return the weights of the network for a family; pictures have an encoder before it.
+
+    Args:
+        config: the agent's, with the fields of a policy.
+        spec: the family's sizes.
+    """
+    inputs = spec.observation_size + spec.feature_size
+    encoder = len(spec.pictures) * FEATURES * spec.observation_size
+    return encoder + memory.layers(inputs, config.hidden, spec.action_size)
+
+
+def memory_of_gradients(config: Any, spec: EnvSpec, *, collections: int, played: int) -> dict[str, int]:
+    """Reckon what a training by gradients of collected episodes needs beside the worlds, bytes: what asks for it -> it.
+
+    Args:
+        config: the agent's, with the fields of a policy.
+        spec: the family's sizes.
+        collections: of an iteration.
+        played: environment steps that are kept as they were played.
+    """
+    update = memory.policy_gradients(
+        steps=config.worlds * spec.horizon,
+        collections=collections,
+        at_a_time=max(config.chunk_steps, config.episodes * spec.horizon),
+        hidden=config.hidden,
+    )
+    kept = memory.episodes(played, spec.observation_size, spec.action_size)
+    weights = memory.weights_of_tasks(weights_of_policy(config, spec), config.tasks, collections)
+    return {"--tasks, --episodes, --hidden or --horizon": kept + update, "--hidden or --tasks": weights}
 
 
 def unused_by_policy(config: Any, spec: EnvSpec, device: torch.device) -> dict[str, str]:
