@@ -35,6 +35,8 @@ examples:
   metarl warm all"""
 WORLDS = 16
 """Kernels are the same for any number of worlds."""
+Running = set[subprocess.Popen[str]]
+"""The processes that compile now."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +118,7 @@ def _side_by_side(names: Sequence[str], options: WarmOptions) -> int:
     together = max(1, min(len(names), resolve_threads(0) // 3))
     tell(f"compiling the kernels of {len(names)} families for the GPU engine, {together} at a time")
     code = 0
-    running: set[subprocess.Popen[str]] = set()
+    running: Running = set()
     interrupted = threading.Event()
     in_a_process = partial(_in_a_process, options=options, running=running, interrupted=interrupted)
     with ThreadPoolExecutor(together) as pool:
@@ -134,9 +136,7 @@ def _side_by_side(names: Sequence[str], options: WarmOptions) -> int:
     return code
 
 
-def _in_a_process(
-    name: str, options: WarmOptions, running: set[subprocess.Popen[str]], interrupted: threading.Event
-) -> dict[str, Any]:
+def _in_a_process(name: str, options: WarmOptions, running: Running, interrupted: threading.Event) -> dict[str, Any]:
     """Return what `warm` returns, or the error that it ended with; the process stands in `running` meanwhile."""
     command = [sys.executable, "-m", "metarl", "warm", name, "--device", options.device, "--json"]
     command += ["--deterministic"] if options.deterministic else []

@@ -11,9 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jaxtyping
+from beartype import BeartypeConf, beartype
 
 CALLS = 3
 """So many calls of a function are checked in every test."""
+
+CHECK = beartype(conf=BeartypeConf(is_pep484_tower=True))
+"""What checks them: a whole number is a float, as everywhere in Python's types."""
 
 _test = [0]
 _jaxtyped = jaxtyping.jaxtyped
@@ -23,7 +27,7 @@ def install() -> None:
     """Check functions of modules that are imported from now on."""
     # The import hook decorates functions with what it finds under this name.
     jaxtyping.jaxtyped = first_calls_checked
-    jaxtyping.install_import_hook("metarl", "beartype.beartype")
+    jaxtyping.install_import_hook("metarl", f"{__name__}.CHECK")
 
 
 def next_test() -> None:

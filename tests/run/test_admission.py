@@ -195,12 +195,12 @@ def test_a_file_that_the_family_names_is_not_taken_from_beside_a_copy(tmp_path: 
 def test_a_module_of_the_present_folder_does_not_take_the_place_of_ones_own(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inside = tmp_path / "mine" / "networks_of_mine"
+    inside = tmp_path / "mine" / "networks_of_a_user"
     inside.mkdir(parents=True)
     (tmp_path / "mine" / "r").mkdir()
     (inside / "__init__.py").touch()
     (inside / "small.py").write_text(CODE)
-    made = told(tmp_path, of_file("backbone", inside / "small.py", "networks_of_mine.small"))
+    made = told(tmp_path, of_file("backbone", inside / "small.py", "networks_of_a_user.small"))
     run = theirs(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     if where == "present":
@@ -209,19 +209,19 @@ def test_a_module_of_the_present_folder_does_not_take_the_place_of_ones_own(
         sys.path.insert(0, str(run.parent))
     (run.parent / "r").rename(tmp_path / "r")
     assert admit(tmp_path / "r", made, signed=True, trust=False)["backbone"] == inside / "small.py"
-    (run.parent / "networks_of_mine" / "small.py").write_text("y = 2\n")
+    (run.parent / "networks_of_a_user" / "small.py").write_text("y = 2\n")
     if where == "present":
         # Python is not to look there.
         found = admit(tmp_path / "r", made, signed=True, trust=False)
         assert not uses_present(made, found, signed=True, trust=False)
         return
     with pytest.raises(
-        UserError, match=r"theirs/networks_of_mine/small\.py \(backbone, module networks_of_mine\.small"
+        UserError, match=r"theirs/networks_of_a_user/small\.py \(backbone, module networks_of_a_user\.small"
     ):
         admit(tmp_path / "r", made, signed=True, trust=False)
     # Its package is executed too.
-    (run.parent / "networks_of_mine" / "small.py").write_text(CODE)
-    (run.parent / "networks_of_mine" / "__init__.py").write_text("y = 2\n")
+    (run.parent / "networks_of_a_user" / "small.py").write_text(CODE)
+    (run.parent / "networks_of_a_user" / "__init__.py").write_text("y = 2\n")
     with pytest.raises(UserError, match="other files are beside it"):
         admit(tmp_path / "r", made, signed=True, trust=False)
 
