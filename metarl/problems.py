@@ -17,6 +17,8 @@ from metarl.errors import UserError
 
 _OURS = tuple(str((Path(__file__).parent / room).resolve()) + os.sep for room in (".", "envs", "agents"))
 _INSTALLED = tuple(sysconfig.get_path(kind) + os.sep for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
+_RELIED_ON = ("torch", "numpy", "gymnasium", "mujoco")
+"""Packages that every command's errors come by: what is named in them, such as `torch.nn:Linear`, is no user's own."""
 _THEIRS: set[str] = set()
 """Folders of what a user has named to be imported, or its packages; files, where such a folder has other things."""
 
@@ -24,7 +26,7 @@ _THEIRS: set[str] = set()
 def note_users_module(module: ModuleType) -> None:
     """Remember that a module, with its package or its neighbours, is a user's own."""
     top = sys.modules.get(module.__name__.partition(".")[0], module)
-    if getattr(top, "__file__", None):
+    if top.__name__ not in _RELIED_ON and getattr(top, "__file__", None):
         file = Path(str(top.__file__)).resolve()
         folder = str(file.parent) + os.sep
         # Among what is installed, a module of one file has all the others beside it.

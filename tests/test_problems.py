@@ -6,6 +6,7 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 
 from metarl.problems import note_users_module, place_in_users_code, problem_of
 from metarl.types import Tasks
@@ -158,3 +159,10 @@ def test_what_is_ours_or_no_error_is_not_explained() -> None:
     assert problem_of(RuntimeError("ours")) is None
     assert problem_of(KeyboardInterrupt()) is None
     assert problem_of(BrokenPipeError()) is None
+
+
+def test_what_is_named_in_torch_makes_torch_nobodys_own() -> None:
+    note_users_module(torch.nn)
+    with pytest.raises(RuntimeError) as caught:
+        torch.nn.Linear(2, 2)(torch.zeros(3))
+    assert place_in_users_code(caught.value) is None

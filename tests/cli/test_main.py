@@ -49,7 +49,7 @@ from tests.helpers.commands import refused
         ("render nowhere", ["neither a run folder nor a family", "half-cheetah-dir"]),
         ("render point-nav --task 40 --out x.gif", ["--task 40", "0 to 39", '"goal"']),
         ('render point-nav --task {"gaol":[0,0]} --out x.gif', ["'gaol'", "Did you mean 'goal'?"]),
-        ('render point-nav --task {"goal":[0,9]} --out x.gif', ["goal got [0.0, 9.0]", "-0.5 to 0.5 m"]),
+        ('render point-nav --task {"goal":[0,9]} --out x.gif', ["goal got [0, 9]", "-0.5 to 0.5 m"]),
         ("render point-nav --steps 0 --out x.gif", ["--steps 0", "it needs a run"]),
         ("render point-nav --tasks 0 --out x.gif", ["--tasks 0", "at least 1"]),
         ("render point-nav --width 0 --out x.gif", ["0 x 300 pixels", "16 to 4096"]),

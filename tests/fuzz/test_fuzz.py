@@ -1,8 +1,7 @@
 """Fed anything, metarl works or says in one line what is wrong, and changes nothing.
 
-Cases are drawn from one seed: 500 of them in all, and 5,
-000 in the slow tests. The counts are printed (`-s` shows them),
-and added to the file that METARL_FUZZ names.
+Cases are drawn from one seed: 100 of them in the fast tests, and 5,000 in the slow ones. The counts are printed (`-s`
+shows them), and added to the file that METARL_FUZZ names.
 """
 
 from __future__ import annotations
