@@ -78,7 +78,7 @@ class TorchPainter:
             raise UserError("these worlds have no tasks yet: reset before drawing")
         family = self.worlds.family
         assert isinstance(family, TorchFamily)
-        return np.asarray(family.picture(self.worlds.physics.state, tasks, world, self.width, self.height))
+        return np.asarray(family.picture(self.worlds.state, tasks, world, self.width, self.height))
 
     def close(self) -> None:
         """Do nothing."""
@@ -111,7 +111,7 @@ class MujocoPainter:
             self.model, self.data, self._option, None, self._camera, mujoco.mjtCatBit.mjCAT_ALL, self._scene
         )
         if self.worlds.present is not None:
-            for marker in self.physics.family.markers(self.physics.state, self.worlds.present):
+            for marker in self.physics.family.markers(self.worlds.state, self.worlds.present):
                 _add(self._scene, marker, world)
         mujoco.mjr_render(self._view, self._scene, self._context)
         pixels = np.empty((self._view.height, self._view.width, 3), dtype=np.uint8)

@@ -37,7 +37,7 @@ LARGEST_VALID = 1e10
 """State values (m, rad, m/s, rad/s) from here on count as a failed simulation, as in MuJoCo (mjMAXVAL)."""
 
 State = Mapping[str, Tensor]
-"""Physical state of B worlds: field name -> [B, ...] (for MuJoCo, the fields of `mjData`)."""
+"""State of B worlds: field name -> [B, ...] (for MuJoCo, the fields of `mjData`), and what the family carries."""
 
 Terms = dict[str, Float[Tensor, " B"]]
 """Reward by name."""
@@ -122,6 +122,7 @@ class Family(ABC):
         pictures: which numbers of an observation are the pixels of pictures.
         remember: state fields that `reward_terms` needs from before the step.
         chances: numbers that are drawn at a reset for every step of the episode.
+        carried: state fields of the family's own, which worlds keep beside those of the physics (see `carry`).
         no_switch: why the task cannot change in the middle of an episode (`+switch`, see modifiers/switching.py);
             empty: it can.
         space: the task parameters.
@@ -140,6 +141,7 @@ class Family(ABC):
     discrete: bool = False
     remember: tuple[str, ...] = ()
     chances: int = 0
+    carried: tuple[str, ...] = ()
     no_switch: str = ""
     space: ParameterSpace
     observables: tuple[Observable, ...]
@@ -191,10 +193,61 @@ class Family(ABC):
 
     @abstractmethod
     def reset_state(self, generator: torch.Generator, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
-        """Return the writable state fields of new episodes, one of each task.
+        """Return the writable state fields of new episodes, one of each task, and all that are `carried`.
 
-        A family with random physics draws all the noise of an episode here and keeps it in its state.
+        A family with random physics draws all the noise of an episode here and keeps it in its state; or it draws a key
+        of every episode, of which chance.py makes the numbers of every step.
         """
+
+    # -- what a control step needs beyond the physics, in the order in which worlds ask for it ------------------------
+
+    def begin(self, state: State, tasks: Tasks) -> dict[str, Tensor]:
+        """Return those of the `carried` fields of new episodes that depend on what the physics derives from its start.
+
+        Args:
+            state: of all worlds, right after a reset of some; the others keep what they carry.
+            tasks: one per world.
+        """
+        return {}
+
+    def command(self, action: Float[Tensor, "B A"], state: State, tasks: Tasks) -> Float[Tensor, "B C"]:
+        """Return what reaches the actuators (their controls, in the model's order) for the coming control step.
+
+        Default: the action. Rewards and `carry` are given the action all the same: what the agent asked for.
+
+        Args:
+            action: in physical units, within bounds.
+            state: before the step.
+            tasks: one per world.
+        """
+        return action
+
+    def disturb(self, state: State, tasks: Tasks) -> Float[Tensor, "B N 6"] | None:
+        """Return forces on the N bodies of a MuJoCo model during the coming control step, `mjData.xfrc_applied`.
+
+        They are, in the world's directions, a force at the body's centre of mass (N) and a torque (N m). None, the
+        default: there are none in any step.
+
+        Args:
+            state: before the step.
+            tasks: one per world.
+        """
+        return None
+
+    def carry(self, state: State, action: Float[Tensor, "B A"], tasks: Tasks) -> dict[str, Tensor]:
+        """Return new values of `carried` fields, right after the physics; one that is left out stays as it is.
+
+        Reward, ends and observation follow, and are told these values; those of before the step are in the `before` of
+        `reward_terms` where `remember` names them.
+
+        Args:
+            state: the fields of the physics after the step, the carried ones before it.
+            action: in physical units, within bounds, as the agent gave it.
+            tasks: one per world.
+        """
+        return {}
+
+    # -- what the agent sees, and is rewarded for ---------------------------------------------------------------------
 
     @abstractmethod
     def observe(self, state: State, tasks: Tasks) -> Float[Tensor, "B O"]:
@@ -206,7 +259,7 @@ class Family(ABC):
 
         Args:
             before: the `remember` fields before the step.
-            state: all fields after the step.
+            state: all fields after the step, the carried ones too.
             action: action in physical units, within bounds; one-hot where the family is discrete.
             tasks: one task per world.
         """

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from metarl.envs.driving import Drive
 from metarl.envs.modifiers.switching import SwitchSpace
 from metarl.envs.physics import Physics, Widening
 from metarl.errors import UserError
@@ -31,13 +32,14 @@ _STATE = (
     "_wrong_action",
     "_observation",
 )
-"""What changes in `Worlds`, beside its physics."""
+"""What changes in `Worlds`, beside its physics and what its family carries."""
 
 
 class GoingBack(ABC):
     """The part of `Worlds` that leads back; what an attribute is stands there."""
 
     physics: Physics
+    drive: Drive
     family_name: str
     num_worlds: int
     present: Tasks | None
@@ -54,7 +56,7 @@ class GoingBack(ABC):
         Raises:
             UserError: the engine cannot tell (worker processes, the GPU engine of robots).
         """
-        kept = {name: getattr(self, name) for name in _STATE}
+        kept = {name: getattr(self, name) for name in _STATE} | {"carried": self.drive.carried}
         return {"family": self.family_name, "physics": self.physics.get_state(), **copy.deepcopy(kept)}
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -66,7 +68,7 @@ class GoingBack(ABC):
         Raises:
             UserError: it is of another family or of another number of worlds.
         """
-        if not isinstance(state, Mapping) or not {"family", "physics", *_STATE} <= set(state):
+        if not isinstance(state, Mapping) or not {"family", "physics", "carried", *_STATE} <= set(state):
             raise UserError("got what is no state of worlds: give what get_state() returned")
         count = len(state["_elapsed"])
         if (state["family"], count) != (self.family_name, self.num_worlds):
@@ -77,6 +79,7 @@ class GoingBack(ABC):
         self.physics.set_state(state["physics"])
         for name in _STATE:
             setattr(self, name, copy.deepcopy(state[name]))
+        self.drive.carried = copy.deepcopy(state["carried"])
         if self.launches is not None:
             self.launches.clear()
 

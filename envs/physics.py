@@ -53,6 +53,14 @@ class Physics(Protocol):
         """Take one control step; return the worlds whose simulation became invalid, or None."""
         ...
 
+    def push(self, forces: Float[Tensor, "B N 6"]) -> None:
+        """Let forces act on the bodies of a model in the next `advance`, see `Family.disturb`.
+
+        Raises:
+            UserError: there are no bodies.
+        """
+        ...
+
     def get_state(self) -> dict[str, Any]:
         """Return all that `advance` depends on and reads out, copied; raise UserError where the engine cannot."""
         ...

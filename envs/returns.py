@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metarl.envs.family import Family
+from metarl.envs.family import Family, MujocoFamily
 from metarl.errors import UserError
 
 FLOATS = (torch.float32, torch.float64)
@@ -35,6 +35,57 @@ def check_start(family: Family, num_worlds: int, state: object) -> None:
         if not whole or not isinstance(value, Tensor) or value.shape[:1] != (num_worlds,):
             got = f"{_said(value)} for {name!r}" if isinstance(state, Mapping) else _said(value)
             raise _wrong(family, "reset_state", got, f"a dict: name of a state field -> tensor [{num_worlds}, ...]")
+    missing = [name for name in family.carried if name not in fields]
+    if missing:
+        raise _wrong(family, "reset_state", f"no {', '.join(missing)}", "all fields that are `carried`")
+
+
+def check_carried(family: Family, function: str, carried: Mapping[str, Tensor], values: object) -> None:
+    """Refuse what are no values of fields that a family carries.
+
+    Args:
+        family: the family.
+        function: that returned them, `begin` or `carry`.
+        carried: the fields.
+        values: what it returned.
+
+    Raises:
+        UserError: says what it returned and what is needed.
+    """
+    if not isinstance(values, Mapping):
+        raise _wrong(family, function, _said(values), "a dict: name of a carried field -> tensor")
+    for name, value in values.items():
+        field = carried.get(name) if isinstance(name, str) else None
+        if field is None:
+            raise _wrong(family, function, f"{name!r}", f"none but the carried fields {', '.join(carried)}")
+        right = isinstance(value, Tensor) and (value.shape, value.dtype) == (field.shape, field.dtype)
+        if not right:
+            raise _wrong(family, function, f"{_said(value)} for {name!r}", f"{_said(field)}, as `reset_state` began it")
+
+
+def check_drive(family: Family, num_worlds: int, command: object, forces: object) -> None:
+    """Refuse what cannot reach the actuators of a step, or push its bodies.
+
+    Args:
+        family: the family.
+        num_worlds: B.
+        command: what `command` returned.
+        forces: what `disturb` returned.
+
+    Raises:
+        UserError: says what it returned and what is needed.
+    """
+    model = family.model if isinstance(family, MujocoFamily) else None
+    size = (num_worlds, family.action_size if model is None else model.nu)
+    if not isinstance(command, Tensor) or command.shape != size or command.dtype not in FLOATS:
+        wanted = f"floats {list(size)}: a row a world, a number for each " + ("action" if model is None else "actuator")
+        raise _wrong(family, "command", _said(command), wanted)
+    if forces is None or model is None:
+        return
+    size = (num_worlds, model.nbody, 6)
+    if not isinstance(forces, Tensor) or forces.shape != size or forces.dtype not in FLOATS:
+        wanted = f"floats {list(size)}: a force and a torque on each body of each world, or None"
+        raise _wrong(family, "disturb", _said(forces), wanted)
 
 
 def check_observation(family: Family, num_worlds: int, observation: object) -> None:

@@ -16,11 +16,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.envs.actions import Actions
-from metarl.envs.family import Family
+from metarl.envs.driving import Drive
+from metarl.envs.family import Family, State
 from metarl.envs.going_back import GoingBack
 from metarl.envs.modifiers.switching import STEP, SwitchSpace
 from metarl.envs.physics import Physics
-from metarl.envs.returns import check_observation, check_start, check_step
+from metarl.envs.returns import check_observation, check_step
 from metarl.errors import UserError
 from metarl.launches import Launch, Launches, copied, under_way
 from metarl.ranks import ALONE, Ranks
@@ -65,6 +66,7 @@ class Worlds(GoingBack):
         self.observation_size = family.observation_size
         self.action_size = family.action_size
         self.physics = physics
+        self.drive = Drive(family, num_worlds, physics)
         self.device = device = physics.device
         self.dtype = dtype
         self.tasks: Tasks | None = None
@@ -102,6 +104,11 @@ class Worlds(GoingBack):
         # Whether tasks switch is looked for in every step.
         return None if self._switch is not None else self.physics.launches
 
+    @property
+    def state(self) -> State:
+        """What the family is told of the worlds: the fields of the physics, and those that it carries."""
+        return self.drive.state
+
     # -- tasks and steps ----------------------------------------------------------------------------------------------
 
     def set_tasks(self, tasks: Tasks) -> None:
@@ -132,15 +139,12 @@ class Worlds(GoingBack):
         if self._switch is not None:
             tasks, seen = self._switch_tasks(self._switch, worlds)
         begun = tasks if worlds is None else tasks.select(worlds.cpu())
-        starts = self._starts(generator, begun)
-        if not self._start_is_right:
-            check_start(self.family, len(begun), starts)
-        self.physics.write(starts, worlds)
+        self.drive.start(self._starts(generator, begun), worlds, seen)
         rows = slice(None) if worlds is None else worlds.to(self.device)
         self._elapsed[rows] = 0
         self._active[rows] = True
         self._all_active = worlds is None or (not self.physics.lockstep and bool(self._active.all()))
-        observation = self.family.observe(self.physics.state, seen)
+        observation = self.family.observe(self.state, seen)
         if not self._start_is_right:
             check_observation(self.family, self.num_worlds, observation)
             self._start_is_right = True
@@ -234,17 +238,17 @@ class Worlds(GoingBack):
 
     def _step(self, action: Tensor) -> Step:
         physical = self._physical(action)
-        tasks, state, lockstep = self._seen, self.physics.state, self.physics.lockstep
+        tasks, state, lockstep = self._seen, self.state, self.physics.lockstep
         if tasks is None or not (lockstep or bool(self._active.any())):
             raise UserError("every episode here has ended (or none began): call reset before step")
         worlds = None if lockstep or self._all_active else self._active.nonzero().squeeze(1)
         if self._switch is not None:
             _, tasks = self._switch_tasks(self._switch, worlds)
         before = {name: state[name].clone() for name in self.family.remember}
-        failed = self.physics.advance(physical, worlds)
+        failed = self.drive.advance(physical, worlds, tasks)
         if lockstep and failed is not None:
             failed = failed | self._wrong_action
-        state = self.physics.state
+        state = self.state
 
         terms = self.family.reward_terms(before, state, physical, tasks)
         observation = self.family.observe(state, tasks)

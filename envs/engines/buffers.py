@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from metarl.envs.driving import Drive
 from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.family import MujocoFamily, random_actions
 from metarl.envs.modifiers.switching import SwitchSpace
@@ -248,7 +249,8 @@ def measure_buffers(
     worlds = len(tasks)
     physics = MujocoPhysics(family, worlds, threads=1)
     physics.apply(tasks, None)
-    physics.write(family.reset_state(generator, tasks), None)
+    drive = Drive(family, worlds, physics)
+    drive.start(family.reset_state(generator, tasks), None, tasks)
     low, high = (torch.tensor(limit, dtype=torch.float64) for limit in (family.action_low, family.action_high))
     tested = pairs(model)
     seen = {"contacts": 0, "constraints": 0, "convex": 0}
@@ -267,7 +269,7 @@ def measure_buffers(
                 }
                 seen = {name: max(value, int(found[name])) for name, value in seen.items()}
         action = trying_actions(family, worlds, step, action, generator)
-        physics.advance(action if family.discrete else low + (action + 1.0) * 0.5 * (high - low), None)
+        drive.advance(action if family.discrete else low + (action + 1.0) * 0.5 * (high - low), None, tasks)
     return Room(**seen)
 
 

@@ -40,6 +40,7 @@ class MujocoPhysics:
         self.batch = Batch(family.model, num_worlds, threads)
         self.state = {name: self._live(name) for name in dict.fromkeys(("qpos", "qvel", *family.fields))}
         self._control = self._live("ctrl")
+        self._forces = self._live("xfrc_applied")
         # Model fields that the worlds have of their own, live.
         self._own: dict[str, np.ndarray] = {}
 
@@ -86,6 +87,10 @@ class MujocoPhysics:
         if broken is not None:
             failed[torch.from_numpy(np.asarray(broken, dtype=np.int64))] = True
         return failed
+
+    def push(self, forces: Float[Tensor, "B N 6"]) -> None:
+        """Let forces act on the bodies in the next steps, until there are others or a reset."""
+        self._forces.copy_(forces)
 
     def get_state(self) -> dict[str, Any]:
         """Return MuJoCo's whole state, the fields that the family reads, and the worlds' own model fields."""

@@ -158,7 +158,7 @@ class WarpPhysics:
                 njmax=self._room.constraints,
             )
             if before is not None:
-                for name in (*CARRIED, "ctrl", "geom_xpos", "geom_xmat"):
+                for name in (*CARRIED, "ctrl", "xfrc_applied", "geom_xpos", "geom_xmat"):
                     wp.copy(getattr(data, name), getattr(before, name))
         self._data = data
         if self.launches is not None:
@@ -175,7 +175,8 @@ class WarpPhysics:
         }
         for name, view in self._views.items():
             self.state.setdefault(name, view.to(torch.float64))
-        self._control, self._losses = wp.to_torch(data.ctrl), Losses(wp, mjw, data)
+        self._control, self._forces = wp.to_torch(data.ctrl), wp.to_torch(data.xfrc_applied)
+        self._losses = Losses(wp, mjw, data)
         self._begun = torch.zeros(self.num_worlds, dtype=torch.bool, device=self.device)
         begun = wp.from_torch(self._begun)
 
@@ -318,6 +319,10 @@ class WarpPhysics:
         # A NaN is not below anything.
         valid = torch.maximum(*largest) < LARGEST_VALID
         return self._losses.worlds() | ~valid
+
+    def push(self, forces: Float[Tensor, "B N 6"]) -> None:
+        """Let forces act on the bodies in the next steps, until there are others or a reset."""
+        self._forces.copy_(forces)
 
     def _steps_looked_at(self) -> None:
         """Take the physics steps, and again with more room as long as there was too little."""

@@ -13,6 +13,7 @@ from metarl.devices import numbered
 from metarl.envs.family import LARGEST_VALID, TorchFamily
 from metarl.envs.physics import CPU
 from metarl.envs.returns import check_start
+from metarl.errors import UserError
 from metarl.launches import Launches, launches_on
 from metarl.types import Tasks
 
@@ -30,7 +31,8 @@ class TorchPhysics:
         start = family.reset_state(torch.Generator(), anything)
         check_start(family, num_worlds, start)
         self.tasks: Tasks | None = None
-        self.state: dict[str, Tensor] = {name: value.to(device) for name, value in start.items()}
+        own = {name: value for name, value in start.items() if name not in family.carried}
+        self.state: dict[str, Tensor] = {name: value.to(device) for name, value in own.items()}
 
     def apply(self, tasks: Tasks, worlds: Tensor | None) -> None:
         """Keep the tasks for `advance`."""
@@ -50,6 +52,13 @@ class TorchPhysics:
         for name, value in state.items():
             begun = value.to(self.device)
             self._put(name, begun if rows is None else self.state[name].index_copy(0, rows, begun))
+
+    def push(self, forces: Float[Tensor, "B N 6"]) -> None:
+        """Refuse: there are no bodies."""
+        raise UserError(
+            f"{self.family.full_name}: disturb returned forces on bodies, which only families on a MuJoCo model have: "
+            "return None"
+        )
 
     def get_state(self) -> dict[str, Any]:
         """Return the tasks and the state fields, copied."""

@@ -279,6 +279,13 @@ class WorkerPhysics:
         valid = (reward.abs() < LARGEST_VALID) | ~reward.isfinite()
         return ~((observation.abs() < LARGEST_VALID).all(1) & valid)
 
+    def push(self, forces: Float[Tensor, "B N 6"]) -> None:
+        """Refuse: there are no bodies."""
+        raise UserError(
+            f"{self.family.full_name}: disturb returned forces on bodies, which only families on a MuJoCo model have: "
+            "return None"
+        )
+
     def get_state(self) -> dict[str, Any]:
         """Refuse: what the environments are like inside their processes is not known here."""
         raise UserError(

@@ -65,6 +65,22 @@ class Modified(Family):
         """Return the base's."""
         return self.base.reset_state(generator, tasks)
 
+    def begin(self, state: State, tasks: Tasks) -> dict[str, Tensor]:
+        """Return the base's."""
+        return self.base.begin(state, tasks)
+
+    def command(self, action: Float[Tensor, "B A"], state: State, tasks: Tasks) -> Float[Tensor, "B C"]:
+        """Return the base's."""
+        return self.base.command(action, state, tasks)
+
+    def disturb(self, state: State, tasks: Tasks) -> Float[Tensor, "B N 6"] | None:
+        """Return the base's."""
+        return self.base.disturb(state, tasks)
+
+    def carry(self, state: State, action: Float[Tensor, "B A"], tasks: Tasks) -> dict[str, Tensor]:
+        """Return the base's."""
+        return self.base.carry(state, action, tasks)
+
     def observe(self, state: State, tasks: Tasks) -> Float[Tensor, "B O"]:
         """Return the base's."""
         return self.base.observe(state, tasks)

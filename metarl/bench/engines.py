@@ -27,6 +27,7 @@ from metarl.bench.timing import explain, in_turn, percent, print_table, ratio
 from metarl.config import MOST_STEPS, check
 from metarl.devices import resolve_threads, torch_threads
 from metarl.envs import families, get, make_worlds
+from metarl.envs.driving import of_physics
 from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.family import MujocoFamily, State
 from metarl.errors import UserError
@@ -232,8 +233,9 @@ class OpenLoop:
 
     def __call__(self) -> float:
         """Return env-steps per second."""
-        start = self.physics.family.reset_state(torch.Generator().manual_seed(0), self.tasks)
-        self.physics.write(start, None)
+        family = self.physics.family
+        start = family.reset_state(torch.Generator().manual_seed(0), self.tasks)
+        self.physics.write(of_physics(family, start), None)
         started = time.perf_counter()
         self.physics.batch.rollout(self.controls.shape[1], self.controls, record=())
         return self.steps * len(self.tasks) / (time.perf_counter() - started)

@@ -32,6 +32,7 @@ if importlib.util.find_spec("mujoco_warp") is None:
 
 from metarl.envs.engines.gpu import WarpPhysics
 from metarl.envs.engines.loading import load
+from tests.helpers.driven import Driven
 from tests.helpers.no_waits import no_waits
 
 DEVICE = torch.device("cuda") if torch.cuda.is_available() else CPU
@@ -294,6 +295,26 @@ def test_a_task_of_some_worlds_leaves_the_models_of_the_others() -> None:
     device.apply(second, torch.tensor([2]))
     after = wp.to_torch(device._model.body_mass)
     assert (after != before).any(1).tolist() == [False, False, True, False]
+
+
+def test_commands_and_forces_on_bodies_are_those_of_the_cpu_engine() -> None:
+    family = Driven()
+    vars(family)["model"] = gpu_model(family)
+    seen = []
+    for engine in ("cpu", "gpu"):
+        worlds = make_worlds(
+            family, WORLDS, engine=engine, device=DEVICE if engine == "gpu" else CPU, dtype=torch.float64
+        )
+        generator = torch.Generator().manual_seed(0)
+        worlds.set_tasks(family.space.sample(WORLDS, "train", generator))
+        worlds.reset(generator)
+        for _ in range(4):
+            worlds.step(random_actions(family, WORLDS, generator).to(worlds.device))
+        seen.append({name: value.cpu() for name, value in worlds.state.items()})
+    for name in family.carried:
+        torch.testing.assert_close(seen[1][name], seen[0][name], rtol=0.0, atol=1e-6)
+    torch.testing.assert_close(seen[1]["qpos"], seen[0]["qpos"], rtol=0.0, atol=3e-4)
+    torch.testing.assert_close(seen[1]["qvel"], seen[0]["qvel"], rtol=0.0, atol=7e-3)
 
 
 # --- resets and failures -----------------------------------------------------------------------------------------
