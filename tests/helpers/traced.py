@@ -61,7 +61,7 @@ FIRST = (
     ("metarl.learning.rollout", "collect", "collecting"),
     *(("metarl.run.folder", f"OpenFolder.{name}", "writing") for name in ("begin", "log", "save", "close")),
 )
-"""What is noted: module, name, phase; in an order in which no other module has imported the name before."""
+"""What is noted: module, name, phase."""
 AGENTS = (
     ("metarl.evaluation.curve", "adaptation_curve", "updating"),
     ("metarl.evaluation.report", "write", "writing"),
@@ -74,20 +74,32 @@ FEWSHOT = (
 
 
 def watch(note: Note, places: Sequence[tuple[str, str, str]]) -> None:
-    """Have what the command does noted; to be called before anything else of metarl is imported."""
+    """Have what the command does noted."""
     driver: Any = import_module("metarl.run.driver")
     train = driver.train
 
     def traced(run_dir: Any, run: Any, agent: Any, step: Any, *others: Any, **options: Any) -> Any:
         return train(run_dir, run, agent, note.during("updating", step), *others, **options)
 
-    driver.train = traced
+    _replace(train, traced)
     for module, name, phase in places:
         owner: Any = import_module(module)
         *classes, last = name.split(".")
         for part in classes:
             owner = getattr(owner, part)
-        setattr(owner, last, note.during(phase, getattr(owner, last)))
+        function = getattr(owner, last)
+        noted = note.during(phase, function)
+        setattr(owner, last, noted)
+        _replace(function, noted)
+
+
+def _replace(old: Callable[..., Any], new: Callable[..., Any]) -> None:
+    """Replace a function in all modules that have imported its name."""
+    for label, module in list(sys.modules.items()):
+        if label.partition(".")[0] == "metarl":
+            for name, value in list(vars(module).items()):
+                if value is old:
+                    setattr(module, name, new)
 
 
 if __name__ == "__main__":

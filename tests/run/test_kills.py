@@ -24,6 +24,8 @@ from tests.helpers.processes import Started
 from tests.helpers.run_folders import assert_same_run
 from tests.helpers.traced import Note
 
+LOG = os.environ.get("METARL_KILLS_LOG")
+"""A file that every kill is added to, and every end that was compared."""
 KILLS = int(os.environ.get("METARL_KILLS", "20"))
 """In all; a quarter of them falls to each of what is trained."""
 SMALL = ["--iterations", "12", "--checkpoint-every", "2", "--threads", "1"]
@@ -86,6 +88,12 @@ def kill_in(process: Started, note: Note, stage: str, phase: str, moments: rando
     return note.phase if process.wait(60.0) == -signal.SIGKILL else None
 
 
+def told(line: str) -> None:
+    if LOG:
+        with Path(LOG).open("a") as file:
+            file.write(f"{line}\n")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 @pytest.mark.timeout(60 + 60 * KILLS)
@@ -111,6 +119,7 @@ def test_whatever_is_killed_ends_the_same(name: str, tmp_path: Path, capsys: pyt
         phase = kill_in(process, note, chain.stage, moments.choice(here), moments) if here else None
         if phase is not None:
             killed[chain.stage, phase] += 1
+            told(f"{name}: killed in {chain.stage}, {phase}")
             process.communicate()
             continue
         _, errors = process.communicate(timeout=240)
@@ -125,8 +134,9 @@ def test_whatever_is_killed_ends_the_same(name: str, tmp_path: Path, capsys: pyt
         assert_same_run(chain.folder, whole.folder)
         assert chain.table.read_bytes() == whole.table.read_bytes()
         assert chain.files() == whole.files()
+        told(f"{name}: equal after {sum(killed.values())} kills")
         shutil.rmtree(chain.folder)
         chain = Chain(name, chain.folder)
     with capsys.disabled():
-        told = ", ".join(f"{stage} {phase} {count}" for (stage, phase), count in sorted(killed.items()))
-        print(f"\n{name}: {sum(killed.values())} kills, all equal: {told}")
+        counts = ", ".join(f"{stage} {phase} {count}" for (stage, phase), count in sorted(killed.items()))
+        print(f"\n{name}: {sum(killed.values())} kills, all equal: {counts}")
