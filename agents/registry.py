@@ -9,6 +9,7 @@ from dataclasses import is_dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from metarl.arguments import checked
 from metarl.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ AGENTS: dict[str, Entry] = {
 """Name -> what it is made of."""
 
 
+@checked
 def register(name: str, config_class: type[Any], make: Callable[..., Any], summary: str) -> None:
     """Add an agent of your own: from here on it is known by its name, in this process.
 
@@ -90,6 +92,7 @@ def register(name: str, config_class: type[Any], make: Callable[..., Any], summa
     AGENTS[name] = Entry(config=config_class, make=make, summary=summary)
 
 
+@checked
 def config_class(name: str) -> type[Any]:
     """Return an agent's config class.
 

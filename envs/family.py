@@ -304,7 +304,12 @@ def with_horizon(family: F, steps: int) -> F:
     # A family that is made of another one has no variant of its own: its base gets the longer name.
     if any(part.name == "variant" for part in dataclasses.fields(family)):
         changes["variant"] = f"{family.variant.partition(HORIZON)[0]}{HORIZON}{steps}"
-    return dataclasses.replace(family, **changes)
+    made = dataclasses.replace(family, **changes)
+    if made.space.family != made.full_name and any(part.name == "space" for part in dataclasses.fields(family)):
+        # A space that was written down has the name that was written down with it.
+        space = dataclasses.replace(made.space, family=made.full_name)
+        return dataclasses.replace(family, **changes, space=space)
+    return made
 
 
 class TorchFamily(Family):

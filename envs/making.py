@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 
 from metarl import memory
+from metarl.arguments import checked
 from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.engines.in_torch import TorchPhysics
 from metarl.envs.external.adapter import GymnasiumFamily, WorkerPhysics
@@ -71,6 +72,7 @@ def _warp_physics(
     return WarpPhysics(family, num_worlds, device, kept=room)
 
 
+@checked
 def make_worlds(
     family: Family | str,
     num_worlds: int,
@@ -106,6 +108,8 @@ def make_worlds(
         raise UserError(f"got {num_worlds} worlds: at least 1 is needed")
     if not 0 <= threads <= MOST_THREADS:
         raise UserError(f"got threads={threads}: give 0 for every core, or 1 to {MOST_THREADS}")
+    if not dtype.is_floating_point:
+        raise UserError(f"got dtype={dtype}: give torch.float32 or torch.float64")
     gpu = choose_engine(engine, family, device) == "gpu"
     asked = f"the number of worlds, {num_worlds}" + (f", or the horizon, {family.horizon}" if family.chances else "")
     needed = memory.worlds(

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import gymnasium
 
+from metarl.arguments import checked
+from metarl.envs.definition import check_definition
 from metarl.envs.external.adapter import source_of
 from metarl.envs.external.child import Unfit, import_source
 from metarl.envs.families import FILES
@@ -22,9 +24,9 @@ from metarl.envs.modifiers.apply import modify
 from metarl.envs.modifiers.names import parse, split_name, take_horizon
 from metarl.envs.origins import Origin, files_of, present
 from metarl.errors import UserError, nearest
+from metarl.imports import process_kept
 from metarl.problems import in_words, note_users_module
 from metarl.run.sources import Source
-from metarl.system import present_folder_kept
 
 _FAMILIES: dict[str, dict[str, Family]] = {}
 _ORIGINS: dict[str, Origin] = {}
@@ -33,6 +35,7 @@ _MODIFIED: dict[str, Family] = {}
 """By full name: one name is one object, also of those that are made when they are first asked for."""
 
 
+@checked
 def register(family: Family, *, replace: bool = False) -> None:
     """Add a family, here and to Gymnasium; the first variant registered under a name is its default.
 
@@ -43,6 +46,7 @@ def register(family: Family, *, replace: bool = False) -> None:
     Raises:
         UserError: the name and variant are taken, or are those of a family of metarl's own.
     """
+    check_definition(family)
     name = family.full_name
     variants = _FAMILIES.setdefault(family.name, {})
     if family.variant in variants and not (replace and name in _ORIGINS):
@@ -65,6 +69,7 @@ def register(family: Family, *, replace: bool = False) -> None:
         )
 
 
+@checked
 def gymnasium_id(name: str) -> str:
     """Return the Gymnasium id of a family: `metarl/HalfCheetahVel-v0` for `half-cheetah-vel`."""
     return f"metarl/{''.join(part.capitalize() for part in name.split('-'))}-v0"
@@ -95,6 +100,7 @@ def families() -> dict[str, list[Family]]:
     return {name: list(variants.values()) for name, variants in _FAMILIES.items()}
 
 
+@checked
 def get(name: str, *, present: bool = True) -> Family:
     """Return a family by `name` or `name@variant`, either followed by modifiers (`+mass+switch=50..150`).
 
@@ -154,10 +160,12 @@ def _load(name: str, present: bool = True) -> str:
         sys.path.append(str(Path.cwd()))
     known = _full_names()
     try:
-        with present_folder_kept():
+        with process_kept():
             module = import_source(source)
-    except (UserError, KeyboardInterrupt):
+    except KeyboardInterrupt:
         raise
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
     except Unfit as error:
         raise UserError(str(error)) from error
     # Somebody's module may raise anything.

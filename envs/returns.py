@@ -7,7 +7,7 @@ waited for.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -29,15 +29,37 @@ def check_start(family: Family, num_worlds: int, state: object) -> None:
     Raises:
         UserError: says what it returned and what is needed.
     """
-    fields = state if isinstance(state, Mapping) else {"": state}
-    for name, value in fields.items():
-        whole = isinstance(state, Mapping) and isinstance(name, str)
-        if not whole or not isinstance(value, Tensor) or value.shape[:1] != (num_worlds,):
-            got = f"{_said(value)} for {name!r}" if isinstance(state, Mapping) else _said(value)
-            raise _wrong(family, "reset_state", got, f"a dict: name of a state field -> tensor [{num_worlds}, ...]")
-    missing = [name for name in family.carried if name not in fields]
+    wanted = f"a dict: name of a state field -> tensor [{num_worlds}, ...]"
+    if not isinstance(state, Mapping) or not state:
+        raise _wrong(family, "reset_state", _said(state), wanted)
+    for name, value in state.items():
+        if not isinstance(name, str) or not _is_plain(value) or value.shape[:1] != (num_worlds,):
+            raise _wrong(family, "reset_state", f"{_said(value)} for {name!r}", wanted)
+    missing = [name for name in family.carried if name not in state]
     if missing:
         raise _wrong(family, "reset_state", f"no {', '.join(missing)}", "all fields that are `carried`")
+
+
+def check_advanced(family: Family, before: Mapping[str, Tensor], after: object) -> None:
+    """Refuse a state after a step that has not the fields of the one before.
+
+    Args:
+        family: the family.
+        before: the state before the step.
+        after: what `advance` returned.
+
+    Raises:
+        UserError: says what it returned and what is needed.
+    """
+    wanted = f"a dict with all fields of the state, {', '.join(before)}, each of the shape that it had"
+    if not isinstance(after, Mapping):
+        raise _wrong(family, "advance", _said(after), wanted)
+    for name in {**before, **after}:
+        if name not in after or name not in before:
+            what = "nothing" if name not in after else "a field that reset_state did not,"
+            raise _wrong(family, "advance", f"{what} for {name!r}", wanted)
+        if not _is_plain(after[name]) or after[name].shape != before[name].shape:
+            raise _wrong(family, "advance", f"{_said(after[name])} for {name!r}", wanted)
 
 
 def check_carried(family: Family, function: str, carried: Mapping[str, Tensor], values: object) -> None:
@@ -58,7 +80,7 @@ def check_carried(family: Family, function: str, carried: Mapping[str, Tensor], 
         field = carried.get(name) if isinstance(name, str) else None
         if field is None:
             raise _wrong(family, function, f"{name!r}", f"none but the carried fields {', '.join(carried)}")
-        right = isinstance(value, Tensor) and (value.shape, value.dtype) == (field.shape, field.dtype)
+        right = _is_plain(value) and (value.shape, value.dtype) == (field.shape, field.dtype)
         if not right:
             raise _wrong(family, function, f"{_said(value)} for {name!r}", f"{_said(field)}, as `reset_state` began it")
 
@@ -77,13 +99,13 @@ def check_drive(family: Family, num_worlds: int, command: object, forces: object
     """
     model = family.model if isinstance(family, MujocoFamily) else None
     size = (num_worlds, family.action_size if model is None else model.nu)
-    if not isinstance(command, Tensor) or command.shape != size or command.dtype not in FLOATS:
+    if not _is_plain(command) or command.shape != size or command.dtype not in FLOATS:
         wanted = f"floats {list(size)}: a row a world, a number for each " + ("action" if model is None else "actuator")
         raise _wrong(family, "command", _said(command), wanted)
     if forces is None or model is None:
         return
     size = (num_worlds, model.nbody, 6)
-    if not isinstance(forces, Tensor) or forces.shape != size or forces.dtype not in FLOATS:
+    if not _is_plain(forces) or forces.shape != size or forces.dtype not in FLOATS:
         wanted = f"floats {list(size)}: a force and a torque on each body of each world, or None"
         raise _wrong(family, "disturb", _said(forces), wanted)
 
@@ -100,7 +122,7 @@ def check_observation(family: Family, num_worlds: int, observation: object) -> N
         UserError: says what it returned and what is needed.
     """
     size = (num_worlds, family.observation_size)
-    if not isinstance(observation, Tensor) or observation.shape != size or observation.dtype not in FLOATS:
+    if not _is_plain(observation) or observation.shape != size or observation.dtype not in FLOATS:
         wanted = f"floats {list(size)}: a row a world, a number for each of its `observables`"
         raise _wrong(family, "observe", _said(observation), wanted)
 
@@ -121,13 +143,18 @@ def check_step(family: Family, num_worlds: int, terms: object, ends: Mapping[str
     if not isinstance(terms, Mapping) or not terms:
         raise _wrong(family, "reward_terms", _said(terms), wanted)
     for name, value in terms.items():
-        right = isinstance(value, Tensor) and value.shape == (num_worlds,) and value.dtype in FLOATS
+        right = _is_plain(value) and value.shape == (num_worlds,) and value.dtype in FLOATS
         if not right or not isinstance(name, str) or not name.isprintable() or not name or "/" in name:
             raise _wrong(family, "reward_terms", f"{_said(value)} for {name!r}", f"{wanted}; names have no slash")
     for function, value in ends.items():
-        right = isinstance(value, Tensor) and value.shape == (num_worlds,) and value.dtype == torch.bool
+        right = _is_plain(value) and value.shape == (num_worlds,) and value.dtype == torch.bool
         if value is not None and not right:
             raise _wrong(family, function, _said(value), f"booleans [{num_worlds}], or None")
+
+
+def _is_plain(value: object) -> TypeGuard[Tensor]:
+    """Tell whether a value is a tensor with numbers in their places."""
+    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
 
 
 def _wrong(family: Family, function: str, got: str, wanted: str) -> UserError:
@@ -137,6 +164,7 @@ def _wrong(family: Family, function: str, got: str, wanted: str) -> UserError:
 def _said(value: Any) -> str:
     """Return what a value is, in a few words."""
     if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+        kind = "sparse " if value.layout != torch.strided else "meta " if value.is_meta else ""
+        return f"{kind}{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
     text = repr(value)
     return text if len(text) <= 40 else f"a {type(value).__name__}"

@@ -20,6 +20,8 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import yaml
 
+from metarl.arguments import check as check_type
+from metarl.arguments import hints_of
 from metarl.errors import UserError, nearest
 from metarl.plain import parse_yaml, shown
 
@@ -193,7 +195,9 @@ def check(
 
 
 def check_numbers(config: Any) -> None:
-    """Refuse numbers that nothing can be computed with: NaN, infinities, and what is absurdly large or small.
+    """Refuse values of other types than the fields say, and numbers that nothing can be computed with.
+
+    These are NaN, infinities, and what is absurdly large or small.
 
     A field may have such a default.
 
@@ -206,6 +210,10 @@ def check_numbers(config: Any) -> None:
     for setting in dataclasses.fields(config):
         value = getattr(config, setting.name, None)
         if value is not setting.default and value != setting.default:
+            got = f"{type(config).__name__}: got {setting.name}="
+            check_type(hints_of(type(config))[setting.name], value, got)
+            if type(value).__module__ == "numpy":
+                raise UserError(f"{got}{shown(value)}, a number of numpy. Give int(...) or float(...) of it.")
             _check_number(_option(setting.name), value)
 
 

@@ -55,8 +55,18 @@ def one_line(text: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in words)
 
 
+_TOLD: list[str] = []
+"""Lines that `tell` has told."""
+
+
+def was_told(text: str) -> bool:
+    """Tell whether a line has been told that says this too."""
+    return any(text in line for line in _TOLD)
+
+
 def tell(text: str) -> None:
     """Tell the user something in one line on standard error; of several ranks, the first one does."""
+    _TOLD.append(text)
     # Standard error may be closed, or a terminal that has gone.
     with suppress(OSError, ValueError):
         if first_rank():

@@ -15,7 +15,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,6 +155,11 @@ class Folder:
         with suppress(FileNotFoundError), self._opened():
             pass
         return self
+
+    def check_replaceable(self, names: Iterable[str]) -> None:
+        """Refuse a folder where a file is to be written, before there is any need to write."""
+        for name in set(names) & set(self.folders()):
+            raise UserError(f"{self.path / name} is a folder, and a file is written there. Remove it.")
 
     def write(self, name: str, content: bytes) -> Path:
         """Write a file so that at every moment either the old or the whole new content is there; return its path.

@@ -30,6 +30,8 @@ WORLD, TORCH_WORLD, TASK_NUMBER = 20_000, 1000, 160
 """Bytes of a world on the CPU engine, of one whose physics is in torch, and of each number of its task."""
 GPU_WORLD = 60_000
 """Bytes of a world on the GPU engine, buffers of contacts included."""
+LITTLE = 1 << 26
+"""Bytes that any machine has."""
 CGROUPS = Path("/sys/fs/cgroup")
 """Where Linux says what containers may take."""
 
@@ -49,6 +51,20 @@ def require(parts: Mapping[str, int], device: torch.device | None = None) -> Non
         lower = max(parts, key=lambda name: parts[name])
         where = "" if device is None or device.type == "cpu" else f" of {device}"
         raise UserError(f"Needs about {_size(needed)} of memory{where}, and {_size(free)} are free: lower {lower}.")
+
+
+def check_room(count: int, what: str) -> None:
+    """Refuse to make more of a file than fits into memory; little is not looked at.
+
+    Args:
+        count: bytes that are made of it.
+        what: it is called.
+
+    Raises:
+        UserError: they are not free.
+    """
+    if count > LITTLE:
+        require({f"the size of {what}": count})
 
 
 def _size(count: int) -> str:

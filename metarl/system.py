@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -122,16 +122,6 @@ def lines_left_out(text: str) -> Iterator[None]:
                     print(line, file=sys.stderr)
 
 
-@contextmanager
-def present_folder_kept() -> Iterator[None]:
-    """Be in the same folder after it as before: what a user's module does there is not to move relative paths."""
-    here = Path.cwd()
-    try:
-        yield
-    finally:
-        os.chdir(here)
-
-
 # -- processes --------------------------------------------------------------------------------------------------------
 
 
@@ -148,6 +138,29 @@ def peak_kib() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // 1024 if sys.platform == "darwin" else peak
+
+
+def limits_given_back() -> Callable[[], list[str]]:
+    """Return what brings the limits of this process back to what they are now, and tells those that it could not."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return list
+    names = [name for name in dir(resource) if name.startswith("RLIMIT_")]
+    known = {name: resource.getrlimit(getattr(resource, name)) for name in names}
+
+    def give_back() -> list[str]:
+        lost = []
+        for name, limits in known.items():
+            if resource.getrlimit(getattr(resource, name)) == limits:
+                continue
+            try:
+                resource.setrlimit(getattr(resource, name), limits)
+            except (OSError, ValueError):
+                lost.append(name)
+        return lost
+
+    return give_back
 
 
 def addresses_left() -> Iterator[int]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from metarl.devices import numbered
 from metarl.envs.family import LARGEST_VALID, TorchFamily
 from metarl.envs.physics import CPU
-from metarl.envs.returns import check_start
+from metarl.envs.returns import check_advanced, check_start
 from metarl.errors import UserError
 from metarl.launches import Launches, launches_on
 from metarl.types import Tasks
@@ -30,6 +30,8 @@ class TorchPhysics:
         anything = family.space.sample(num_worlds, "train", torch.Generator())
         start = family.reset_state(torch.Generator(), anything)
         check_start(family, num_worlds, start)
+        # Whether what the family makes of a state has been looked at.
+        self._advance_is_right = False
         self.tasks: Tasks | None = None
         own = {name: value for name, value in start.items() if name not in family.carried}
         self.state: dict[str, Tensor] = {name: value.to(device) for name, value in own.items()}
@@ -83,6 +85,9 @@ class TorchPhysics:
         """Take one step in the chosen worlds."""
         assert self.tasks is not None, "worlds give their tasks before the first step"
         after = self.family.advance(self.state, action, self.tasks)
+        if not self._advance_is_right:
+            check_advanced(self.family, self.state, after)
+            self._advance_is_right = True
         if worlds is not None:
             after = {k: self.state[k].index_copy(0, worlds, v[worlds]) for k, v in after.items()}
         if self.lockstep:

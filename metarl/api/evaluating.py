@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from rich.table import Table
 from metarl.api.film import FILM_PICTURES, FILM_SIZE, before_and_after
 from metarl.api.memory import check_playing
 from metarl.api.runs import Group, Run, check_family, draw_tasks, grouped, most_room, untrained
+from metarl.arguments import check, checked
 from metarl.config import MOST_STEPS
 from metarl.devices import repeatable, resolve_device
 from metarl.envs import make_worlds, mujoco_log
@@ -36,7 +37,7 @@ from metarl.system import file_name
 from metarl.types import MetaAgent, Tasks
 
 Split = Literal["test", "ood", "train"]
-Runs = Run | Path | str | Sequence[Run | Path | str]
+Runs = Run | Path | str | Iterable[Run | Path | str]
 """A run or several: folders, or what `metarl.train` and `metarl.load` return."""
 
 RANDOM_NETWORKS = 5
@@ -126,6 +127,7 @@ class Adaptation:
         return to_png(self.figure())
 
 
+@checked
 def evaluate(
     runs: Runs,
     *,
@@ -215,7 +217,10 @@ def evaluate(
 
 
 def _several(runs: Runs) -> list[Run | Path | str]:
-    return [runs] if isinstance(runs, Run | Path | str) else list(runs)
+    several = [runs] if isinstance(runs, Run | Path | str) else list(runs)
+    for run in several:
+        check(Run | Path | str, run, "evaluate: got the run ")
+    return several
 
 
 class _Meeting:

@@ -12,6 +12,7 @@ import torch
 
 from metarl.agents import config_class, make
 from metarl.api.finding import family_of
+from metarl.arguments import checked
 from metarl.config import from_plain, to_plain
 from metarl.devices import resolve_device
 from metarl.envs.family import Family
@@ -65,6 +66,7 @@ class Run:
         return {tag: np.array([row.get(tag, math.nan) for row in rows]) for tag in columns}
 
 
+@checked
 def load(
     folder: Path | str,
     checkpoint: Checkpoint = "last",

@@ -12,6 +12,7 @@ from metarl.agents import config_class, make
 from metarl.api.finding import family_of, own_name
 from metarl.api.memory import check_training
 from metarl.api.runs import Run
+from metarl.arguments import checked
 from metarl.config import check_numbers, check_used, from_plain, to_plain
 from metarl.devices import repeatable, resolve_device, resolve_threads
 from metarl.envs import get, make_worlds, mujoco_log
@@ -28,6 +29,7 @@ from metarl.run.settings import DEFAULT_FAMILY, Checkpoint, Device, Engine, RunC
 from metarl.seeding import Streams
 
 
+@checked
 def train(
     agent: str,
     family: Family | str = DEFAULT_FAMILY,
@@ -87,6 +89,7 @@ def train(
     return carry_out(folder, run, config, config.iterations, console=console).run
 
 
+@checked
 def resume(
     folder: Path | str,
     iterations: int | None = None,
@@ -252,7 +255,7 @@ def carry_out(
             engine=run.engine,
             device=device,
             ranks=ranks,
-            room=RunFolder(folder).room(checkpoint) if checkpoint else {},
+            room=RunFolder(folder).room(checkpoint, agent) if checkpoint else {},
         )
         try:
             result = train_in_folder(

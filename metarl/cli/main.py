@@ -77,7 +77,7 @@ def _run(arguments: list[str]) -> int:
             sys.stdout.flush()
         return code
     except BaseException as error:
-        from metarl.errors import one_line
+        from metarl.errors import one_line, was_told
         from metarl.problems import problem_of
 
         if ending.received or isinstance(error, KeyboardInterrupt):
@@ -89,7 +89,9 @@ def _run(arguments: list[str]) -> int:
             return INTERRUPTED
         if problem is None:
             raise
-        ending.say(f"error: {one_line(problem)}")
+        # A disk that is full was perhaps told of when it stopped a training, and is so still.
+        if not (isinstance(error, OSError) and was_told(str(error))):
+            ending.say(f"error: {one_line(problem)}")
         return BAD_INPUT
 
 
@@ -122,6 +124,10 @@ def _dispatch(arguments: list[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that has no α shows a question mark.
             stream.reconfigure(errors="replace")
+    for name in ("COLUMNS", "LINES"):
+        # Of a terminal of no width nothing would be seen.
+        if not os.environ.get(name, "1").strip("0"):
+            del os.environ[name]
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
         raise UserError(f"Unknown command '{command}'.{nearest(command, COMMANDS)}")

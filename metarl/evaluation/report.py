@@ -115,7 +115,7 @@ def write(
     """
     folder = Folder.of(folder)
     picture = plot(summary)
-    folder.write("adaptation.csv", _csv(evaluation).encode())
+    folder.write("adaptation.csv", _csv(evaluation).encode(errors="backslashreplace"))
     folder.write("adaptation.json", (json.dumps(summary, indent=2) + "\n").encode())
     folder.write("adaptation.png", picture)
     _write_events(summary, folder, picture, films)

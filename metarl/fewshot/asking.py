@@ -11,6 +11,7 @@ What the files are follows from what the learner was trained on:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +24,17 @@ from metarl.fewshot.classes import ClassData
 from metarl.fewshot.data.molecules import MoleculeData
 from metarl.fewshot.data.scaling import Regression
 from metarl.fewshot.episodes import Source
-from metarl.fewshot.reading.arrays import read_npy
+from metarl.fewshot.reading.arrays import check_numbers, read_npy
 from metarl.fewshot.reading.folders import check_file_or_folder, files_below, kind_of
 from metarl.fewshot.reading.tables import headed, listed, read_rows
+from metarl.memory import check_room
 
 ARRAYS = ("items.npy", "labels.npy")
 POINTS = ("x.npy", "y.npy")
+MOST = 10_000_000
+"""Items of a task in arrays, to learn from or to be asked about."""
+_FLOATS, _NAME = 16, 150
+"""Bytes of a number while it is made ready for a network, and of the name of an item."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +75,7 @@ def read_task(source: Source, support: Path, queries: Sequence[Path]) -> Task:
         return _of_molecules(source, support, queries)
     if isinstance(source, ClassData) and source.reader is not None:
         return _of_files(source, support, queries)
-    return _of_arrays(support, queries)
+    return _of_arrays(source, support, queries)
 
 
 def _of_files(source: ClassData, support: Path, queries: Sequence[Path]) -> Task:
@@ -96,9 +102,11 @@ def _of_files(source: ClassData, support: Path, queries: Sequence[Path]) -> Task
     )
 
 
-def _of_arrays(support: Path, queries: Sequence[Path]) -> Task:
-    items, labels = (_array(_inside(support, name)) for name in ARRAYS)
-    parts = [(path, _array(_inside(path, ARRAYS[0]) if path.is_dir() else path)) for path in queries]
+def _of_arrays(source: Source, support: Path, queries: Sequence[Path]) -> Task:
+    items, labels = _items(source, _inside(support, ARRAYS[0]), "items"), _array(_inside(support, ARRAYS[1]))
+    if len(items) != len(labels):
+        raise UserError(f"{support} has {len(items)} items and {len(labels)} labels. Give one label for each item.")
+    parts = [(path, _items(source, _inside(path, ARRAYS[0]) if path.is_dir() else path, "queries")) for path in queries]
     return Task(items=items, labels=labels, queries=_joined([part for _, part in parts]), names=_numbered(parts))
 
 
@@ -148,12 +156,27 @@ def _array(path: Path) -> np.ndarray:
     found = read_npy(path)
     if not found.ndim:
         raise UserError(f"{path} holds no array of items. Write it with numpy.save.")
+    if len(found) > MOST:
+        raise UserError(f"{path} has {len(found):,} items, and at most {MOST:,} are taken. Ask about them in parts.")
+    return found
+
+
+def _items(source: Source, path: Path, what: str) -> np.ndarray:
+    """Return the items in a file, which have as many numbers as those of the training, in whatever order."""
+    found = _array(path)
+    check_numbers(found.dtype, what)
+    if math.prod(found.shape[1:]) != math.prod(source.item_shape):
+        raise UserError(
+            f"{path} has items of the shape {found.shape[1:]}, and {source.name} was trained on {source.item_shape}. "
+            "Bring them to that shape."
+        )
     return found
 
 
 def _joined(parts: Sequence[np.ndarray]) -> Any:
     if len({(part.shape[1:], part.dtype) for part in parts}) > 1:
         raise UserError(f"Got queries of the shapes {', '.join(str(part.shape) for part in parts)}. Ask one by one.")
+    check_room(sum(part.size * _FLOATS + len(part) * _NAME for part in parts), "--query")
     return np.concatenate(parts) if parts else []
 
 

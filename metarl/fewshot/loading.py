@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from metarl.arguments import checked
 from metarl.config import from_plain, to_plain
 from metarl.devices import resolve_device
 from metarl.errors import UserError
@@ -40,6 +41,7 @@ class Trained:
     """How training ended, where it was not just loaded."""
 
 
+@checked
 def load(
     folder: Path | str,
     which: str | None = None,
@@ -47,7 +49,7 @@ def load(
     source: Source | None = None,
     like: FewShotRun | None = None,
     backbone: Any = None,
-    data_root: Path | None = None,
+    data_root: Path | str | None = None,
     device: Device = "cpu",
     trust: bool = False,
 ) -> Trained:
@@ -70,7 +72,7 @@ def load(
     """
     folder = Path(folder)
     run, plain = RunFolder(folder).settings(FewShotRun)
-    run = replace(run, data_root=data_root or run.data_root, device=device)
+    run = replace(run, data_root=Path(data_root) if data_root else run.data_root, device=device)
     run = with_backbone(run, backbone, folder, trust=trust)
     if like is not None and _asked(like) != _asked(run):
         raise UserError(

@@ -31,7 +31,7 @@ from metarl.errors import UserError
 from metarl.fewshot.classes import Drawn
 from metarl.fewshot.episodes import Episodes, EpisodeShape, MetaDatasetShape, Source, Support, check_split
 from metarl.files import Folder
-from metarl.plain import shown
+from metarl.plain import parse_json, shown
 from metarl.seals import Seal
 
 FORMAT = 1
@@ -44,6 +44,17 @@ AT_ONCE = 100
 Shape = EpisodeShape | MetaDatasetShape
 Arrays = dict[str, np.ndarray]
 
+
+def _length(header: bytes, tail: bytes) -> int | None:
+    """Return the bytes of the arrays that a header tells of; None where it is no header."""
+    try:
+        arrays = parse_json(header, "").get("arrays", {})
+        return sum(math.prod(of["shape"]) * np.dtype(of["dtype"]).itemsize for of in arrays.values())
+    # What is wrong with it is told where it is taken apart.
+    except (UserError, TypeError, KeyError, AttributeError, ValueError, OverflowError):
+        return None
+
+
 _SEAL = Seal(
     magic=b"metarl episodes ",
     format=FORMAT,
@@ -51,6 +62,7 @@ _SEAL = Seal(
     digest="hash",
     missing="Give a file that `metarl fewshot evaluate` wrote.",
     foreign="a manifest of episodes. Give a file that `metarl fewshot evaluate` wrote.",
+    length=_length,
 )
 _ROWS = ("support_rows", "support_y", "query_rows", "query_y")
 _VALUES = ("support_x", "support_y", "query_x", "query_y")

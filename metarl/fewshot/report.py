@@ -107,7 +107,7 @@ def write(tests: Sequence[Test], summary: dict[str, Any], folder: Folder | Path)
         The pictures; none where no learner has inner steps.
     """
     folder = Folder.of(folder)
-    folder.write("fewshot.csv", _csv(tests).encode())
+    folder.write("fewshot.csv", _csv(tests).encode(errors="backslashreplace"))
     folder.write("fewshot.json", (json.dumps(summary, indent=2) + "\n").encode())
     for name in folder.entries():
         if name.startswith("steps-") and name.endswith(".png"):

@@ -65,6 +65,24 @@ def check_tests(source: Source, episodes: int, way: int, shot: int, query: int) 
     memory.require({"--way, --shot, --query or the number of episodes": each * episodes})
 
 
+def check_answers(run: FewShotRun, source: Source, queries: int) -> None:
+    """Refuse more queries at once than fit into memory.
+
+    Args:
+        run: whose learner answers.
+        source: its data.
+        queries: Q.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    _, kept = backbone_size(run.backbone, source.item_shape, run.width, run.hidden)
+    needed = memory.meta_update(
+        items=queries, passed=queries, item_numbers=math.prod(source.item_shape), kept=kept // 2
+    )
+    memory.require({"the number of items in --query": needed}, resolve_device(run.device))
+
+
 def _asking(config: Any) -> str:
     """Return the options that say how many items an update has."""
     if hasattr(config, "batch_size"):

@@ -14,13 +14,14 @@ from typing import Any
 
 from rich.console import Console
 
+from metarl.arguments import checked
 from metarl.config import check_used
 from metarl.devices import resolve_device
 from metarl.errors import UserError
 from metarl.fewshot import manifest as manifests
 from metarl.fewshot.classes import ClassData
 from metarl.fewshot.episodes import Source
-from metarl.fewshot.learners import config_class
+from metarl.fewshot.learners import check_config, config_class
 from metarl.fewshot.loading import Trained, load
 from metarl.fewshot.manifest import Manifest
 from metarl.fewshot.measure import measure
@@ -49,6 +50,7 @@ VALIDATION_SEED = 0
 """Seed of the validation episodes: the same ones for all runs."""
 
 
+@checked
 def train(
     folder: Path | str,
     run: FewShotRun,
@@ -86,6 +88,7 @@ def train(
     source = open_data(run) if source is None else source
     run = fitted(with_backbone(run), source)
     config = config_class(run.learner)() if config is None else config
+    check_config(run.learner, config)
     asked: int = config.iterations if iterations is None else iterations
     console = console_of(ranks, console)
     check_training(run, config, source)

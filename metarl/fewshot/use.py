@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl.arguments import checked
 from metarl.errors import UserError
 from metarl.evaluation.statistics import Interval, bootstrap_interval, mean
 from metarl.fewshot import manifest as manifests
@@ -24,6 +25,7 @@ from metarl.fewshot.reading.arrays import array_of
 from metarl.seeding import Streams
 
 
+@checked
 def score(
     learner: FewShotLearner,
     source: Source,
@@ -77,6 +79,7 @@ def predict(
 ) -> Float[Tensor, "Q J"]: ...
 
 
+@checked
 def predict(
     learner: FewShotLearner,
     data: Classes | ItemForm | Regression,

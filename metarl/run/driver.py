@@ -152,12 +152,14 @@ def train(
                 problem = problem_of(error)
                 if problem is None:
                     raise
-                hint = f"Go on from its last checkpoint with: {run.command} train --resume {run_dir}"
+                again = f"{run.command} train --resume {run_dir}"
+                kept = RunFolder(run_dir).has_checkpoint()
+                hint = f"Go on from its last checkpoint with: {again}" if kept else f"Begin it again with: {again}"
                 if isinstance(error, NotFiniteError):
                     hint = error.advice
                 raise UserError(
-                    f"Iteration {number} of {run_dir} failed, {problem.removesuffix('.')}. Its checkpoints are kept. "
-                    f"{hint}"
+                    f"Iteration {number} of {run_dir} failed, {problem.removesuffix('.')}. "
+                    f"{'Its checkpoints are kept' if kept else 'It has no checkpoint yet'}. {hint}"
                 ) from error
         if stopped_by and standing.iteration < iterations:
             show(

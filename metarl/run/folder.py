@@ -35,15 +35,16 @@ from metarl.files import Folder, read_regular
 from metarl.plain import parse_yaml, shown
 from metarl.ranks import ALONE, Ranks
 from metarl.run.beside import with_beside
-from metarl.run.checkpoint import CheckpointFolder, load
+from metarl.run.checkpoint import CheckpointFolder, load, most_bytes
 from metarl.run.fits import check_fits
 from metarl.run.formats import FORMAT, Stored, conversions_from
 from metarl.run.settings import KINDS, RunSettings, lasting_settings
 from metarl.run.sources import executed, from_folder
 from metarl.run.standing import Standing
-from metarl.run.state import check_finite, infinite
+from metarl.run.state import check_finite, infinite, size_of
 from metarl.run.tracking import Tracker, read_progress
 from metarl.run.trust import is_signed, sign
+from metarl.seals import AT_MOST
 from metarl.seeding import Streams
 from metarl.system import LOCK, locked
 from metarl.types import Metrics
@@ -139,6 +140,10 @@ class RunFolder:
             raise UserError(f"Unknown checkpoint '{which}'.{nearest(which, CHECKPOINTS)}")
         return self.path / "checkpoints" / f"{which}.pt"
 
+    def has_checkpoint(self) -> bool:
+        """Tell whether there is one of any name."""
+        return any(self.checkpoint(which).exists() for which in CHECKPOINTS)
+
     def restore(self, run: RunSettings, which: str, thing: Trainable) -> Standing:
         """Load a checkpoint into an agent or learner that was made from the run's settings.
 
@@ -154,21 +159,22 @@ class RunFolder:
             UserError: if there is no such run or checkpoint, or the checkpoint does not fit.
         """
         path = self.checkpoint(which)
-        payload = load(path, header_of(run, to_plain(thing.config)))
+        payload = load(path, header_of(run, to_plain(thing.config)), _at_most(thing))
         _fill(thing, payload, path)
         return _standing(payload, path)
 
-    def room(self, which: str) -> dict[str, int]:
+    def room(self, which: str, thing: Trainable | None = None) -> dict[str, int]:
         """Return what the engine's buffers had room for at a checkpoint; nothing where there is no such checkpoint.
 
         Args:
             which: the checkpoint: `last`, `previous` or `best`.
+            thing: what is trained, where it is known: it tells how large a checkpoint may be.
 
         Raises:
             UserError: it is damaged, or of a later format.
         """
         path = self.checkpoint(which)
-        return _standing(load(path, {}), path).room if path.exists() else {}
+        return _standing(load(path, {}, _at_most(thing)), path).room if path.exists() else {}
 
     def _read_config(self) -> dict[str, Any]:
         """Return the content of config.yaml in the present format (formats.py)."""
@@ -299,7 +305,7 @@ class OpenFolder:
                 )
             # Killed before its first checkpoint: the run starts again, and comes to the same results.
             return Standing()
-        payload = load(path, self._header)
+        payload = load(path, self._header, _at_most(self.thing))
         _fill(self.thing, payload, path)
         try:
             streams.load_state_dict(payload.get("streams", {}))
@@ -334,6 +340,7 @@ class OpenFolder:
         folder = Folder(self.folder.path)
         # Before anything is written.
         checkpoints = folder.below("checkpoints").check()
+        checkpoints.check_replaceable([f"{which}.pt" for which in CHECKPOINTS])
         for inner in (folder, checkpoints):
             inner.remove_partial()
         folder.write("config.yaml", dump(content).encode())
@@ -408,6 +415,13 @@ def _standing(payload: dict[str, Any], path: Path) -> Standing:
             "Use another."
         )
     return found
+
+
+def _at_most(thing: Trainable | None) -> int:
+    """Return the bytes that a checkpoint of something may have; what is one's own may come to hold anything."""
+    if thing is None or not type(thing.config).__module__.startswith("metarl."):
+        return AT_MOST
+    return most_bytes(size_of(thing.state_dict()))
 
 
 def _fill(thing: Trainable, payload: dict[str, Any], path: Path) -> None:

@@ -15,6 +15,11 @@ def infinite(state: Any) -> set[str]:
     return {name for name, value in _tensors(state) if value.is_floating_point() and bool(value.isinf().any())}
 
 
+def size_of(state: Any) -> int:
+    """Return the bytes of the tensors of a state."""
+    return sum(value.numel() * value.element_size() for _, value in _tensors(state))
+
+
 def check_finite(state: Any, allowed: set[str]) -> None:
     """Refuse a state with tensors that are not finite.
 

@@ -126,6 +126,9 @@ def read_progress(folder: Path) -> list[Metrics]:
         text = read_regular(path, LARGEST).decode("utf-8")
         whole = text[: text.rfind("\n") + 1]
         reader = csv.DictReader(io.StringIO(whole, newline=""))
+        # Without a row there are no columns either.
+        if whole.strip() and "step" not in (reader.fieldnames or ()):
+            raise ValueError("its first line does not name the column 'step'")
         rows = [{tag: float(value) for tag, value in row.items() if value} for row in reader]
         if not all("step" in row for row in rows):
             raise ValueError("a row without step")

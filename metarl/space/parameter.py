@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from metarl.arguments import check_fields
 from metarl.errors import UserError, nearest
 from metarl.space.quantiles import MARGIN, fractions, interpolate, polar, position, stick_breaking, warp
 
@@ -57,6 +58,7 @@ class Parameter:
     choice other choices. A single interval may stand without its outer brackets."""
 
     def __post_init__(self) -> None:
+        check_fields(self, f"Parameter {self.name}")
         self._check_fields()
         if self.is_choice:
             values = self.choices + self.ood_choices

@@ -26,6 +26,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from metarl.arguments import check_fields
 from metarl.errors import UserError, nearest
 from metarl.space.parameter import Parameter
 from metarl.space.quantiles import MARGIN, fractions
@@ -67,6 +68,7 @@ class ParameterSpace:
     fixed: FixedTasks | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, f"ParameterSpace {self.family}")
         names = [parameter.name for parameter in self.parameters]
         if not names or len(set(names)) != len(names):
             raise UserError(f"{self.family}: got the parameters {names}; give at least one, each name once.")

@@ -17,6 +17,7 @@ import pytest
 
 from metarl.cli import ending
 from metarl.cli.main import main
+from metarl.errors import tell
 from metarl.run.tracking import read_progress
 from tests.helpers.commands import TINY, refused, train
 from tests.helpers.processes import Started
@@ -274,3 +275,16 @@ def test_lines_are_said_also_where_nobody_hears_them(monkeypatch: pytest.MonkeyP
         with contextlib.suppress(SystemExit):
             ending.say("a line")
             assert main(["lst"]) == 2
+
+
+def test_a_full_disk_is_told_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(arguments: list[str]) -> None:
+        error = OSError(28, f"No space left on device {os.getpid()}")
+        if arguments == ["train"]:
+            tell(f"what the training shows cannot be written any more, {error}: it stops")
+        raise error
+
+    monkeypatch.setattr("metarl.cli.main._dispatch", full)
+    for command in ("list", "train"):
+        assert main([command]) == 2
+        assert capsys.readouterr().err.count("\n") == 1

@@ -191,3 +191,13 @@ def test_an_option_that_changes_nothing_is_refused(
     assert needs in line.partition("which changes nothing there: it needs ")[2]
     assert line.endswith("Leave it out.\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_terminal_of_no_width_shows_something(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for width in ("0", "00", ""):
+        monkeypatch.setenv("COLUMNS", width)
+        monkeypatch.setenv("LINES", width)
+        assert main(["list"]) == 0
+        assert "point-nav" in capsys.readouterr().out

@@ -25,6 +25,9 @@ class Returning(PointNav):
     def reset_state(self, generator: Any, tasks: Any) -> Any:
         return self.returned.get("reset_state", super().reset_state(generator, tasks))
 
+    def advance(self, state: Any, action: Any, tasks: Any) -> Any:
+        return self.returned.get("advance", super().advance(state, action, tasks))
+
     def observe(self, state: Any, tasks: Any) -> Any:
         return self.returned.get("observe", super().observe(state, tasks))
 
@@ -60,6 +63,17 @@ def stepped(**returned: Any) -> Worlds:
         ("reset_state", {"position": torch.zeros(2, 2)}, "returned float32 [2, 2] for 'position'."),
         ("reset_state", {1: torch.zeros(3, 2)}, "returned float32 [3, 2] for 1."),
         ("reset_state", {"position": [0.0]}, "returned [0.0] for 'position'."),
+        ("reset_state", {}, "returned {}. It has to return a dict"),
+        ("reset_state", {"position": torch.zeros(3, 2).to_sparse()}, "returned sparse float32 [3, 2] for 'position'."),
+        ("advance", None, "returned None. It has to return a dict with all fields of the state, position, each"),
+        ("advance", {}, "returned nothing for 'position'."),
+        ("advance", {"position": torch.zeros(3, 2), "x": ZEROS}, "a field that reset_state did not, for 'x'."),
+        ("advance", {"position": torch.zeros(3, 1)}, "returned float32 [3, 1] for 'position'."),
+        ("advance", {"position": torch.zeros(3, 2, device="meta")}, "returned meta float32 [3, 2] for 'position'."),
+        ("observe", torch.zeros(3, 2, device="meta"), "returned meta float32 [3, 2]."),
+        ("reward_terms", {"distance": ZEROS.to_sparse()}, "returned sparse float32 [3] for 'distance'."),
+        ("reward_terms", {"distance": ZEROS.to("meta")}, "returned meta float32 [3] for 'distance'."),
+        ("terminated", torch.zeros(3, dtype=torch.bool).to_sparse(), "returned sparse bool [3]."),
         ("observe", None, "returned None. It has to return floats [3, 2]: a row a world"),
         ("observe", torch.zeros(3, 1), "returned float32 [3, 1]."),
         ("observe", torch.zeros(3, 2, dtype=torch.long), "returned int64 [3, 2]."),

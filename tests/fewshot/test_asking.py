@@ -88,3 +88,25 @@ def test_arrays_and_tables_that_are_none_are_refused(tmp_path: Path) -> None:
         (tmp_path / "few.csv").write_bytes(content)
         with pytest.raises(UserError, match=says):
             read_task(functions, tmp_path / "few.csv", [])
+
+
+def test_arrays_of_gigabytes_are_refused_by_their_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = from_arrays(np.random.default_rng(0).random((8, 3)), [0, 1] * 4, fractions=(0.5, 0.0, 0.5))
+    np.save(tmp_path / "items.npy", np.zeros((2, 3)))
+    np.save(tmp_path / "labels.npy", np.zeros(2))
+    for shape, says in (((250_000_000, 3), "at most 10,000,000"), ((9_000_000, 80), r"items of the shape \(80,\)")):
+        _sparse(tmp_path / "asked.npy", shape)
+        with pytest.raises(UserError, match=says):
+            read_task(data, tmp_path, [tmp_path / "asked.npy"])
+    _sparse(tmp_path / "asked.npy", (9_000_000, 3))
+    monkeypatch.setattr("metarl.memory.free_memory", lambda device: 10**9)
+    with pytest.raises(UserError, match=r"Needs about 1\.8 GB of memory.*lower the size of --query"):
+        read_task(data, tmp_path, [tmp_path / "asked.npy"])
+    _sparse(tmp_path / "items.npy", (9_000_000, 3))
+    with pytest.raises(UserError, match=r"has 9000000 items and 2 labels"):
+        read_task(data, tmp_path, [])
+
+
+def _sparse(path: Path, shape: tuple[int, int]) -> None:
+    """Write a file of zeros that takes no room."""
+    np.lib.format.open_memmap(path, "w+", np.float32, shape)

@@ -134,3 +134,10 @@ def test_a_row_of_another_data_set_of_a_collection_is_refused(tmp_path: Path) ->
     write(Manifest(header=manifest.header, arrays={**manifest.arrays, "query_rows": rows}), tmp_path / "it.manifest")
     with pytest.raises(UserError, match="query_rows has rows beyond those of the data"):
         read(tmp_path / "it.manifest", BOTH)
+
+
+def test_a_manifest_that_has_grown_is_refused_by_its_size(case: tuple[Source, Path, Manifest]) -> None:
+    source, path, _ = case
+    os.truncate(path, 3 << 30)
+    with pytest.raises(UserError, match=r"bytes follow its header, and [\d,]+ should"):
+        read(path, source)

@@ -183,3 +183,40 @@ def test_the_folder_is_good_after_every_single_write(tmp_path: Path, monkeypatch
         assert load(folder.path / "last.pt", HEADER)["agent"]["w"][0] == (3.0 if finished else 2.0)
         assert load(folder.path / "best.pt", HEADER)["agent"]["w"][0] == (3.0 if allowed > 0 else 2.0)
         load(folder.path / "previous.pt", HEADER)
+
+
+def test_a_checkpoint_that_has_grown_is_refused_by_its_size(path: Path) -> None:
+    whole = path.read_bytes()
+    for size in (len(whole) + 1, 3 << 30):
+        os.truncate(path, size)
+        with pytest.raises(UserError, match=r"last\.pt is truncated or damaged: [\d,]+ bytes follow"):
+            load(path, HEADER)
+    # The end where it should be, and a hole before it.
+    with path.open("r+b") as file:
+        file.write(whole)
+        file.seek((3 << 30) - 100)
+        file.write(whole[-100:])
+    with pytest.raises(UserError, match=r"bytes follow its header, and [\d,]+ should"):
+        load(path, HEADER)
+    with pytest.raises(UserError, match=r"and at most 1000000 are read here"):
+        load(path, HEADER, 1_000_000)
+    checkpoints = CheckpointFolder(path.parent)
+    checkpoints.save(payload(2.0), HEADER, 1.0)
+    assert not (path.parent / "previous.pt").exists()
+    assert torch.equal(load(path, HEADER)["agent"]["w"], torch.full((3,), 2.0))
+
+
+def test_a_checkpoint_that_does_not_fit_into_memory_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metarl.memory.LITTLE", 0)
+    monkeypatch.setattr("metarl.memory.free_memory", lambda device: 1000)
+    with pytest.raises(UserError, match=r"lower the size of .*last\.pt"):
+        load(path, HEADER)
+
+
+def test_true_is_not_one(path: Path) -> None:
+    header = {"family": "a", "config": {"flag": True, "many": [1, {"x": False}]}}
+    save(path, payload(), header)
+    load(path, {"family": "a", "config": {"flag": True, "many": (1, {"x": False})}})
+    for config in ({"flag": 1, "many": [1, {"x": False}]}, {"flag": True, "many": [1, {"x": 0}]}):
+        with pytest.raises(UserError, match="there and"):
+            load(path, {"family": "a", "config": config})

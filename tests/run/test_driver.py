@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from metarl.errors import UserError
 from metarl.ranks import Ranks
 from metarl.run.checkpoint import read_header
 from metarl.run.driver import _most, train
@@ -145,3 +147,35 @@ def test_the_room_is_that_of_the_rank_with_the_most() -> None:
             return max(number, 10)
 
     assert _most({"contacts": 8, "constraints": 40}, Two(size=2)) == {"contacts": 10, "constraints": 40}
+
+
+@pytest.mark.parametrize("name", ["last.pt", "previous.pt", "best.pt"])
+def test_a_folder_where_a_checkpoint_is_to_be_is_found_at_the_start(name: str, tmp_path: Path) -> None:
+    start(tmp_path, CONFIG, iterations=4, console=quiet())
+    kept = tmp_path / "checkpoints" / name
+    kept.unlink(missing_ok=True)
+    kept.mkdir()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=rf"{name} is a folder, and a"):
+        start(tmp_path, CONFIG, iterations=8, resume=True, console=quiet())
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_what_is_said_of_checkpoints_is_so(tmp_path: Path) -> None:
+    def fails_at(last: int) -> Callable[[int], dict[str, float]]:
+        def step(number: int) -> dict[str, float]:
+            if number == last:
+                raise OSError("no more")
+            return {"return/post": 0.0}
+
+        return step
+
+    for last, says in (
+        (0, "It has no checkpoint yet. Begin it again with"),
+        (5, "Its checkpoints are kept. Go on from"),
+    ):
+        folder = tmp_path / str(last)
+        with pytest.raises(UserError, match=rf"Iteration {last + 1} of .* failed, .*no more.* {says}.*--resume"):
+            train(folder, RUN, Follower(CONFIG), fails_at(last), Streams(0), 10, totals=(), console=quiet())
+        # The advice works.
+        train(folder, RUN, Follower(CONFIG), fails_at(99), Streams(0), 10, totals=(), resume=True, console=quiet())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import zipfile
 from itertools import islice
 from pathlib import Path
@@ -21,7 +23,7 @@ from metarl.seeding import Streams
 from tests.helpers.mutations import at, mutations, paths, replaced, seal, unseal
 from tests.helpers.run_folders import CONFIG, quiet
 from tests.helpers.same import assert_same
-from tests.helpers.tiny_run import RUN, Follower, start
+from tests.helpers.tiny_run import RUN, Follower, FollowerConfig, start
 
 
 @pytest.fixture(scope="module")
@@ -243,3 +245,17 @@ def test_plain_payloads_come_back_exactly() -> None:
 
 def test_a_run_of_another_kind_is_told(run: Path) -> None:
     assert RunFolder(run).settings(RunConfig)[0] == RUN
+
+
+def test_a_checkpoint_is_as_large_as_what_is_trained_can_make_it(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(run, tmp_path / "run")
+    os.truncate(folder / "checkpoints" / "last.pt", 1 << 30)
+    # An agent of one's own may come to hold anything: the end of the file says that it has grown.
+    with pytest.raises(UserError, match=r"bytes follow its header"):
+        RunFolder(folder).room("last", Follower(CONFIG))
+    monkeypatch.setattr(FollowerConfig, "__module__", "metarl.agents.follower")
+    with pytest.raises(UserError, match=r"has 1073741824 bytes, and at most 67\d{6} are read here"):
+        RunFolder(folder).room("last", Follower(CONFIG))
+    assert restored(run) is not None

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from metarl.errors import UserError
 from metarl.run.glossary import GLOSSARY, look_up
 from metarl.run.tracking import Tracker, read_progress
 
@@ -73,3 +74,10 @@ def test_what_was_flushed_can_be_read_while_the_tracker_is_open(tmp_path: Path) 
         tracker.log(1, {"return/post": 1.0})
         tracker.flush()
         assert scalars(tmp_path, "return/post") == [(1, 1.0)]
+
+
+@pytest.mark.parametrize("begin", ["\n", "1,2\n"])
+def test_a_first_line_that_names_no_columns_is_said(begin: str, tmp_path: Path) -> None:
+    (tmp_path / "progress.csv").write_text(begin + "step,return/post\n1,2.0\n")
+    with pytest.raises(UserError, match=r"is damaged \(its first line does not name the column 'step'\)"):
+        read_progress(tmp_path)

@@ -16,6 +16,7 @@ from rich.markup import escape
 from metarl.cli.options import parse
 from metarl.cli.tables import plain_table
 from metarl.errors import UserError
+from metarl.files import open_regular, write_atomically
 from metarl.run.settings import Checkpoint, Device
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ SHOWN = 40
 """Queries in the table; the file has all."""
 COLUMNS = 8
 """Classes whose probabilities are in the table; the file has all."""
+
+BEGINS = (b"item,answer", b"item,y0")
+"""What a file of answers begins with."""
+AT_MOST = 1 << 40
+"""Bytes that one may have."""
 
 PREDICT = """\
 Learn new classes from a few items, and tell the class of others: a table, and a CSV file with all probabilities.
@@ -57,7 +63,7 @@ class PredictOptions:
     layout: str = "auto"
     """Of .npy files, such as nchw, nhwc, ncl; auto: that of the training, or another one where only that one fits."""
     out: Path | None = None
-    """CSV file of the answers; RUN/predictions.csv if not given. It takes the place of an earlier one."""
+    """CSV file of the answers; RUN/predictions.csv if not given. It replaces nothing but earlier answers."""
     checkpoint: Checkpoint | None = None
     """Which checkpoint of the run; if not given the best one where there is one, else the last."""
     data_root: Path | None = None
@@ -80,17 +86,20 @@ def predict_command(arguments: list[str]) -> int:
     from metarl.devices import resolve_threads, torch_threads
     from metarl.fewshot.asking import read_task
     from metarl.fewshot.loading import load
-    from metarl.files import write_atomically
+    from metarl.fewshot.room import check_answers
 
+    _check_replaced(out)
     if not options.query:
         raise UserError("Got --query without a file. Give the items that are asked about.")
     trained = load(options.run, options.checkpoint, data_root=options.data_root, device=options.device)
     task = read_task(trained.source, options.support, options.query)
+    check_answers(trained.run, trained.source, len(task.queries))
     with torch_threads(resolve_threads(options.threads)):
         header, rows = _answers(trained, task, options.layout)
     buffer = io.StringIO(newline="")
     csv.writer(buffer).writerows([header, *rows])
-    write_atomically(out, buffer.getvalue().encode())
+    # Names of files and classes need not be text.
+    write_atomically(out, buffer.getvalue().encode(errors="backslashreplace"))
     if options.json:
         print(json.dumps({"file": str(out), "answers": [dict(zip(header, row, strict=True)) for row in rows]}))
         return 0
@@ -102,6 +111,17 @@ def predict_command(arguments: list[str]) -> int:
     Console().print(table, highlight=False)
     print(f"Answers      {out} ({len(rows)} items)")
     return 0
+
+
+def _check_replaced(out: Path) -> None:
+    """Refuse to write over anything but earlier answers: it may be what is asked about, or of a run."""
+    try:
+        with open_regular(out, AT_MOST) as file:
+            begin = file.read(max(map(len, BEGINS)))
+    except FileNotFoundError:
+        return
+    if begin and not begin.startswith(BEGINS):
+        raise UserError(f"{out} exists, and holds no answers of an earlier predict. Give another name with --out.")
 
 
 def _answers(trained: Trained, task: Task, layout: str) -> tuple[list[str], list[list[Any]]]:

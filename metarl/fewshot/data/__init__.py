@@ -16,6 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from metarl.arguments import checked
 from metarl.config import from_plain, to_plain
 from metarl.errors import UserError, nearest
 from metarl.fewshot.classes import ClassData
@@ -81,8 +82,9 @@ def options_of(address: str) -> dict[str, type[Any]]:
     return {name: options for name, options in found.items() if options is not None}
 
 
+@checked
 def load(
-    address: str, root: Path | None = None, *, size: int = 0, device: torch.device = _CPU, **options: Any
+    address: str, root: Path | str | None = None, *, size: int = 0, device: torch.device = _CPU, **options: Any
 ) -> Source:
     """Return a data set.
 
@@ -97,6 +99,7 @@ def load(
     Raises:
         UserError: unknown name, variant or option; files that are missing, incomplete, damaged or in another layout.
     """
+    root = None if root is None else Path(root)
     known_options = options_of(address)
     strange = [key for key in options if not any(key in vars(own()) for own in known_options.values())]
     if strange:

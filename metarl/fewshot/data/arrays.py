@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from metarl.arguments import checked
 from metarl.errors import UserError
 from metarl.fewshot.classes import ClassData, ClassSplit
 from metarl.fewshot.data.cache import channel_moments
@@ -54,12 +55,13 @@ def load(variant: str, root: Path | None, size: int, options: Options) -> ClassD
     return from_arrays(items, classes, name=f"arrays-{folder.name}", layout=options.layout)
 
 
+@checked
 def from_arrays(
     items: Any,
     classes: Any,
     *,
     splits: Mapping[str, Collection[int | str]] | None = None,
-    fractions: tuple[float, float, float] = FRACTIONS,
+    fractions: Collection[float] = FRACTIONS,
     seed: int = 0,
     name: str = "arrays",
     layout: str = AUTO,

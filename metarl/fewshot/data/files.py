@@ -15,8 +15,9 @@ from typing import Any, cast
 from metarl.errors import UserError
 from metarl.fewshot.reading import pickles, tables
 from metarl.fewshot.reading.archives import damage_told, open_archive
-from metarl.fewshot.reading.folders import check_file_or_folder, check_room, files_below, is_hidden, kind_of
+from metarl.fewshot.reading.folders import check_file_or_folder, files_below, is_hidden, kind_of
 from metarl.files import open_regular, read_regular
+from metarl.memory import check_room
 
 IMAGES = (
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".tif", ".tiff", ".bmp", ".dib", ".gif", ".webp",

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.arguments import checked
 from metarl.errors import UserError
 from metarl.fewshot.classes import ClassSplit
 from metarl.fewshot.data.files import find_root
@@ -45,13 +46,14 @@ _ARRAYS = ("x.npy", "y.npy")
 _TABLE = "functions.csv"
 
 
+@checked
 def from_functions(
     x: Any,
     y: Any = None,
     *,
     splits: Mapping[str, Collection[int]] | None = None,
-    fractions: tuple[float, float, float] = FRACTIONS,
-    names: Sequence[str] | None = None,
+    fractions: Collection[float] = FRACTIONS,
+    names: Collection[str] | None = None,
     seed: int = 0,
     name: str = "functions",
 ) -> FunctionArrays | FunctionDraws:

@@ -22,7 +22,7 @@ def shuffled(count: int, *key: object) -> list[int]:
 
 
 def split_at_random(
-    what: str, names: Sequence[str], seed: int, fractions: tuple[float, float, float] = FRACTIONS
+    what: str, names: Sequence[str], seed: int, fractions: Collection[float] = FRACTIONS
 ) -> dict[str, list[int]]:
     """Split classes at random: by seed and number, the same everywhere.
 
@@ -43,8 +43,9 @@ def split_at_random(
     if not _is_fractions(fractions):
         raise UserError(f"Got the fractions {fractions}. Give three that add up to 1, for train, validation and test.")
     order = shuffled(len(names), seed)
-    test = max(1, round(fractions[2] * len(names)))
-    validation = min(round(fractions[1] * len(names)), len(names) - test - 1)
+    _, second, third = fractions
+    test = max(1, round(third * len(names)))
+    validation = min(round(second * len(names)), len(names) - test - 1)
     sizes = (len(names) - test - validation, validation, test)
     ends = [sum(sizes[: i + 1]) for i in range(3)]
     parts = {

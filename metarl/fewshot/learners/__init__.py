@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from metarl.arguments import checked
 from metarl.errors import UserError, nearest
 from metarl.fewshot.parts.learner import FewShotLearner, Setting
 from metarl.seeding import Streams
@@ -29,6 +30,7 @@ LEARNERS: dict[str, tuple[str, str, str]] = {
 which tells by the config where it makes several learners."""
 
 
+@checked
 def config_class(name: str) -> type[Any]:
     """Return a learner's config class.
 
@@ -36,6 +38,17 @@ def config_class(name: str) -> type[Any]:
         UserError: unknown learner; lists what exists.
     """
     return getattr(_module(name), LEARNERS[name][1])
+
+
+def check_config(name: str, config: Any) -> None:
+    """Refuse the settings of another learner, or none.
+
+    Raises:
+        UserError: says whose settings are needed.
+    """
+    wanted = config_class(name)
+    if not isinstance(config, wanted):
+        raise UserError(f"Got a {type(config).__name__} for {name}. Give a {wanted.__name__}.")
 
 
 def make(name: str, config: Any, setting: Setting, streams: Streams, device: torch.device) -> FewShotLearner:
@@ -51,9 +64,7 @@ def make(name: str, config: Any, setting: Setting, streams: Streams, device: tor
     Raises:
         UserError: unknown learner, a config of another one, or a setting that it cannot have.
     """
-    wanted = config_class(name)
-    if not isinstance(config, wanted):
-        raise UserError(f"Got a {type(config).__name__} for {name}. Give a {wanted.__name__}.")
+    check_config(name, config)
     return _module(name).make(config, setting, streams, device)
 
 

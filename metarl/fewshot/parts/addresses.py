@@ -15,11 +15,11 @@ from typing import Any
 
 from metarl.errors import UserError, nearest
 from metarl.fewshot.parts.own import Given
+from metarl.imports import process_kept
 from metarl.problems import in_words, note_users_module
 from metarl.run.admission import admit, uses_present
 from metarl.run.folder import RunFolder
 from metarl.run.sources import Source, of_file, reach
-from metarl.system import present_folder_kept
 
 ROLE = "backbone"
 """Of the file, in the sources of a run."""
@@ -79,7 +79,7 @@ def _imported(where: str, present: bool) -> ModuleType:
         if not where.endswith(".py"):
             if present and str(Path.cwd()) not in sys.path:
                 sys.path.append(str(Path.cwd()))
-            with present_folder_kept():
+            with process_kept():
                 made = importlib.import_module(where)
             note_users_module(made)
             return made
@@ -92,7 +92,7 @@ def _imported(where: str, present: bool) -> ModuleType:
         made = importlib.util.module_from_spec(spec)
         if str(path.parent) not in sys.path:
             sys.path.append(str(path.parent))
-        with present_folder_kept():
+        with process_kept():
             spec.loader.exec_module(made)
         note_users_module(made)
         return made

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from metarl.errors import UserError
-from metarl.fewshot.reading.folders import check_room
 from metarl.files import open_regular
+from metarl.memory import check_room
 
 MOST_BYTES = 1 << 40
 """Of a .npy file."""

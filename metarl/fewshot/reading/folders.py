@@ -15,27 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metarl.errors import UserError
-from metarl.memory import require
 
 MOST_FILES = 2_000_000
-LITTLE = 1 << 26
-"""Bytes that any machine has."""
 MOST_DEEP = 32
 """Folders in one another."""
-
-
-def check_room(count: int, what: str) -> None:
-    """Refuse to make more of a file than fits into memory; little is not looked at.
-
-    Args:
-        count: bytes that are made of it.
-        what: it is called.
-
-    Raises:
-        UserError: they are not free.
-    """
-    if count > LITTLE:
-        require({f"the size of {what}": count})
 
 
 def is_hidden(name: str) -> bool:

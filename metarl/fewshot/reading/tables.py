@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metarl.errors import UserError
-from metarl.fewshot.reading.folders import check_room
 from metarl.files import read_regular
+from metarl.memory import check_room
 
 MOST_BYTES = 1 << 30
 """Of a text."""

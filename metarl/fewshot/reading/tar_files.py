@@ -73,7 +73,12 @@ class TarArchive(Archive):
                 found[name] = member
             elif not member.isdir():
                 entries.left_out.append(name)
-        if self.compressed:
+        if not self.compressed:
+            self.stream.left = None
+            self.file.seek(self.archive.offset)
+            if self.file.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("the end of it is missing")
+        else:
             # The checksum of all stands at the end.
             for _ in range(entries.most >> 16):
                 if not self.stream.file.read(1 << 16):

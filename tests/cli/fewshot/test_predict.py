@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +166,43 @@ def test_tables_that_do_not_fit_are_refused(name: str, content: str, says: str, 
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=says):
         read_task(load_data("sinusoid"), tmp_path / name, [tmp_path / name])
+
+
+def test_nothing_but_earlier_answers_is_replaced(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    support, asked = task(tmp_path / "few")
+    run = tmp_path / "run"
+    shutil.copytree(runs["proto"], run)
+    line = ["fewshot", "predict", str(run), "--support", str(support), "--query", str(asked), *QUIET, "--out"]
+    (tmp_path / "mine.csv").write_text("item,price\n")
+    (tmp_path / "empty.csv").touch()
+    for kept in (run / "progress.csv", tmp_path / "mine.csv"):
+        before = kept.read_bytes()
+        assert f"{kept} exists, and holds no answers" in refused([*line, str(kept)], capsys)
+        assert kept.read_bytes() == before
+    for _ in range(2):
+        assert main([*line, str(tmp_path / "empty.csv")]) == 0
+    os.mkfifo(tmp_path / "pipe.csv")
+    assert "pipe.csv is a pipe" in refused([*line, str(tmp_path / "pipe.csv")], capsys)
+
+
+def test_a_label_that_is_no_text_is_written_in_other_letters(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    support, asked = task(tmp_path / "few")
+    np.save(support / "labels.npy", np.array(["a", "a", "\ud800", "\ud800", "c"]))
+    out = tmp_path / "answers.csv"
+    line = ["fewshot", "predict", str(runs["proto"]), "--support", str(support), "--query", str(asked), *QUIET]
+    assert main([*line, "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["answers"][2]["answer"] == "\ud800"
+    assert [row["answer"] for row in rows(out)] == ["c", "a", r"\ud800"]
+
+
+def test_more_queries_than_fit_into_memory_are_refused(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    support, asked = task(tmp_path / "few")
+    monkeypatch.setattr("metarl.memory.free_memory", lambda device: 100)
+    line = ["fewshot", "predict", str(runs["proto"]), "--support", str(support), "--query", str(asked), *QUIET]
+    assert "lower the number of items in --query" in refused(line, capsys)

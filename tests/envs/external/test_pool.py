@@ -229,3 +229,15 @@ def test_mujocos_warnings_in_a_worker_are_no_file_in_the_present_folder(
     assert list(tmp_path.iterdir()) == []
     member.log.seek(0)
     assert b"Nan, Inf or huge value" in member.log.read()
+
+
+def test_workers_import_from_the_present_folder_only_where_they_may(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "present_envs_of_mine.py").write_text(Path(FILE).read_text())
+    family = reach(make="present_envs_of_mine:Reach")
+    assert begin(family, 1)[1].shape == (1, 2)
+    monkeypatch.setattr(child, "AVOIDED", {str(tmp_path)})
+    with pytest.raises(UserError, match="No module named 'present_envs_of_mine'"):
+        begin(reach(make="present_envs_of_mine:Reach"), 1)

@@ -262,3 +262,18 @@ def test_a_large_list_of_entries_is_found_too(tmp_path: Path, monkeypatch: pytes
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"There is no .*a\.zip"), open_archive(tmp_path / "a.zip"):
         pass
+
+
+def test_a_tar_file_that_was_cut_between_two_entries_is_refused(tmp_path: Path) -> None:
+    whole = tarred(tmp_path / "whole.tar")
+    with tarfile.open(whole) as archive:
+        begins = [member.offset for member in archive.getmembers()]
+        end = archive.offset
+    for number, size in enumerate([*begins[1:], end, end + 511]):
+        cut = tmp_path / f"{number}.tar"
+        cut.write_bytes(whole.read_bytes()[:size])
+        with pytest.raises(UserError, match=r"the end of it is missing"):
+            contents(cut)
+    # One block of zeros is enough: some programs write no more.
+    cut.write_bytes(whole.read_bytes()[: end + 512])
+    assert contents(cut) == FILES

@@ -1,0 +1,23 @@
+"""What a family says of itself, looked at when it is registered."""
+
+from __future__ import annotations
+
+from metarl.arguments import check, hints_of
+from metarl.envs.family import Family, MujocoFamily
+from metarl.errors import UserError
+
+
+def check_definition(family: Family) -> None:
+    """Refuse a family with an attribute that is missing, or of another type than `Family` says.
+
+    Raises:
+        UserError: names the attribute, what was got and what is needed.
+    """
+    label = f"{type(family).__name__}"
+    for name, hint in hints_of(MujocoFamily if isinstance(family, MujocoFamily) else Family).items():
+        if not hasattr(family, name):
+            raise UserError(f"{label} has no {name}. Give it one: see the attributes of metarl.envs.Family.")
+        value = getattr(family, name)
+        check(hint, tuple(value) if isinstance(value, list) else value, f"{label}: got {name}=")
+    if family.horizon < 1:
+        raise UserError(f"{label}: got horizon={family.horizon}. Give at least 1 step.")
