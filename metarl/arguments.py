@@ -22,7 +22,7 @@ from numbers import Integral, Real
 from pathlib import Path, PurePath
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
-from metarl.errors import UserError
+from metarl.errors import UserError, nearest
 from metarl.plain import shown
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -82,6 +82,9 @@ def check(hint: Any, value: Any, got: str) -> None:
         got: what stands before the value in an error text.
     """
     if not _fits(hint, value):
+        choices = [choice for choice in _choices(hint) if isinstance(choice, str)]
+        if choices and isinstance(value, str):
+            raise UserError(f"{got}{shown(value)}.{nearest(value, choices)}")
         kind = type(value).__name__
         raise UserError(f"{got}{shown(value)} ({kind}) where {_words(hint)} is needed. Correct it.")
     if isinstance(value, str | PurePath) and Path in (hint, *get_args(hint)):
@@ -120,6 +123,13 @@ def _fits(hint: Any, value: Any) -> bool:
     # A Protocol that is for type checkers alone.
     except TypeError:
         return True
+
+
+def _choices(hint: Any) -> list[Any]:
+    """Return the values that a type names."""
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [choice for member in get_args(hint) for choice in _choices(member)]
 
 
 def _plain_number(value: Any) -> Any:

@@ -67,7 +67,7 @@ def taken(
         ({"number": None}, "got number=None (NoneType) where int is needed"),
         ({"real": "x"}, "got real='x' (str) where float is needed"),
         ({"real": 1j}, "where float is needed"),
-        ({"choice": "c"}, "got choice='c' (str) where 'a' or 'b' is needed"),
+        ({"choice": "c"}, "taken: got choice='c'. Choose from: a, b."),
         ({"choice": np.zeros(2)}, "where 'a' or 'b' is needed"),
         ({"where": 5}, "got where=5 (int) where Path or str or None is needed"),
         ({"where": b"x"}, "got where=b'x' (bytes)"),
