@@ -181,8 +181,6 @@ def _check_config(name: str, kind: Any) -> None:
 
 def _check_make(name: str, build: Any) -> None:
     """Refuse what cannot be called as an agent is made, and a class that lacks what an agent does."""
-    if not callable(build):
-        raise UserError(f"Got {build!r} to make {name}. Give its class, or a function that returns an agent.")
     try:
         inspect.signature(build).bind("config", "spec", "streams", "device", "ranks")
     except TypeError as error:

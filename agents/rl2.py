@@ -27,7 +27,7 @@ from __future__ import annotations
 import time
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -36,7 +36,7 @@ from torch.nn.functional import pad
 
 from metarl import memory
 from metarl.config import MOST_ITERATIONS, MOST_STEPS, check
-from metarl.errors import UserError, nearest
+from metarl.errors import UserError
 from metarl.launches import launches_on
 from metarl.learning import figures
 from metarl.learning.chunks import passes
@@ -159,9 +159,6 @@ class Rl2Config:
         check(self, above={"clip": 0.0, "learning_rate": 0.0, "max_gradient_norm": 0.0, "max_kl": 0.0})
         check(self, above={"initial_std": 0.0}, at_most={"discount": 1.0, "trace": 1.0})
         check(self, at_most={"iterations": MOST_ITERATIONS, "epochs": MOST_STEPS, "layers": MOST_LAYERS})
-        for name, choices in (("core", get_args(CoreName)), ("advantages", ("batch", "task"))):
-            if getattr(self, name) not in choices:
-                raise UserError(f"Got --{name} {getattr(self, name)}.{nearest(getattr(self, name), choices)}")
         if self.minibatches > self.tasks:
             raise UserError(
                 f"Got --minibatches {self.minibatches} for --tasks {self.tasks}. A minibatch has at least one trial: "

@@ -163,6 +163,8 @@ def _words(hint: Any) -> str:
         return " or ".join(map(repr, args))
     if hint is type(None):
         return "None"
+    if origin in (type, Callable):
+        return "a class" if origin is type else "a function"
     if origin is not None:
         return f"{_words(origin)} of {' and '.join(_words(arg) for arg in args if arg is not Ellipsis)}"
     return str(getattr(hint, "__name__", hint))

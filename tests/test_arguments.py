@@ -80,7 +80,7 @@ def taken(
         ({"pair": (1,)}, "where tuple of int and str is needed"),
         ({"all_of": [1]}, "where tuple of int is needed"),
         ({"some": 3}, "where Collection of float is needed"),
-        ({"call": 3}, "where Callable"),
+        ({"call": 3}, "got call=3 (int) where a function is needed"),
         ({"dtype": "float32"}, "got dtype='float32' (str) where dtype is needed"),
         ({"flag": 1}, "got flag=1 (int) where bool is needed"),
         ({"number": "9" * 10000}, "got number='999"),

@@ -291,7 +291,7 @@ def test_misspelt_names_are_refused(name: str, value: str, near: str) -> None:
     config = Rl2Config()
     # Past the type check of the tests, which a user's program does not have.
     object.__setattr__(config, name, value)
-    with pytest.raises(UserError, match=f"--{name} {value}. Did you mean '{near}'"):
+    with pytest.raises(UserError, match=f"got {name}='{value}'. Did you mean '{near}'"):
         config.__post_init__()
 
 

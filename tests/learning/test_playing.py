@@ -252,7 +252,10 @@ def test_a_step_mixes_no_devices(name: str, family: str, monkeypatch: pytest.Mon
     assert isinstance(chosen, TorchFamily)
     # The check of types looks at it.
     monkeypatch.setattr(Worlds, "failures", 0)
-    worlds = Worlds(chosen, 6, TorchPhysics(chosen, 6, ELSEWHERE))
+    physics = TorchPhysics(chosen, 6, ELSEWHERE)
+    worlds = Worlds(chosen, 6, physics)
+    # Of a family that device is refused.
+    worlds._step_is_right = worlds.drive._step_is_right = physics._advance_is_right = True
     agent = agent_for(chosen, name)
     policy: Any = agent.start(chosen.space.sample(6, "train", seeded())).policy
     if isinstance(agent, Rl2):
