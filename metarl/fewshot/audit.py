@@ -23,6 +23,8 @@ from metarl.fewshot.data.collection import Collection
 from metarl.fewshot.data.molecules import MoleculeData
 from metarl.fewshot.episodes import Episodes, EpisodeShape, MetaDatasetShape, Source
 
+MOST_EPISODES = 1_000_000
+"""Looked at of each split: an hour or so of them."""
 EXAMPLES = 5
 """Most examples of a finding."""
 
@@ -118,8 +120,10 @@ def audit(
         seed: of the episodes.
 
     Raises:
-        UserError: the source has no classes, or cannot give such episodes.
+        UserError: the source has no classes, or cannot give such episodes; they are more than MOST_EPISODES.
     """
+    if not 0 <= episodes <= MOST_EPISODES:
+        raise UserError(f"Got --episodes {episodes}. Allowed: from 0 to {MOST_EPISODES:,} of each split.")
     parts = _class_sources(source)
     shape = shape or _fitting_shape(parts)
     # Molecules stand in several assays, and so in several splits: tasks are apart there, not items.

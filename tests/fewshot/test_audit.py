@@ -42,6 +42,12 @@ def test_sound_data_pass(data: ClassData) -> None:
     assert audit(data, episodes=10, shape=MetaDatasetShape(min_way=2)).ok
 
 
+@pytest.mark.parametrize("episodes", [-1, 1_000_001, 2**31])
+def test_more_episodes_than_end_in_time_are_refused(episodes: int, data: ClassData) -> None:
+    with pytest.raises(UserError, match=f"--episodes {episodes}. Allowed: from 0 to 1,000,000"):
+        audit(data, episodes=episodes)
+
+
 def test_shared_class_is_a_leak(data: ClassData) -> None:
     names = list(data.splits["test"].names)
     names[2] = data.splits["train"].names[5]
