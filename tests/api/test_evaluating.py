@@ -207,7 +207,8 @@ def test_a_choice_that_there_is_not_is_refused(runs: dict[str, Run], tmp_path: P
         "device": ("tpu", "Unknown device 'tpu'"),
     }
     for name, (value, says) in wrong.items():
+        given: dict[str, Any] = {name: value}
         with pytest.raises(UserError) as caught:
-            metarl.evaluate(runs["maml"].folder, out=tmp_path / "out", **{name: value})
+            metarl.evaluate(runs["maml"].folder, out=tmp_path / "out", **given)
         assert says in str(caught.value)
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ import csv
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -76,7 +76,7 @@ def test_what_is_not_there_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"There is no run in .*nowhere"):
         metarl.load(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"load: got checkpoint='lst'\. Did you mean 'last'\?"):
-        metarl.load(run.folder, "lst")
+        metarl.load(run.folder, cast(Any, "lst"))
 
 
 @pytest.mark.parametrize(
