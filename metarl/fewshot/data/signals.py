@@ -285,7 +285,8 @@ def _wav(name: str, content: bytes) -> tuple[np.ndarray, int]:
         with wave.open(io.BytesIO(content[:place] + b"\1\0" + content[place + 2 :])) as file:
             channels, width, rate, frames = file.getparams()[:4]
             raw = file.readframes(frames)
-    except (wave.Error, EOFError) as error:
+    # A RuntimeError without a word: a part is said to end behind the file's end.
+    except (wave.Error, EOFError, RuntimeError) as error:
         raise UserError(
             f"{name} cannot be read as a WAV file ({str(error) or 'it ends before its end'}). Record it again, or save "
             "it as NPY."

@@ -114,6 +114,11 @@ def wav(kind: int, bits: int, content: bytes = bytes(64)) -> bytes:
         ("a.wav", wav(1, 64), r"WAV file with 64 bits a value, which is not read\. Save it as PCM of 16 bits"),
         ("a.wav", wav(3, 16), r"WAV file with 16 bits a value"),
         ("a.wav", wav(1, 16)[:30], r"\(it ends before its end\)"),
+        (
+            "a.wav",
+            wav(1, 16)[:19] + b"\x40" + wav(1, 16)[20:],
+            r"cannot be read as a WAV file \(it ends before its end",
+        ),
         ("a.wav", wav(3, 64, np.full(8, 1e300).tobytes()), r"NaN, infinite or too large"),
         ("a.csv", "1,2\n3,4\n".encode("utf-16"), r"it is in UTF-16"),
         ("a.csv", b'"' + b"1" * 200_000, r"a quotation mark that is not closed"),
