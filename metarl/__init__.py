@@ -9,6 +9,7 @@
     resume     go on with a run
     load       a run with its trained agent
     evaluate   runs -> adaptation curves on held-out tasks, with arrays, table and figure
+    export     a run -> a policy in a folder that runs without metarl
     families   the task families by name
     worlds     parallel worlds of a family
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from metarl import agents, envs, fewshot
     from metarl.api.evaluating import evaluate
+    from metarl.api.exporting import export
     from metarl.api.families import families
     from metarl.api.runs import load
     from metarl.api.training import resume, train
@@ -41,6 +43,7 @@ __all__ = [
     "agents",
     "envs",
     "evaluate",
+    "export",
     "families",
     "fewshot",
     "load",
@@ -55,6 +58,7 @@ _FACE = {
     "resume": ("metarl.api.training", "resume"),
     "load": ("metarl.api.runs", "load"),
     "evaluate": ("metarl.api.evaluating", "evaluate"),
+    "export": ("metarl.api.exporting", "export"),
     "families": ("metarl.api.families", "families"),
     "worlds": ("metarl.envs", "make_worlds"),
 }

@@ -20,7 +20,7 @@ from metarl.errors import UserError
 from metarl.fewshot.learners.maml import MamlConfig
 
 FACE = [
-    *(metarl.train, metarl.resume, metarl.load, metarl.evaluate, metarl.worlds),
+    *(metarl.train, metarl.resume, metarl.load, metarl.evaluate, metarl.export, metarl.worlds),
     *(fewshot.train, fewshot.load, fewshot.load_data, fewshot.predict, fewshot.score),
     *(fewshot.from_arrays, fewshot.from_functions, fewshot.config_class),
     *(agents.config_class, agents.register, envs.register, envs.get, envs.gymnasium_id),

@@ -15,6 +15,9 @@ from metarl.errors import NotFiniteError, WorldNotFiniteError
 OBSERVATION_CLIP = 10.0
 TIME_SCALE = 100.0
 """Steps per unit of the time features."""
+RIDGE = 1e-5
+"""Ridge coefficient; grows tenfold, `TRIALS` times at most, where a system is singular to working precision."""
+TRIALS = 8
 
 
 def features(observations: Float[Tensor, "M K T O"]) -> Float[Tensor, "M K T F"]:
@@ -32,7 +35,7 @@ def fit_values(
     observations: Float[Tensor, "M K T O"],
     returns: Float[Tensor, "M K T"],
     mask: Float[Tensor, "M K T"],
-    regularisation: float = 1e-5,
+    regularisation: float = RIDGE,
 ) -> Float[Tensor, "M K T"]:
     """Fit one baseline per task to `returns` and return its values at `observations`.
 
@@ -51,7 +54,7 @@ def fit_values(
     moment = (design.mT @ targets.unsqueeze(-1)).squeeze(-1)
     identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     ridge = torch.full((gram.shape[0], 1, 1), regularisation, dtype=gram.dtype, device=gram.device)
-    for _ in range(8):
+    for _ in range(TRIALS):
         factor, failed = torch.linalg.cholesky_ex(gram + ridge * identity)
         if not bool(failed.any()):
             break

@@ -6,6 +6,7 @@ fine-tuned, an untrained one. They differ in the parameters they start from and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
@@ -16,11 +17,14 @@ from torch import Tensor
 
 from metarl import memory
 from metarl.errors import UserError
+from metarl.learning.description import Description, GradientSteps, Part
 from metarl.learning.experience import Estimator, StochasticPolicy, inner_loss, prepare
 from metarl.learning.inner import Rates, adapt, over_tasks
 from metarl.learning.rollout import collect
 from metarl.learning.scaling import Scale, Scaler, shown
+from metarl.nets.layers import of_mlp
 from metarl.nets.pictures import FEATURES, Encoder
+from metarl.nets.policy import GaussianPolicy
 from metarl.ranks import ALONE, Ranks
 from metarl.types import BatchEnv, EnvSpec, Params, SampleTasks, Tasks, Trajectories
 
@@ -233,6 +237,34 @@ class GradientLearner:
                 lambda p, b: adapt(loss, p, b, rates, first_order=True), self.params, batch, chunk=self.chunk
             )
         return replace(self, params=adapted, scale=scale, steps=self.steps + 1)
+
+    def describe(self, spec: EnvSpec) -> Description:
+        """Return the policy of the first task, told as plain data (see `metarl.learning.description`)."""
+        params = {name: value[0].detach() for name, value in self.params.items()}
+        seen = Part(of="observation", size=spec.observation_size)
+        if self.scale is not None:
+            seen = replace(seen, **self.scale.described())
+        told = () if self.features is None else (Part(of="task", size=spec.feature_size),)
+        gaussian = self.network if isinstance(self.network, GaussianPolicy) else None
+        network = self.network.network
+        numbers = {float(rate) for rate in self.rates.values() if not isinstance(rate, Tensor)}
+        own = {name: rate.detach() for name, rate in self.rates.items() if isinstance(rate, Tensor)}
+        steps = GradientSteps(
+            rate=None if own else numbers.pop(),
+            layers=of_mlp(network, own) if own else (),
+            log_std=own.get("log_std"),
+            later=self.later,
+            discount=self.discount,
+            trace=self.trace,
+        )
+        return Description(
+            inputs=(seen, *told),
+            layers=of_mlp(network, params),
+            log_std=params.get("log_std"),
+            least_log_std=None if gaussian is None else math.log(gaussian.minimum_std),
+            # One that is told its task has nothing to find out.
+            steps=None if told else steps,
+        )
 
 
 @runtime_checkable

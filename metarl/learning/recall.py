@@ -16,20 +16,30 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from metarl.devices import numbered
+from metarl.learning.description import Description
 from metarl.learning.trials import Inputs
+from metarl.nets.layers import of_core, of_linear
 from metarl.nets.memory import Core, Memory
 from metarl.nets.policy import Distribution
 from metarl.ranks import ALONE, Ranks
-from metarl.types import Trajectories
+from metarl.types import EnvSpec, Trajectories
 
 REMEMBERED = ("memory", "_action", "_reward", "_ended", "_waiting")
 """What an actor remembers of its worlds."""
 
 
 class ActingNetwork(nn.Module, ABC):
-    """A network whose memory core gives the features that actions are drawn by."""
+    """A network whose memory core gives the features that actions are drawn by.
+
+    Attributes:
+        core: the memory.
+        policy: features -> means of the actions, or logits.
+        log_std: of the actions; None where they are choices.
+    """
 
     core: Core
+    policy: nn.Linear
+    log_std: nn.Parameter | None
 
     @abstractmethod
     def act(self, features: Float[Tensor, "*N H"]) -> Distribution:
@@ -176,3 +186,12 @@ class TrialLearner:
     def learn(self, experience: Trajectories) -> TrialLearner:
         """Return the learner: its memory has the experience already."""
         return self
+
+    def describe(self, spec: EnvSpec) -> Description:
+        """Return the policy that remembers nothing yet, told as plain data (see `metarl.learning.description`)."""
+        network = self.policy.network
+        return Description(
+            inputs=self.policy.inputs.described(),
+            layers=(*of_core(network.core), of_linear(network.policy)),
+            log_std=network.log_std,
+        )

@@ -65,6 +65,10 @@ class Scale:
         scaled = ((observations - mean) / (DEVIATIONS * deviation)).clamp(-limit, limit)
         return pixels_in_bounds(scaled, observations, self.pictures)
 
+    def described(self) -> dict[str, Any]:
+        """Return what is taken off, divided by and cut off (see `Part`)."""
+        return {"mean": self.mean, "divisor": DEVIATIONS * self.deviation, "limit": float(self.limit.max())}
+
     def twin(self, observation: Tensor) -> Scale:
         """Return a scale with numbers of its own, of the device and the type of an observation."""
         mean, deviation, limit = (x.to(observation, copy=True) for x in (self.mean, self.deviation, self.limit))

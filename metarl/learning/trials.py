@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from metarl.learning.description import Part
 from metarl.nets.moments import Moments
 from metarl.nets.pictures import pixels_in_bounds
 from metarl.ranks import Ranks
@@ -126,6 +127,16 @@ class Inputs:
         rest = torch.stack((scaled.clamp(-LARGEST_INPUT, LARGEST_INPUT), ended), dim=-1)
         seen = pixels_in_bounds(seen.clamp(-LARGEST_INPUT, LARGEST_INPUT), observation, self.pictures)
         return torch.cat((seen, done, rest), dim=-1)
+
+    def described(self) -> tuple[Part, ...]:
+        """Return the parts, told as plain data."""
+        seen, limit = self.observation, LARGEST_INPUT
+        return (
+            Part(of="observation", size=len(seen.mean), mean=seen.mean, divisor=seen.deviation, limit=limit),
+            Part(of="action", size=self.action_size, limit=None if self.discrete else 1.0),
+            Part(of="reward", size=1, divisor=self.reward.size, limit=limit),
+            Part(of="ended", size=1),
+        )
 
     def key(self) -> Hashable:
         """Return what decides which operations a call takes."""

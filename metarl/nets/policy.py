@@ -22,6 +22,8 @@ from metarl.ranks import ALONE, Ranks
 from metarl.types import Params
 
 Activation = Literal["relu", "tanh", "elu"]
+NORM_EPSILON = 1e-5
+"""Added to the variance that a layer is normalised by."""
 LARGE = 10_000_000
 """From so many weights on it is looked first whether there is memory for them."""
 
@@ -104,7 +106,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return x @ weight + bias.unsqueeze(-2)
 
 
-def _layer_norm(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float = 1e-5) -> Tensor:
+def _layer_norm(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float = NORM_EPSILON) -> Tensor:
     centred = x - x.mean(-1, keepdim=True)
     deviation = (centred.square().mean(-1, keepdim=True) + epsilon).sqrt()
     return centred / deviation * scale.unsqueeze(-2) + shift.unsqueeze(-2)

@@ -1,0 +1,1 @@
+"""What leaves this project: a trained policy as a folder that runs without it."""

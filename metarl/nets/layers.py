@@ -1,0 +1,100 @@
+"""Networks told as plain data: a list of layers, each a kind with tensors and numbers, to be computed elsewhere.
+
+What leaves this project (metarl/deployment) knows these kinds and no class of ours:
+
+    linear        weight [out, in], bias [out]: y = W x + b
+    layer-norm    weight [n], bias [n], `epsilon`
+    relu, tanh, elu
+    gru, lstm     weight_ih [G H, I], weight_hh [G H, H], bias_ih, bias_hh [G H]: gates in torch's order
+    transformer   one moment after the other, with a cache of keys and values (`metarl.nets.memory.Transformer`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from metarl.errors import UserError
+from metarl.nets.memory import Core, Recurrent, Transformer
+from metarl.nets.policy import MLP, NORM_EPSILON, Network
+from metarl.types import Params
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One layer."""
+
+    kind: str
+    """What it computes: see the head of this file."""
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    """Its weights by their part in it."""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    """What else its kind needs."""
+
+
+def of_linear(linear: nn.Linear) -> Layer:
+    """Return a linear layer."""
+    return Layer(kind="linear", tensors={"weight": linear.weight, "bias": linear.bias})
+
+
+def of_mlp(network: Network, params: Params) -> tuple[Layer, ...]:
+    """Return the layers of a perceptron.
+
+    Args:
+        network: the perceptron.
+        params: its parameters; or something else of the same names and shapes, such as a rate of each.
+
+    Raises:
+        UserError: it is something else, such as one behind an encoder of pictures.
+    """
+    if not isinstance(network, MLP):
+        raise _unknown(network)
+    layers: list[Layer] = []
+    for i in range(len(network.hidden) + 1):
+        # There observations are rows.
+        weights = {"weight": params[f"w{i}"].mT, "bias": params[f"b{i}"]}
+        layers.append(Layer(kind="linear", tensors=weights))
+        if i == len(network.hidden):
+            break
+        if network.layer_norm:
+            scale = {"weight": params[f"scale{i}"], "bias": params[f"shift{i}"]}
+            layers.append(Layer(kind="layer-norm", tensors=scale, numbers={"epsilon": NORM_EPSILON}))
+        layers.append(Layer(kind=network.activation))
+    return tuple(layers)
+
+
+def of_core(core: Core) -> tuple[Layer, ...]:
+    """Return the layers of a memory.
+
+    Raises:
+        UserError: it is something else, such as one behind an encoder of pictures.
+    """
+    if isinstance(core, Recurrent):
+        kind = "gru" if isinstance(core.cells, nn.GRU) else "lstm"
+        weights = {name.removesuffix("_l0"): value for name, value in core.cells.named_parameters()}
+        return Layer(kind=kind, tensors=weights), _of_norm(core.norm)
+    if isinstance(core, Transformer):
+        numbers = {
+            "blocks": len(core.blocks),
+            "heads": core.heads,
+            "context": core.context,
+            "epsilon": core.norm.eps,
+        }
+        weights = {name: value for name, value in core.named_parameters() if not name.startswith("norm.")}
+        return Layer(kind="transformer", tensors=weights, numbers=numbers), _of_norm(core.norm)
+    raise _unknown(core)
+
+
+def _of_norm(norm: nn.LayerNorm) -> Layer:
+    weights = {"weight": norm.weight, "bias": norm.bias}
+    return Layer(kind="layer-norm", tensors=weights, numbers={"epsilon": norm.eps})
+
+
+def _unknown(part: object) -> UserError:
+    return UserError(
+        f"Got a network with a {type(part).__name__}, which an exported policy cannot compute. Where it encodes "
+        "pictures, train with --no-encode-pictures: pixels are numbers as others then."
+    )
