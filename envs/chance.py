@@ -3,7 +3,7 @@
 A world draws a key at its reset, on the host. The number of a step is a hash of the key, the step and the place of the
 number among those of the step: SplitMix64's mixing function (Steele, Lea and Flood 2014, "Fast splittable pseudorandom
 number generators") of `key + golden * (step * count + place)`, in torch's 64-bit integers, which wrap around. So the
-numbers are the same on every engine and device (normal ones to the last bits of its logarithm and cosine), in any
+numbers are the same on every engine and device (normal ones to the last bits of float32), in any
 order, and no host is waited for.
 """
 
@@ -54,7 +54,7 @@ def uniform(key: Int[Tensor, " B"], step: Int[Tensor, " B"] | int, count: int) -
 
 
 def normal(key: Int[Tensor, " B"], step: Int[Tensor, " B"] | int, count: int) -> Float[Tensor, "B N"]:
-    """Return standard normal numbers, within ±6.7, by Box and Muller's transform of halves of a hash.
+    """Return standard normal numbers, within ±6.7, by Box and Muller's transform of halves of a hash, in float32.
 
     Args:
         key: of every world's episode.
@@ -62,9 +62,9 @@ def normal(key: Int[Tensor, " B"], step: Int[Tensor, " B"] | int, count: int) ->
         count: N, numbers of a step; another N gives other numbers.
     """
     bits = _hashes(key, step, (count + 1) // 2)
-    length = (((bits >> 32) & LOW).double() + 1.0).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
-    angle = (bits & LOW).double().mul_(2.0 * math.pi * 2.0**-32)
-    return torch.cat((length * angle.cos(), length * angle.sin()), 1)[:, :count]
+    length = (((bits >> 32) & LOW) + 1).float().mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
+    angle = (bits & LOW).float().mul_(2.0 * math.pi * 2.0**-32)
+    return torch.cat((length * angle.cos(), length * angle.sin()), 1)[:, :count].double()
 
 
 def _hashes(key: Tensor, step: Tensor | int, count: int) -> Int[Tensor, "B N"]:

@@ -4,7 +4,8 @@ The order of a step, for every engine:
 
 1. `command` and `disturb` see the state before the step: they say what reaches the actuators, and what pushes bodies.
 2. The physics takes its step.
-3. `carry` sees the physics after the step, and the carried fields before it: it returns their new values.
+3. `carry` sees the physics after the step, and the carried fields before it: it returns their new values, beside those
+   that `command` returned.
 4. Reward, ends and observation (worlds.py) see the physics and the carried fields after the step. The values of before
    are in `before`, where the family's `remember` names them.
 
@@ -86,22 +87,25 @@ class Drive:
             tasks: of all worlds, on the device.
         """
         family, state = self.family, self.state
-        command, forces = family.command(action, state, tasks), family.disturb(state, tasks)
+        given, forces = family.command(action, state, tasks), family.disturb(state, tasks)
+        command, kept = given if isinstance(given, tuple) else (given, {})
         if not self._step_is_right:
             check_drive(family, self.num_worlds, command, forces)
+            check_carried(family, "command", self.carried, kept)
         if forces is not None:
             self.physics.push(forces)
         failed = self.physics.advance(command, worlds)
         if self.carried:
-            self._carry(action, worlds, tasks)
+            self._carry(kept, action, worlds, tasks)
         self._step_is_right = True
         return failed
 
-    def _carry(self, action: Tensor, worlds: Tensor | None, tasks: Tasks) -> None:
+    def _carry(self, kept: dict[str, Tensor], action: Tensor, worlds: Tensor | None, tasks: Tasks) -> None:
         """Give the carried fields their values after a step, in the worlds that have moved."""
         after = self.family.carry(self.state, action, tasks)
         if not self._step_is_right:
             check_carried(self.family, "carry", self.carried, after)
+        after = {**kept, **after}
         # A family may return another of these fields, which is written to below.
         mine = {value.untyped_storage().data_ptr() for value in self.carried.values()}
         after = {k: v.clone() if v.untyped_storage().data_ptr() in mine else v for k, v in after.items()}

@@ -42,6 +42,9 @@ State = Mapping[str, Tensor]
 Terms = dict[str, Float[Tensor, " B"]]
 """Reward by name."""
 
+Command = Tensor | tuple[Tensor, dict[str, Tensor]]
+"""What reaches the actuators, [B, C]; or that, and the carried fields that change with it."""
+
 
 def all_valid(values: Tensor) -> bool:
     """Tell whether no value is NaN or too large, in one pass (a NaN makes both ends NaN)."""
@@ -210,13 +213,15 @@ class Family(ABC):
         """
         return {}
 
-    def command(self, action: Float[Tensor, "B A"], state: State, tasks: Tasks) -> Float[Tensor, "B C"]:
+    def command(self, action: Float[Tensor, "B A"], state: State, tasks: Tasks) -> Command:
         """Return what reaches the actuators (their controls, in the model's order) for the coming control step.
 
-        Default: the action. Rewards and `carry` are given the action all the same: what the agent asked for.
+        Default: the action. With it may come new values of `carried` fields, such as where a motor with a lag is: they
+        hold after the step. Rewards and `carry` are given what the agent asked for; modifiers such as +delay may have
+        changed what comes here.
 
         Args:
-            action: in physical units, within bounds.
+            action: in physical units, within bounds unless a modifier changed it.
             state: before the step.
             tasks: one per world.
         """
@@ -241,7 +246,8 @@ class Family(ABC):
         `reward_terms` where `remember` names them.
 
         Args:
-            state: the fields of the physics after the step, the carried ones before it.
+            state: the fields of the physics after the step, the carried ones before it, those that `command` returned
+                too.
             action: in physical units, within bounds, as the agent gave it.
             tasks: one per world.
         """

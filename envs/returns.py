@@ -67,7 +67,7 @@ def check_carried(family: Family, function: str, carried: Mapping[str, Tensor], 
 
     Args:
         family: the family.
-        function: that returned them, `begin` or `carry`.
+        function: that returned them, `begin`, `command` or `carry`.
         carried: the fields.
         values: what it returned.
 

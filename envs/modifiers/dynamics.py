@@ -123,11 +123,12 @@ def entry_factors(model: mujoco.MjModel, field: str, low: float, high: float, de
         description: of the parameter.
     """
     value = nominal(model, field)
-    parameter = _factor_parameter(field, description, low, high, int((value != 0.0).sum()))
+    parameter = factor_parameter(field, description, low, high, int((value != 0.0).sum()))
     return Scaling(parameter=parameter, targets=(Target(field=field, pick=_numbered(value != 0.0)),))
 
 
-def _factor_parameter(name: str, description: str, low: float, high: float, size: int) -> Parameter:
+def factor_parameter(name: str, description: str, low: float, high: float, size: int) -> Parameter:
+    """Return a parameter of log-uniform factors."""
     return Parameter(
         name=name,
         unit="",
@@ -177,7 +178,7 @@ def _limited(model: mujoco.MjModel) -> Bool[np.ndarray, " N"]:
     return np.asarray(model.jnt_limited, dtype=bool)
 
 
-def _driving(model: mujoco.MjModel) -> Bool[np.ndarray, " N"]:
+def driving(model: mujoco.MjModel) -> Bool[np.ndarray, " N"]:
     """Choose all actuators; refuse those whose force is not proportional to their parameters (muscles, ...)."""
     linear = np.isin(model.actuator_gaintype, LINEAR_GAINS) & np.isin(model.actuator_biastype, LINEAR_BIASES)
     if not linear.all():
@@ -215,7 +216,7 @@ QUANTITIES = {
         what="friction of contacts", groups=((_touching, ("geom_friction",)), (_paired, ("pair_friction",)))
     ),
     "gravity": Quantity(what="gravity", groups=((_pulling, ("opt.gravity",)),), low=0.7, high=1.4),
-    "gain": Quantity(what="force of the actuators", groups=((_driving, ACTUATORS),)),
+    "gain": Quantity(what="force of the actuators", groups=((driving, ACTUATORS),)),
     "range": Quantity(what="range of the joints", groups=((_limited, ("jnt_range",)),), low=0.8, high=1.25),
 }
 
@@ -280,7 +281,7 @@ class Factor:
             raise UserError(f"got +{self.quantity}: this robot has no {quantity.what} to scale, leave it out")
         one = "one factor for all" if self.per == "all" else f"a factor for each of {count}"
         size = 1 if self.per == "all" else count
-        parameter = _factor_parameter(f"{self.quantity}_factor", f"{quantity.what}: {one}", *self.bounds, size)
+        parameter = factor_parameter(f"{self.quantity}_factor", f"{quantity.what}: {one}", *self.bounds, size)
         return Scaling(parameter=parameter, targets=tuple(targets))
 
 

@@ -6,14 +6,17 @@
     +mass=0.5..2        factors from 0.5 to 2 in training, in place of the default
     +mass=each          a factor for each body, in place of one for all; +mass=0.5..2,each gives both
     +damage=limb        a whole limb fails; =joint: a single actuator (see damage.py)
+    +payload=0..2,torso a load of up to 2 kg on the torso
+    +delay=0..2,action  actions come up to two control steps late
     +switch=50..150     the task changes between the steps 50 and 150 of a trial
     +horizon=500        episodes of 500 steps
 
 So every command, run folder and checkpoint takes them without an option of its own. The modifiers of a family are kept
-in one order and without what is default anyway, so that a family has one name. `horizon` comes first: it belongs to the
-family itself and adds nothing to its tasks (`with_horizon` of family.py). `switch` comes last: whatever a task consists
-of, dynamics and damage included, changes with it. What each of the others does stands in dynamics.py, damage.py and
-switching.py, how a family takes them in apply.py.
+in one order and without what is default anyway, so that a family has one name. `horizon` comes first: it belongs to
+the family itself and adds nothing to its tasks (`with_horizon` of family.py). `switch` comes last: whatever a task
+consists of, dynamics and damage included, changes with it. What each of the others does stands in the file of its name
+(for factors dynamics.py, for noise and bias sensors.py), how a family takes them in apply.py. Among themselves they
+stand as they lie between the actuators and the agent: what comes last meets an action first and an observation last.
 """
 
 from __future__ import annotations
@@ -24,14 +27,24 @@ from collections.abc import Sequence
 
 from metarl.envs.family import HORIZON
 from metarl.envs.modifiers.damage import Damage
+from metarl.envs.modifiers.delay import Delay
 from metarl.envs.modifiers.dynamics import QUANTITIES, Factor
+from metarl.envs.modifiers.gains import Gains
+from metarl.envs.modifiers.payload import Payload
+from metarl.envs.modifiers.push import Push
+from metarl.envs.modifiers.sensors import Bias, Noise
+from metarl.envs.modifiers.slope import Slope
 from metarl.envs.modifiers.switching import Switch
 from metarl.errors import UserError, nearest
 
-Modifier = Factor | Damage | Switch
+Disturbing = Gains | Payload | Slope | Push | Bias | Noise | Delay
+"""What makes a robot more like a real one; each has an `effect` on a family, `arguments`, and a
+`shortest` form; `read` makes it of its text."""
+Modifier = Factor | Damage | Disturbing | Switch
 """What may be added to a family; each has a `summary`, and adds parameters to the tasks."""
 
-MODIFIERS = (*QUANTITIES, "damage", "switch")
+DISTURBING = {kind.word: kind for kind in (Gains, Payload, Slope, Push, Bias, Noise, Delay)}
+MODIFIERS = (*QUANTITIES, "damage", *DISTURBING, "switch")
 """Every modifier, in the order of a family's name."""
 
 WORDS = (*MODIFIERS, HORIZON.strip("+="))
@@ -73,6 +86,8 @@ def take_horizon(texts: Sequence[str], name: str) -> tuple[int | None, tuple[str
 def in_name(modifier: Modifier) -> str:
     """Return a modifier as it stands in a name, without the plus."""
     arguments: list[str] = []
+    if isinstance(modifier, Disturbing):
+        return modifier.word + modifier.arguments.text()
     if isinstance(modifier, Switch):
         ends = (modifier.earliest, modifier.latest)
     else:
@@ -94,6 +109,8 @@ def parse(text: str) -> Modifier:
     word, equals, given = text.partition("=")
     if word not in MODIFIERS:
         raise UserError(f"unknown modifier '+{word}'.{nearest(word, WORDS)}")
+    if word in DISTURBING:
+        return DISTURBING[word].read(text)
     arguments = given.split(",") if equals else []
     if word == "damage":
         if arguments in (["limb"], ["joint"]):
@@ -129,4 +146,6 @@ def word_of(modifier: Modifier) -> str:
     """Return the modifier's name."""
     if isinstance(modifier, Factor):
         return modifier.quantity
+    if isinstance(modifier, Disturbing):
+        return modifier.word
     return "damage" if isinstance(modifier, Damage) else "switch"

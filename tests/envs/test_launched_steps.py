@@ -25,6 +25,8 @@ KINDS = (MujocoFamily, TorchFamily)
 ALL = [
     *(family.full_name for variants in families().values() for family in variants if isinstance(family, KINDS)),
     "half-cheetah-vel@v5+mass+inertia+damping+friction+gravity+gain+range+damage",
+    "half-cheetah-vel@v5+gains+payload+slope+push+bias+noise+delay",
+    "point-nav+bias+noise+delay",
 ]
 
 

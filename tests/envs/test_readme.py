@@ -151,7 +151,7 @@ def test_modifiers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["family"].full_name == "ant-dir@v5+damage+switch"
     names["env"].close()
     lines = commands("envs/modifiers/README.md")
-    assert len(lines) == 4
+    assert len(lines) == 5
     run_commands(lines)
 
 

@@ -40,8 +40,9 @@ class Driven(HalfCheetahVel):
     def begin(self, state: Any, tasks: Any) -> dict[str, Tensor]:
         return {"first_height": state["xpos"][:, TORSO, 2]}
 
-    def command(self, action: Tensor, state: Any, tasks: Any) -> Tensor:
-        return state["motors"] + LAG * (action - state["motors"])
+    def command(self, action: Tensor, state: Any, tasks: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        motors = state["motors"] + LAG * (action - state["motors"])
+        return motors, {"motors": motors}
 
     def disturb(self, state: Any, tasks: Any) -> Tensor:
         forces = state["qpos"].new_zeros(len(state["key"]), self.model.nbody, 6)
@@ -50,7 +51,7 @@ class Driven(HalfCheetahVel):
 
     def carry(self, state: Any, action: Tensor, tasks: Any) -> dict[str, Tensor]:
         # Fields that are returned as they were given: the new ones are copies all the same.
-        return {"step": state["step"] + 1, "motors": self.command(action, state, tasks), "last": action}
+        return {"step": state["step"] + 1, "last": action}
 
     def observe(self, state: Any, tasks: Any) -> Tensor:
         parts = (super().observe(state, tasks)[:, :-1], (state["step"] - state["first_height"])[:, None])

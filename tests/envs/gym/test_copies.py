@@ -21,6 +21,7 @@ from tests.helpers.adapted import reach
 FAMILIES = (
     "half-cheetah-vel+mass=each+friction+switch=3..6",
     "ant-goal+horizon=9",
+    "half-cheetah-vel+gains+payload+slope+push+bias+noise+delay+switch=3..6",
     "hopper-rand-params",
     "grasp-shape",
     "point-nav+switch=2..7",

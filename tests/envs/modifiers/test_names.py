@@ -28,6 +28,12 @@ from tests.helpers.toys import seeded as generator
         ("ant-dir+damage=limb", "ant-dir@v5+damage"),
         ("half-cheetah-vel+damage=joint", "half-cheetah-vel@v5+damage"),
         ("half-cheetah-vel+damage=limb", "half-cheetah-vel@v5+damage=limb"),
+        ("half-cheetah-vel+delay+noise+mass", "half-cheetah-vel@v5+mass+noise+delay"),
+        ("half-cheetah-vel+noise=0..1+delay=0..3", "half-cheetah-vel@v5+noise+delay"),
+        ("half-cheetah-vel+bias=-2..2.50,each", "half-cheetah-vel@v5+bias=-2..2.5,each"),
+        ("half-cheetah-vel+delay=2..2,action", "half-cheetah-vel@v5+delay=2..2,action"),
+        ("half-cheetah-vel+payload=torso+push=1..2,bfoot", "half-cheetah-vel@v5+payload+push=1..2,bfoot"),
+        ("half-cheetah-vel+slope=0..0.2+gains=0.8..1.25", "half-cheetah-vel@v5+gains+slope"),
     ],
 )
 def test_a_family_has_one_name_and_is_one_object(name: str, canonical: str) -> None:
@@ -72,7 +78,18 @@ def test_every_modifier_can_be_parsed() -> None:
         ("half-cheetah-vel+damage=leg", r"got '\+damage=leg': give \+damage, \+damage=limb or"),
         ("hopper-rand-params+damage=limb", r"got \+damage=limb: this robot has 1 limb .*try \+damage=joint"),
         ("swimmer-vel+damping", r"got \+damping: this robot has no damping of the joints to scale"),
-        ("point-nav+mass", r"no MuJoCo model, which \+mass would change: only \+switch fits it"),
+        (
+            "point-nav+mass",
+            r"no MuJoCo model, which \+mass would change: only \+bias, \+noise, \+delay, \+switch fit it",
+        ),
+        ("point-nav+noise+push", r"no MuJoCo model, which \+push would change: only"),
+        ("half-cheetah-vel+noise=each,1..2", r"got '\+noise=each,1..2': give \+noise, \+noise=0.5..2, \+noise=each or"),
+        ("half-cheetah-vel+noise=-1..2", r"got levels of \+noise from -1.0 to 2.0: give 0 <= LOW < HIGH"),
+        ("half-cheetah-vel+bias=", r"got '\+bias=': give \+bias, \+bias=-2..2"),
+        ("half-cheetah-vel+gains=0..1", r"got factors of \+gains from 0.0 to 1.0: give 0 < LOW < HIGH"),
+        ("half-cheetah-vel+delay=1.5..2", r"got '\+delay=1.5..2': give whole control steps, such as \+delay=0..5"),
+        ("half-cheetah-vel+delay=3..1", r"got a delay from 3 to 1 steps: give 0 <= LOW <= HIGH <= 50, not 0..0"),
+        ("half-cheetah-vel+delay=sideways", r"got '\+delay=sideways': give \+delay, \+delay=0..5, \+delay=action"),
         ("point-nav+damage+switch", r"no MuJoCo model, which \+damage would change"),
     ],
 )

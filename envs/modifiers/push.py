@@ -1,0 +1,134 @@
+"""Pushes: `+push` hits one body at drawn times, in drawn directions along the ground, with a drawn impulse.
+
+In every control step the body is pushed with the probability `push_rate` times the step's seconds (at most 1), by a
+constant force through its centre of mass during the whole step, whose impulse is `push_impulse`. Both are parts of the
+task; when and whereto is drawn in every step, and evenly over all directions in the plane of x and y. A robot that
+moves in the plane of x and z only feels the part along x.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from metarl.envs import chance
+from metarl.envs.family import Family, MujocoFamily, State
+from metarl.envs.modifiers.arguments import Arguments, between, read
+from metarl.envs.modifiers.effect import Effect, salted
+from metarl.envs.modifiers.masses import body_of, moving_mass
+from metarl.space.parameter import Parameter
+from metarl.types import Tasks
+
+SALT = 0x9054
+SLOW, FAST = 0.25, 1.0
+"""Change of velocity that the default impulses would give the whole robot, m/s."""
+RARELY, OFTEN = 0.2, 1.0
+"""Pushes a second."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Push:
+    """A body is pushed now and then.
+
+    Raises:
+        UserError: the impulses are no range of positive numbers.
+    """
+
+    low: float | None = None
+    """Smallest impulse in training, N s; if not given 0.25 m/s times the robot's mass."""
+    high: float | None = None
+    """Largest impulse in training, N s; if not given 1 m/s times the robot's mass."""
+    body: str | None = None
+    """Which body; the first that moves and has a mass if not given."""
+
+    word: ClassVar[str] = "push"
+
+    def __post_init__(self) -> None:
+        if self.low is not None or self.high is not None:
+            ends = (self.low or 0.0, self.high or 0.0)
+            between(self.word, self.low, self.high, ends, 0.0, "impulses")
+
+    @classmethod
+    def read(cls, text: str) -> Push:
+        """Return it from its text in a name."""
+        forms = ("+push", "+push=0.5..2 (N s)", "+push=BODY", "+push=0.5..2,BODY")
+        given = read(text, forms, None)
+        return cls(low=given.low, high=given.high, body=given.word)
+
+    @property
+    def summary(self) -> str:
+        """What it adds to a family, in a few words."""
+        return "pushes of unknown strength and rate"
+
+    @property
+    def arguments(self) -> Arguments:
+        """What stands in a name."""
+        return Arguments(self.low, self.high, self.body)
+
+    def bounds(self, base: MujocoFamily) -> tuple[float, float]:
+        """Return the ends of the training range, N s."""
+        if self.low is not None and self.high is not None:
+            return self.low, self.high
+        mass = moving_mass(base.model)
+        return SLOW * mass, FAST * mass
+
+    def shortest(self, base: Family) -> Push:
+        """Return the same without what is default anyway."""
+        assert isinstance(base, MujocoFamily)
+        body = None if body_of(base, self.word, self.body) == body_of(base, self.word, None) else self.body
+        plain = Push(body=body)
+        return plain if plain.bounds(base) == self.bounds(base) else Push(low=self.low, high=self.high, body=body)
+
+    def effect(self, base: Family) -> Effect:
+        """Return the pushes of a robot."""
+        assert isinstance(base, MujocoFamily)
+        low, high = self.bounds(base)
+        body = body_of(base, self.word, self.body)
+        impulse = Parameter(
+            name="push_impulse",
+            unit="N s",
+            description=f"impulse of a push of {base.model.body(body).name or f'body {body}'}",
+            scale="uniform",
+            low=low,
+            high=high,
+            ood=(high, high + 0.5 * (high - low)),
+        )
+        rate = Parameter(
+            name="push_rate",
+            unit="1/s",
+            description="pushes a second",
+            scale="uniform",
+            low=RARELY,
+            high=OFTEN,
+            ood=(OFTEN, 1.5 * OFTEN),
+        )
+        return Pushed((impulse, rate), body, base.model.nbody, base.step_seconds)
+
+
+class Pushed(Effect):
+    """Forces on one body.
+
+    Args:
+        parameters: impulse and rate.
+        body: which of the model.
+        bodies: of the model.
+        seconds: of a control step.
+    """
+
+    draws = True
+
+    def __init__(self, parameters: tuple[Parameter, ...], body: int, bodies: int, seconds: float) -> None:
+        self.parameters, self.body, self.bodies, self.seconds = parameters, body, bodies, seconds
+
+    def disturb(self, state: State, tasks: Tasks) -> Float[Tensor, "B N 6"]:
+        """Return the force of the coming step, which may be none."""
+        when, whereto = chance.uniform(*salted(state, SALT), 2).unbind(1)
+        strength = tasks["push_impulse"] / self.seconds * (when < tasks["push_rate"] * self.seconds)
+        angle = 2.0 * math.pi * whereto
+        forces = strength.new_zeros(len(strength), self.bodies, 6)
+        forces[:, self.body, 0], forces[:, self.body, 1] = strength * angle.cos(), strength * angle.sin()
+        return forces
