@@ -44,6 +44,7 @@ class Worlds(GoingBack):
         actions: what is right of actions, and what they mean.
         device: where actions are taken and observations returned.
         tasks: one task per world, as `set_tasks` was given them, on the host; None before the first reset.
+        starts: states that the episodes of the last reset began in, on the host, a row for each world that was reset.
         present: what the family and the physics are told: the same, but where tasks switch (see modifiers/switching.py)
             the part of every task that is in force.
     """
@@ -70,6 +71,7 @@ class Worlds(GoingBack):
         self.device = device = physics.device
         self.dtype = dtype
         self.tasks: Tasks | None = None
+        self.starts: dict[str, Tensor] = {}
         self.present: Tasks | None = None
         # The two above, on the device.
         self._all_tasks: Tasks | None = None
@@ -139,7 +141,8 @@ class Worlds(GoingBack):
         if self._switch is not None:
             tasks, seen = self._switch_tasks(self._switch, worlds)
         begun = tasks if worlds is None else tasks.select(worlds.cpu())
-        self.drive.start(self._starts(generator, begun), worlds, seen)
+        self.starts = self._starts(generator, begun)
+        self.drive.start(self.starts, worlds, seen)
         rows = slice(None) if worlds is None else worlds.to(self.device)
         self._elapsed[rows] = 0
         self._active[rows] = True

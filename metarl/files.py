@@ -166,13 +166,20 @@ class Folder:
 
         The folder is made where it is missing. What processes that were killed long ago left here is removed.
         """
+        with self.writing(name) as file:
+            file.write(content)
+        return self.path / name
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[IO[bytes]]:
+        """Give a file to be written piece by piece, which is in its place when it is whole, and not before."""
         with self._opened(make=True) as (folder, handle):
             _remove_left(folder, handle)
             _plain(name)
             own = f"{_OURS}{secrets.token_hex(8)}{PARTIAL}"
             try:
                 with _open_new(_in(folder, handle, own), handle) as file:
-                    file.write(content)
+                    yield file
                     file.flush()
                     os.fsync(file.fileno())
                 os.replace(_in(folder, handle, own), _in(folder, handle, name), src_dir_fd=handle, dst_dir_fd=handle)
@@ -182,7 +189,6 @@ class Folder:
             if handle is not None:
                 # Without this the renaming itself may be lost when the machine goes down.
                 os.fsync(handle)
-        return self.path / name
 
     def create(self, name: str, mode: int = 0o666) -> IO[bytes]:
         """Open a new file for writing; the folder is made where it is missing.

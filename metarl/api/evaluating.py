@@ -16,6 +16,7 @@ from rich.table import Table
 
 from metarl.api.film import FILM_PICTURES, FILM_SIZE, before_and_after
 from metarl.api.memory import check_playing
+from metarl.api.recording import Recording
 from metarl.api.runs import Group, Run, check_family, draw_tasks, grouped, most_room, untrained
 from metarl.arguments import check, checked
 from metarl.config import MOST_STEPS
@@ -143,6 +144,7 @@ def evaluate(
     film: bool = False,
     seed: int = 0,
     out: Folder | Path | str | None = None,
+    record: Path | str | None = None,
     device: Device = "cpu",
     engine: Engine = "auto",
     deterministic: bool = False,
@@ -170,6 +172,8 @@ def evaluate(
         film: film the first task before and after adaptation, where this machine can draw the worlds.
         seed: of tasks, starts and policy noise: the same seed gives the same tasks.
         out: folder that the results are written to (see `Adaptation.write`); if None nothing is written.
+        record: new folder for logs of all episodes, one NPZ file for each training seed of each agent; see
+            metarl/identification/README.md.
         device: where the networks live.
         engine: what steps the worlds: `cpu`, `gpu` (mujoco_warp, on the device), or `auto`.
         deterministic: give the same numbers every time, bit for bit; a CPU does so anyway, a GPU is slower then.
@@ -188,9 +192,12 @@ def evaluate(
     if not groups:
         raise UserError("Got no run to evaluate. Give a folder of `metarl train`: metarl evaluate runs/...")
     meeting = _Meeting(groups, split, tasks, steps, episodes, seed, resolve_device(device), engine, threads)
+    recording = None if record is None else Recording(record)
     told = meeting.oracle(grouped(_several(oracle), checkpoint, device=device, trust=trust, source=source))
     with repeatable(on=deterministic):
         meeting.make()
+        if recording is not None:
+            meeting.record(recording, told, random=random or told is not None)
         if probe:
             meeting.prepare_probe(probe_tasks)
         if out is not None:
@@ -232,6 +239,7 @@ class _Meeting:
     """Agents whose memories are probed."""
     probe_fit: Tasks
     probe_tasks: Tasks
+    recording: Recording | None = None
 
     def __init__(
         self,
@@ -301,11 +309,19 @@ class _Meeting:
             room=most_room([run for group in self.groups for run in group.runs]),
         )
 
+    def record(self, recording: Recording, told: Group | None, *, random: bool) -> None:
+        """Record all episodes that follow, if there is room for the logs."""
+        points = [self._steps(group.agent) + 1 for group in self.groups for _ in group.runs]
+        points += [1] * (len(told.runs) if told is not None else 0) + [1] * (RANDOM_NETWORKS * random)
+        recording.check(self.env, points)
+        self.recording = recording
+
     def entry(self, group: Group, steps: int | None = None) -> Entry:
         """Evaluate the runs of one agent, with so many adaptation steps; as many as asked for if None."""
+        steps = self._steps(group.agent) if steps is None else steps
         return Entry(
             agent=group.label,
-            curves=tuple(self._curve(run.agent, steps) for run in group.runs),
+            curves=tuple(self._curve(run.agent, steps, group.label, run.seed) for run in group.runs),
             runs=tuple(str(run.folder) for run in group.runs),
             seeds=tuple(run.seed for run in group.runs),
         )
@@ -313,8 +329,8 @@ class _Meeting:
     def random(self) -> Entry:
         """Evaluate untrained policies, without adaptation; several, since they differ from one another."""
         seeds = tuple(range(self.seed, self.seed + RANDOM_NETWORKS))
-        agents = [untrained(self.family, seed, self.device) for seed in seeds]
-        return Entry(agent="random", curves=tuple(self._curve(agent, 0) for agent in agents), runs=(), seeds=seeds)
+        curves = (self._curve(untrained(self.family, seed, self.device), 0, "random", seed) for seed in seeds)
+        return Entry(agent="random", curves=tuple(curves), runs=(), seeds=seeds)
 
     def prepare_probe(self, count: int) -> None:
         """Find the agents that have a memory, and draw the tasks for the probe, if that is possible."""
@@ -361,12 +377,18 @@ class _Meeting:
             films[group.label] = to_gif(clips, f"{group.label}, {self.family.full_name}", len(clips))
         return films
 
-    def _curve(self, agent: MetaAgent, steps: int | None) -> Curve:
-        if steps is None:
-            steps = self.steps
-        if steps is None:
-            steps = STEPS if agent.pools else agent.trial - 1
-        return adaptation_curve(
+    def _steps(self, agent: MetaAgent) -> int:
+        """Return how often an agent learns."""
+        if self.steps is not None:
+            return self.steps
+        return STEPS if agent.pools else agent.trial - 1
+
+    def _curve(self, agent: MetaAgent, steps: int, label: str, seed: int) -> Curve:
+        """Evaluate an agent, and record its episodes where that was asked for."""
+        log = None
+        if self.recording is not None:
+            log = self.recording.log(self.env, label, seed, split=self.split, seed=self.seed)
+        curve = adaptation_curve(
             agent,
             self.env,
             self.tasks,
@@ -374,4 +396,8 @@ class _Meeting:
             episodes=self.episodes,
             # Fresh for every agent: all meet the same starts.
             generator=Streams(self.seed)["evaluation"],
+            keep=None if log is None else log.add,
         )
+        if log is not None:
+            log.write()
+        return curve

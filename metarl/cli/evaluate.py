@@ -34,10 +34,15 @@ With --probe, from the memory after each episode of a trial a linear probe predi
 was not fitted to (R2, for a choice accuracy; `before` is the first observation alone); and the last episode of the
 trials is played with the world's own memory, with that of another task, and with none. All of it is in probe.json.
 
+With --record FOLDER every episode is written down: observations, actions as the system got them, rewards, ends, the
+task and the first state, one NPZ file AGENT-seedN.npz for each training seed, and for --oracle and --random. numpy.load
+reads it; what the arrays are stands in metarl/identification/README.md.
+
 examples:
   metarl evaluate runs/maml --random
   metarl evaluate runs/maml --split ood --steps 5
   metarl evaluate runs/rl2 --probe
+  metarl evaluate runs/rl2 --record logs
   metarl evaluate runs/rl2-seed0 runs/rl2-seed1 runs/maml --oracle runs/oracle --out compare"""
 
 
@@ -73,6 +78,8 @@ class EvaluateOptions:
     """Seed of tasks, starts and policy noise: the same seed gives the same tasks."""
     out: Path | None = None
     """Folder for the results; RUN/evaluation/SPLIT of the first run if not given."""
+    record: Path | None = None
+    """New folder for logs of all episodes with their tasks, one NPZ file for each training seed of each agent."""
     device: Device = "cpu"
     """Where the networks live: cpu, cuda, a GPU by its number (cuda:1), or auto."""
     engine: Engine = "auto"
@@ -125,6 +132,7 @@ def evaluate_command(arguments: list[str]) -> int:
         f"Numbers      {folder / 'adaptation.csv'}\n"
         f"Summary      {folder / 'adaptation.json'}\n"
         + (f"Probe        {folder / 'probe.json'}\n" if curve.probes else "")
+        + (f"Logs         {options.record}\n" if options.record else "")
         + f"TensorBoard  tensorboard --logdir {options.out or options.runs[0]}"
     )
     return 0

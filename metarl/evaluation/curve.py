@@ -18,6 +18,7 @@ is drawn with the same tasks for all three.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +27,7 @@ from torch import Tensor
 
 from metarl.errors import UserError
 from metarl.learning.rollout import collect
-from metarl.types import BatchEnv, MetaAgent, Tasks
+from metarl.types import BatchEnv, MetaAgent, Tasks, Trajectories
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,14 @@ class Evaluation:
 
 
 def adaptation_curve(
-    agent: MetaAgent, env: BatchEnv, tasks: Tasks, *, steps: int, episodes: int, generator: torch.Generator
+    agent: MetaAgent,
+    env: BatchEnv,
+    tasks: Tasks,
+    *,
+    steps: int,
+    episodes: int,
+    generator: torch.Generator,
+    keep: Callable[[Trajectories, int], None] | None = None,
 ) -> Curve:
     """Adapt an agent to new tasks, all in parallel, and measure it on the way.
 
@@ -129,6 +137,7 @@ def adaptation_curve(
         steps: adaptation steps, for an agent that does not pool: episodes; the curve has one point more.
         episodes: K, episodes of each task at every point.
         generator: draws starts and policy noise.
+        keep: is given the episodes of every point, and how many episodes of experience were before it.
 
     Raises:
         UserError: if there are no episodes, or fewer than 0 steps.
@@ -141,6 +150,8 @@ def adaptation_curve(
     for step in range(steps + 1):
         new_trial = agent.pools or step == 0
         experience = collect(env, learner.policy, tasks, episodes, generator, new_trial=new_trial)
+        if keep is not None:
+            keep(experience, step * (episodes if agent.pools else 1))
         returns.append(experience.returns.double().mean(1).cpu())
         if experience.success is not None:
             success.append(experience.success.double().mean(1).cpu())
