@@ -120,11 +120,14 @@ FINE = {
     ("observation", "np.array([inf, 0])"),
     ("terminated", "np.bool_(True)"), ("info", "{'success': np.bool_(False)}"), ("info", "{'success': 1}"),
     ("truncated", "1"),
+    ("start", "(np.zeros(2), None)"), ("observation", "[0.0, 0.0]"), ("observation", "np.full(2, 99.0)"),
+    ("reward", "np.ones(1)"), ("reward", "np.float16(2)"),
+    ("observation", "np.full(2, 1e300)"), ("reward", "1e308"),
 }  # fmt: skip
-"""Of these, those that a user may well write; NaN counts as a simulation that failed, which is told."""
+"""Of these, those that a user may well write, and that can mean one thing only; NaN, and what is too large for float32,
+counts as a simulation that failed, which is told."""
 MINE = {
-    "top": ["sys.exit()", "raise SystemExit('x')", "raise KeyboardInterrupt", "raise BaseException", "1 / 0",
-            "import no_such", "(",
+    "top": ["sys.exit()", "raise SystemExit('x')", "raise BaseException", "1 / 0", "import no_such", "(",
             "class X(", "'\\ud800'.encode()", "raise MemoryError", "def f(): f()\nf()", "print('hello')"],
     "observation": ['state["position"]', "None", 'state["position"] * nan', 'state["position"][:, :1]',
                     'state["position"].long()', "7",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -99,9 +100,15 @@ def _dumped(tree: Any) -> bytes:
 
 # -- checkpoints ------------------------------------------------------------------------------------------------------
 
+
+def _compressed() -> torch.Tensor:
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        return torch.eye(3).to_sparse_csr()
+
+
 TENSORS: dict[str, Callable[[], torch.Tensor]] = {
     "a sparse tensor": lambda: torch.eye(3).to_sparse(),
-    "a compressed sparse tensor": lambda: torch.eye(3).to_sparse_csr(),
+    "a compressed sparse tensor": _compressed,
     "a tensor without memory": lambda: torch.empty(3, 3, device="meta"),
     "complex numbers": lambda: torch.zeros(3, dtype=torch.complex64),
     "booleans": lambda: torch.zeros(3, dtype=torch.bool),

@@ -23,16 +23,16 @@ KINDS: dict[str, tuple[int, Callable[[Stock], st.SearchStrategy[Case]]]] = {
     "command lines": (80, commands.commands),
     "configs": (70, stored.configs),
     "checkpoints": (80, stored.checkpoints),
-    "manifests": (50, stored.manifests),
+    "manifests": (65, stored.manifests),
     "logs": (20, stored.logs),
     "arrays": (40, arrays.arrays),
     "tables": (40, tables.tables),
     "archives": (30, pictures.archives),
     "pictures": (40, pictures.pictures),
     "sounds": (10, tables.sounds),
-    "environments": (40, environments.environments),
+    "environments": (25, environments.environments),
 }
-"""Kind -> how many of 500 cases are of it, and what draws them."""
+"""Kind -> how many of 500 cases are of it, and what draws them. Of environments there are no more than some 270."""
 SHOWN = 12
 
 
