@@ -11,6 +11,9 @@ What a step changes there stays in its place, so that a step can be launched as 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -79,6 +82,8 @@ class Worlds(GoingBack):
         self._switch = family.space if isinstance(family.space, SwitchSpace) else None
         self._trial_steps = torch.zeros(num_worlds, dtype=torch.long, device=device)
         self._later = torch.zeros(num_worlds, dtype=torch.bool, device=device)
+        # Parameters of the tasks that whoever sets them does not know.
+        self._hidden: dict[str, Tensor] = {}
         self._next_tasks: Tasks | None = None
         self._next_tasks_due = torch.zeros(num_worlds, dtype=torch.bool)
         self.actions = Actions(family, num_worlds, device, unit=unit_actions)
@@ -119,12 +124,23 @@ class Worlds(GoingBack):
         Raises:
             UserError: tasks of another family, or not one per world.
         """
+        if self._hidden:
+            tasks = replace(tasks, values={**tasks.values, **self._hidden})
         if tasks.family != self.family_name:
             raise UserError(f"got tasks of {tasks.family}, these worlds are {self.family_name}: sample from its space")
         if len(tasks) != self.num_worlds:
             raise UserError(f"got {len(tasks)} tasks for {self.num_worlds} worlds: give one per world (Tasks.repeat)")
         self._next_tasks = tasks
         self._next_tasks_due[:] = True
+
+    def hide(self, family: str, parameters: Mapping[str, Tensor]) -> None:
+        """Take tasks that lack some of the parameters from here on, and give all that are set these values of them.
+
+        Args:
+            family: full name of the family whose tasks have the others.
+            parameters: name -> values of every world, [B, ...].
+        """
+        self.family_name, self._hidden = family, dict(parameters)
 
     def reset(self, generator: torch.Generator, worlds: Tensor | None = None) -> Float[Tensor, "B O"]:
         """Start a new episode in every world, or in those of `worlds` (indices in ascending order, [N]).

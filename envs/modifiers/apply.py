@@ -57,12 +57,16 @@ class Modified(Family):
         object.__setattr__(self, "summary", f"{self.base.summary}; {added}")
         object.__setattr__(self, "source", f"{self.base.source}; modifiers defined here")
         named = [effect_on(self.base, modifier) for modifier in self.modifiers if not isinstance(modifier, Switch)]
-        effects = tuple(named)
+        effects = (*self.unnamed_effects(), *named)
         object.__setattr__(self, "effects", effects)
         object.__setattr__(self, "space", _space(self, tuple(p for effect in effects for p in effect.parameters)))
         keys = (KEY, STEP) if any(effect.draws for effect in effects) else ()
         carried = (*self.base.carried, *keys, *(name for effect in effects for name in effect.carried))
         object.__setattr__(self, "carried", tuple(dict.fromkeys(carried)))
+
+    def unnamed_effects(self) -> tuple[Effect, ...]:
+        """Return effects that no modifier has, nearer to the actuators than all others. Default: none."""
+        return ()
 
     @property
     def full_name(self) -> str:

@@ -16,6 +16,7 @@ four, `=each` one for every actuator.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -27,9 +28,10 @@ from torch import Tensor
 
 from metarl.envs.family import Family, MujocoFamily
 from metarl.envs.modifiers.arguments import Arguments, between, read
-from metarl.envs.modifiers.dynamics import Scaling, Target, driving, factor_parameter
-from metarl.envs.modifiers.effect import Effect, Scaled
+from metarl.envs.modifiers.dynamics import Scaling, Target, driving, factor_parameter, nominal
+from metarl.envs.modifiers.effect import Effect, Scaled, limit
 from metarl.errors import UserError
+from metarl.types import Tasks
 
 GAIN, BIAS, LIMIT = "actuator_gainprm", "actuator_biasprm", "actuator_forcerange"
 POSITION, VELOCITY = 1, 2
@@ -151,3 +153,29 @@ def _limits(model: mujoco.MjModel) -> tuple[Bool[np.ndarray, " N"], dict[int, fl
     largest = np.abs(model.actuator_gainprm[:, 0]) * np.abs(model.actuator_ctrlrange).max(axis=1)
     most = {int(index): float(largest[index]) for index in np.flatnonzero(motors & ~said)}
     return said | motors, most
+
+
+class Strong(Effect):
+    """Actuators that are stronger or weaker than the model's, all in the same way.
+
+    Args:
+        base: the family.
+        strength: factor on every force.
+        saturation: factor on the largest force of those that have one; None leaves it as it is.
+    """
+
+    def __init__(self, base: MujocoFamily, strength: float, saturation: float | None) -> None:
+        self.factors = {GAIN: strength, BIAS: strength} | ({} if saturation is None else {LIMIT: saturation})
+        self.limited = {} if saturation is None else _limits(base.model)[1]
+
+    def prepare(self, model: mujoco.MjModel) -> None:
+        """Limit forces of which the model does not say how large they may be."""
+        limit(model, self.limited)
+
+    def apply(self, model: mujoco.MjModel, fields: Mapping[str, Tensor], tasks: Tasks) -> dict[str, Tensor]:
+        """Return the fields, multiplied."""
+        found = dict(fields)
+        for field, factor in self.factors.items():
+            own = fields[field] if field in fields else torch.stack([nominal(model, field)] * len(tasks))
+            found[field] = own * factor
+        return found

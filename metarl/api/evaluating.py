@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
+import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
 
+from metarl.api.adaptation import Adaptation
 from metarl.api.film import FILM_PICTURES, FILM_SIZE, before_and_after
 from metarl.api.memory import check_playing
 from metarl.api.recording import Recording
@@ -22,14 +19,15 @@ from metarl.arguments import check, checked
 from metarl.config import MOST_STEPS
 from metarl.devices import repeatable, resolve_device
 from metarl.envs import make_worlds, mujoco_log
+from metarl.envs.elsewhere import going_there, worlds_there
 from metarl.envs.family import Family
+from metarl.envs.reality import Named, find_realities
 from metarl.envs.worlds import Worlds
 from metarl.errors import UserError
 from metarl.evaluation import probe as probing
-from metarl.evaluation import probe_report, report
 from metarl.evaluation.curve import Curve, Entry, Evaluation, adaptation_curve
+from metarl.evaluation.elsewhere import Elsewhere, summarise_elsewhere
 from metarl.evaluation.film import to_gif
-from metarl.evaluation.plot import draw, to_png
 from metarl.evaluation.summary import summarise
 from metarl.files import Folder
 from metarl.run.settings import Checkpoint, Device, Engine
@@ -51,83 +49,6 @@ BOOTSTRAP_BYTES = 60_000
 """Memory that an interval needs for a task and training seed: 2,000 resamples."""
 
 
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Adaptation:
-    """Adaptation curves of some agents on the same tasks: what `metarl.evaluate` returns. A notebook shows its picture.
-
-    Shapes: X points of a curve, S training seeds, M tasks.
-    """
-
-    evaluation: Evaluation
-    """All that was measured, return by return."""
-    summary: dict[str, Any] = field(repr=False)
-    """Means, intervals, gains and the gap closed as plain data: the content of adaptation.json."""
-    probes: list[dict[str, Any]] = field(default_factory=list, repr=False)
-    """What the agents' memories know, where that was asked for: the content of probe.json."""
-    films: dict[str, bytes] = field(default_factory=dict, repr=False)
-    """Agent -> GIF of the first task before and after adaptation, where films were asked for and could be drawn."""
-
-    @property
-    def agents(self) -> list[str]:
-        """What the agents are called, in the order of the runs."""
-        return [entry.agent for entry in self.evaluation.entries]
-
-    def arrays(self, agent: str | None = None) -> dict[str, np.ndarray]:
-        """Return the curve of an agent as arrays, float64.
-
-        Args:
-            agent: one of `agents`, or `oracle` or `random` where these were evaluated too; the first agent if None.
-
-        Returns:
-            `episodes` [X] of experience before each point; `mean`, `lower`, `upper` [X] with the 95% interval; `iqm`
-            [X]; `returns` [X, S, M], undiscounted, mean over the parallel episodes; and where the family has a goal
-            `success` [X], the part of the episodes that met it.
-
-        Raises:
-            UserError: there is no such agent.
-        """
-        found = self._everyone()
-        name = self.agents[0] if agent is None else agent
-        if name not in found:
-            raise UserError(f"Unknown agent '{name}'. Choose from: {', '.join(found)}.")
-        entry, points = found[name]
-        keys = ["episodes", "mean", "lower", "upper", "iqm"]
-        if points[0]["success"] is not None:
-            keys.append("success")
-        columns = {key: np.array([point[key] for point in points], dtype=np.float64) for key in keys}
-        return {**columns, "returns": entry.returns.numpy()}
-
-    def _everyone(self) -> dict[str, tuple[Entry, list[dict[str, Any]]]]:
-        """Return agents and references by name, with the points of their curves."""
-        everyone = list(zip(self.evaluation.entries, self.summary["agents"], strict=True))
-        for name, entry in (("oracle", self.evaluation.oracle), ("random", self.evaluation.random)):
-            if entry is not None and name not in self.agents:
-                everyone.append((entry, self.summary[name]))
-        return {entry.agent: (entry, described["points"]) for entry, described in everyone}
-
-    def table(self) -> Table:
-        """Return the curves as a table for `rich`; `print(curve)` shows it too."""
-        return report.table(self.summary)
-
-    def figure(self) -> Figure:
-        """Return the curves as a matplotlib figure."""
-        return draw(self.summary)
-
-    def write(self, folder: Folder | Path | str) -> None:
-        """Write adaptation.csv, .json and .png, TensorBoard events, and probe.json, in place of earlier ones."""
-        report.write(self.evaluation, self.summary, Folder.of(folder), films=self.films)
-        probe_report.write(self.probes, Folder.of(folder))
-
-    def __repr__(self) -> str:
-        text = io.StringIO()
-        # As plain text also in a notebook, where rich would show it by itself.
-        Console(file=text, width=80, force_jupyter=False, force_terminal=False).print(self.table())
-        return text.getvalue().rstrip()
-
-    def _repr_png_(self) -> bytes:
-        return to_png(self.figure())
-
-
 @checked
 def evaluate(
     runs: Runs,
@@ -139,6 +60,7 @@ def evaluate(
     checkpoint: Checkpoint = "last",
     oracle: Runs = (),
     random: bool = False,
+    reality: str | Path | Sequence[str | Path] = (),
     probe: bool = False,
     probe_tasks: int = 256,
     film: bool = False,
@@ -167,6 +89,8 @@ def evaluate(
         checkpoint: of runs that are given as folders.
         oracle: runs of the oracle, for the gap closed; brings `random` with it.
         random: evaluate an untrained policy too.
+        reality: other realities, by name (`metarl list --realities`) or as YAML files (see envs/reality.py): all agents
+            meet the same tasks there too.
         probe: find out what the memory of agents that have one (rl2) knows of the task, and what a swap does.
         probe_tasks: tasks for the probe to be scored on; it is fitted to twice as many training tasks.
         film: film the first task before and after adaptation, where this machine can draw the worlds.
@@ -194,10 +118,13 @@ def evaluate(
     meeting = _Meeting(groups, split, tasks, steps, episodes, seed, resolve_device(device), engine, threads)
     recording = None if record is None else Recording(record)
     told = meeting.oracle(grouped(_several(oracle), checkpoint, device=device, trust=trust, source=source))
+    realities = find_realities(reality)
     with repeatable(on=deterministic):
         meeting.make()
         if recording is not None:
             meeting.record(recording, told, random=random or told is not None)
+        for there in realities:
+            meeting.check_reality(there)
         if probe:
             meeting.prepare_probe(probe_tasks)
         if out is not None:
@@ -216,7 +143,11 @@ def evaluate(
             coincide=meeting.family.space.coincide,
         )
         films = meeting.films(entries) if film else {}
-    curve = Adaptation(evaluation=evaluation, summary=summarise(evaluation), probes=probes, films=films)
+        elsewhere = tuple(meeting.elsewhere(there, evaluation, told) for there in realities)
+    summary = summarise(evaluation)
+    if elsewhere:
+        summary["realities"] = [summarise_elsewhere(evaluation, there) for there in elsewhere]
+    curve = Adaptation(evaluation=evaluation, summary=summary, probes=probes, films=films, elsewhere=elsewhere)
     if out is not None:
         curve.write(out)
     mujoco_log.report(out)
@@ -331,6 +262,35 @@ class _Meeting:
         seeds = tuple(range(self.seed, self.seed + RANDOM_NETWORKS))
         curves = (self._curve(untrained(self.family, seed, self.device), 0, "random", seed) for seed in seeds)
         return Entry(agent="random", curves=tuple(curves), runs=(), seeds=seeds)
+
+    def check_reality(self, there: Named) -> None:
+        """Refuse a reality that the family does not allow, before anything is computed."""
+        with there.named():
+            going_there(self.family, there.reality, self.engine, self.device)
+
+    def elsewhere(self, there: Named, home: Evaluation, told: Group | None) -> Elsewhere:
+        """Evaluate all agents in another reality, on the same tasks."""
+        meeting = copy.copy(self)
+        # A log has what was played at home.
+        meeting.recording = None
+        with there.named():
+            meeting.env = worlds_there(
+                self.family,
+                there.reality,
+                self.tasks,
+                self.episodes,
+                Streams(self.seed)[f"reality {there.name}"],
+                engine=self.engine,
+                device=self.device,
+                threads=self.threads,
+            )
+        evaluation = replace(
+            home,
+            entries=tuple(meeting.entry(group) for group in self.groups),
+            oracle=None if told is None else meeting.entry(told, steps=0),
+            random=None if home.random is None else meeting.random(),
+        )
+        return Elsewhere(reality=there.plain(), evaluation=evaluation)
 
     def prepare_probe(self, count: int) -> None:
         """Find the agents that have a memory, and draw the tasks for the probe, if that is possible."""

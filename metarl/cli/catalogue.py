@@ -15,6 +15,7 @@ from metarl.config import to_plain
 from metarl.envs import families, get, gymnasium_id
 from metarl.envs.family import Family
 from metarl.envs.modifiers.names import MODIFIERS
+from metarl.envs.reality import REALITIES, Named
 from metarl.envs.registry import is_family
 from metarl.errors import UserError, nearest
 from metarl.run.glossary import GLOSSARY
@@ -70,6 +71,23 @@ def everything() -> dict[str, Any]:
 def metrics() -> list[dict[str, str]]:
     """Return the glossary of logged figures as plain data."""
     return [{"tag": tag, **dataclasses.asdict(metric)} for tag, metric in GLOSSARY.items()]
+
+
+def realities() -> list[dict[str, Any]]:
+    """Return the realities that have a name as plain data."""
+    return [Named(name, reality).plain() for name, reality in REALITIES.items()]
+
+
+def print_realities(console: Console) -> None:
+    """Print the realities that have a name."""
+    table = plain_table("reality", "what it is", "what it changes")
+    for name, reality in REALITIES.items():
+        changes = ", ".join(f"{key}: {value}" for key, value in reality.plain().items())
+        table.add_row(f"[bold]{name}[/]", escape(reality.summary), escape(changes))
+    console.print(table, highlight=False)
+    console.print(
+        "\nOr a YAML file with such keys: metarl evaluate RUN --reality FILE.yaml", style="dim", highlight=False
+    )
 
 
 def find(name: str) -> dict[str, Any]:

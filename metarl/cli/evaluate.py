@@ -30,6 +30,10 @@ adaptation.png, and TensorBoard events in a folder for each agent: the curve, it
 before and after adaptation where worlds can be drawn (see metarl render). It takes the place of an earlier result
 there.
 
+With --reality the same agents meet the same tasks under other physics, actuators and sensors than in training, after
+they did so at home: the curves there stand beside those at home, with --oracle also how much of the gap closed
+survives. The results are then written to RUN/evaluation/SPLIT-in-REALITY.
+
 With --probe, from the memory after each episode of a trial a linear probe predicts the task parameters of tasks that it
 was not fitted to (R2, for a choice accuracy; `before` is the first observation alone); and the last episode of the
 trials is played with the world's own memory, with that of another task, and with none. All of it is in probe.json.
@@ -43,6 +47,7 @@ examples:
   metarl evaluate runs/maml --split ood --steps 5
   metarl evaluate runs/rl2 --probe
   metarl evaluate runs/rl2 --record logs
+  metarl evaluate runs/rl2 --reality slow my_robot.yaml --oracle runs/oracle
   metarl evaluate runs/rl2-seed0 runs/rl2-seed1 runs/maml --oracle runs/oracle --out compare"""
 
 
@@ -67,6 +72,8 @@ class EvaluateOptions:
     """Runs of the oracle, for the gap closed; brings --random with it."""
     random: bool = False
     """Show an untrained policy too."""
+    reality: tuple[str, ...] = ()
+    """Other realities where the agents meet the same tasks too: names (see metarl list --realities) or YAML files."""
     probe: bool = False
     """Show what the memory of agents that have one (rl2) knows of the task, and what swapping memories does."""
     probe_tasks: int = 256
@@ -105,11 +112,13 @@ def evaluate_command(arguments: list[str]) -> int:
     check_used(options, {} if options.probe else {"probe_tasks": "--probe"})
 
     from metarl.api.evaluating import evaluate
+    from metarl.envs.reality import find_realities
     from metarl.evaluation.probe_report import tables
     from metarl.files import Folder
     from metarl.run.folder import RunFolder
 
-    results = Folder(options.out) if options.out else RunFolder(options.runs[0]).results(options.split)
+    where = "-in-".join((options.split, *(there.name for there in find_realities(options.reality))))
+    results = Folder(options.out) if options.out else RunFolder(options.runs[0]).results(where)
     folder = results.path
     given: dict[str, Any] = {name: value for name, value in vars(options).items() if name != "json"}
     given["out"] = results
@@ -124,7 +133,12 @@ def evaluate_command(arguments: list[str]) -> int:
             console.print(part)
     if curve.summary["gap_note"]:
         console.print(f"No gap closed: {curve.summary['gap_note']}", style="yellow", soft_wrap=True, markup=False)
-    failures = sum(agent["failures"] for agent in curve.summary["agents"])
+    for part in curve.summary.get("realities", []):
+        for agent in part["agents"]:
+            if agent["survives_note"]:
+                print(f"{agent['agent']}: what survives is not defined, {agent['survives_note']}")
+    parts = [curve.summary, *curve.summary.get("realities", [])]
+    failures = sum(agent["failures"] for part in parts for agent in part["agents"])
     if failures:
         console.print(f"{failures} simulations became invalid; each ended its own episode only.", style="yellow")
     print(

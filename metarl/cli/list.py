@@ -20,6 +20,7 @@ examples:
   metarl list --families
   metarl list half-cheetah-vel@maml17
   metarl list --metrics
+  metarl list --realities
   metarl list --json"""
 
 
@@ -33,6 +34,8 @@ class ListOptions:
     """List every variant of every family: parameter ranges and units, sizes, episode length, splits, source."""
     metrics: bool = False
     """List what every logged figure means."""
+    realities: bool = False
+    """List the realities that have a name, for `metarl evaluate --reality`, and what they change."""
     json: bool = False
     """Print JSON in place of tables."""
 
@@ -43,12 +46,14 @@ def list_command(arguments: list[str]) -> int:
 
     from metarl.cli import catalogue
 
-    if sum((options.name is not None, options.families, options.metrics)) > 1:
-        raise UserError("Got several of NAME, --families and --metrics. Give one of them.")
+    if sum((options.name is not None, options.families, options.metrics, options.realities)) > 1:
+        raise UserError("Got several of NAME, --families, --metrics and --realities. Give one of them.")
     if options.name is not None:
         plain, show = partial(catalogue.find, options.name), partial(catalogue.print_one, options.name)
     elif options.metrics:
         plain, show = catalogue.metrics, catalogue.print_metrics
+    elif options.realities:
+        plain, show = catalogue.realities, catalogue.print_realities
     elif options.families:
         plain, show = catalogue.describe_families, catalogue.print_families
     else:

@@ -78,8 +78,10 @@ def to_png(figure: Figure) -> bytes:
 
 def draw(summary: dict[str, Any]) -> Figure:
     """Draw the mean return with its interval over experience, a curve for each agent."""
-    agents = summary["agents"]
-    references = {name: summary[name]["points"][0] for name in ("oracle", "random") if summary[name] is not None}
+    parts = [summary, *summary.get("realities", [])]
+    agents = [agent for part in parts for agent in part["agents"]]
+    found = [part[name] for part in parts for name in ("oracle", "random") if part[name] is not None]
+    references = {reference["agent"]: reference["points"][0] for reference in found}
     keys = ("episodes", "mean", "lower", "upper")
     curves = {agent["agent"]: [tuple(point[key] for key in keys) for point in agent["points"]] for agent in agents}
     return draw_picture(
@@ -181,9 +183,11 @@ def _along(axes: Axes, x: int | float) -> float:
 def _title(summary: dict[str, Any]) -> str:
     """Return what is shown."""
     names = [agent["agent"] for agent in summary["agents"]]
+    where = [part["reality"]["name"] for part in summary.get("realities", [])]
+    what = f"tasks of {summary['family']}" + (f", at home and in {' and in '.join(where)}" if where else "")
     if len(names) == 1:
-        return f"{names[0]} adapts to tasks of {summary['family']}"
-    return f"{', '.join(names[:-1])} and {names[-1]} adapt to tasks of {summary['family']}"
+        return f"{names[0]} adapts to {what}"
+    return f"{', '.join(names[:-1])} and {names[-1]} adapt to {what}"
 
 
 def _subtitle(summary: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from metarl.evaluation.curve import Evaluation
+from metarl.evaluation.elsewhere import HOME, Elsewhere
 from metarl.evaluation.plot import plot
 from metarl.files import Folder
 from metarl.run.events import Events, clear_events
@@ -38,6 +39,7 @@ def table(summary: dict[str, Any]) -> Table:
         caption_justify="left",
     )
     result.add_column("agent", no_wrap=True)
+    last = ""
     has_gap = any(point["gap_closed"] is not None for agent in summary["agents"] for point in agent["points"])
     has_success = summary["agents"][0]["points"][0]["success"] is not None
     # Within 80 columns: the gain makes room for the success rate, an interval for the gap.
@@ -45,8 +47,10 @@ def table(summary: dict[str, Any]) -> Table:
     headers = ["step", "episodes", "mean \\[95%]", fourth]
     for header in (*headers, *(["gap closed \\[95%]"] if has_gap else [])):
         result.add_column(header, justify="right", no_wrap=True)
-    references = [summary[name] for name in ("oracle", "random") if summary[name] is not None]
-    for agent in (*summary["agents"], *references):
+    for agent, reality in everyone(summary):
+        if reality and reality != last:
+            result.add_row(f"[italic]in {reality}[/]")
+        last = reality
         points = agent["points"]
         shown = _some(len(points))
         if len(shown) < len(points):
@@ -54,7 +58,7 @@ def table(summary: dict[str, Any]) -> Table:
         for number in shown:
             point = points[number]
             cells = [
-                agent["agent"] if number == 0 else "",
+                agent["agent"].removesuffix(f" in {reality}") if number == 0 else "",
                 str(point["step"]),
                 str(point["episodes"]),
                 _interval(point),
@@ -71,8 +75,20 @@ def table(summary: dict[str, Any]) -> Table:
             result.add_row(*cells)
         if agent["total"] is not None:
             result.add_row("total", "", f"0-{points[-1]['episodes']}", _interval(agent["total"]))
+        if agent.get("survives") is not None:
+            result.add_row("survives", "", "", "", "", _percent(agent, "survives", 0))
         result.add_section()
     return result
+
+
+def everyone(summary: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """Return the agents of a summary and its references, at home ("") and then in other realities, with their names."""
+    found = []
+    for part in (summary, *summary.get("realities", [])):
+        reality = part["reality"]["name"] if "reality" in part else ""
+        agents = [*part["agents"], *(part[name] for name in ("oracle", "random") if part[name] is not None)]
+        found += [(agent, reality) for agent in agents]
+    return found
 
 
 def _some(count: int) -> list[int]:
@@ -104,6 +120,7 @@ def write(
     folder: Folder | Path,
     *,
     films: Mapping[str, bytes] = MappingProxyType({}),
+    elsewhere: Sequence[Elsewhere] = (),
 ) -> None:
     """Write adaptation.csv, adaptation.json, adaptation.png and TensorBoard events, in place of earlier ones.
 
@@ -112,17 +129,21 @@ def write(
         summary: `summarise(evaluation)`.
         folder: where to; made where missing.
         films: agent -> GIF of a task before and after adaptation, for TensorBoard.
+        elsewhere: the same in other realities.
     """
     folder = Folder.of(folder)
     picture = plot(summary)
-    folder.write("adaptation.csv", _csv(evaluation).encode(errors="backslashreplace"))
+    folder.write("adaptation.csv", _csv(evaluation, elsewhere).encode(errors="backslashreplace"))
     folder.write("adaptation.json", (json.dumps(summary, indent=2) + "\n").encode())
     folder.write("adaptation.png", picture)
     _write_events(summary, folder, picture, films)
 
 
-def _csv(evaluation: Evaluation) -> str:
-    """Return one row per agent, training seed, task and point; vector parameters as `goal[0]`, `goal[1]`."""
+def _csv(evaluation: Evaluation, elsewhere: Sequence[Elsewhere] = ()) -> str:
+    """Return one row per agent, training seed, task and point; vector parameters as `goal[0]`, `goal[1]`.
+
+    Where there are other realities the first column says in which each row was measured.
+    """
     text = io.StringIO(newline="")
     tasks = evaluation.entries[0].curves[0].tasks
     parameters: dict[str, list[float]] = {}
@@ -134,16 +155,19 @@ def _csv(evaluation: Evaluation) -> str:
     writer = csv.writer(text, lineterminator="\n")
     has_success = evaluation.entries[0].success is not None
     last = ["return", *(["success"] if has_success else [])]
-    writer.writerow(["agent", "training_seed", "task", *parameters, "step", "episodes", *last])
-    for entry in evaluation.everyone:
-        for seed, curve in zip(entry.seeds, entry.curves, strict=True):
-            for task in range(len(tasks)):
-                values = [column[task] for column in parameters.values()]
-                for step, episodes in enumerate(curve.episodes):
-                    scores = [curve.returns[step, task].item()]
-                    if curve.success is not None:
-                        scores.append(curve.success[step, task].item())
-                    writer.writerow([entry.agent, seed, task, *values, step, episodes, *scores])
+    first = ["reality"] if elsewhere else []
+    writer.writerow([*first, "agent", "training_seed", "task", *parameters, "step", "episodes", *last])
+    for reality, part in ((HOME, evaluation), *((there.name, there.evaluation) for there in elsewhere)):
+        where = [reality] if elsewhere else []
+        for entry in part.everyone:
+            for seed, curve in zip(entry.seeds, entry.curves, strict=True):
+                for task in range(len(tasks)):
+                    values = [column[task] for column in parameters.values()]
+                    for step, episodes in enumerate(curve.episodes):
+                        scores = [curve.returns[step, task].item()]
+                        if curve.success is not None:
+                            scores.append(curve.success[step, task].item())
+                        writer.writerow([*where, entry.agent, seed, task, *values, step, episodes, *scores])
     return text.getvalue()
 
 
@@ -156,7 +180,7 @@ def _write_events(summary: dict[str, Any], folder: Folder, picture: bytes, films
     clear_events(folder, EVENTS_SUFFIX)
     tags = {key: f"adaptation/{key}" for key in ("mean", "lower", "upper", "iqm", "success")}
     chart = ["Margin", [tags["mean"], tags["lower"], tags["upper"]]]
-    for agent in summary["agents"]:
+    for agent in (agent for part in (summary, *summary.get("realities", [])) for agent in part["agents"]):
         with Events(folder.below(file_name(agent["agent"])), EVENTS_SUFFIX) as events:
             for key, tag in tags.items():
                 look_up(tag)
@@ -164,6 +188,9 @@ def _write_events(summary: dict[str, Any], folder: Folder, picture: bytes, films
                     if point[key] is not None:
                         events.add_scalar(tag, point[key], point["episodes"])
             title = "return over episodes of experience, mean and 95% interval"
+            if agent.get("survives") is not None:
+                look_up("adaptation/survives")
+                events.add_scalar("adaptation/survives", agent["survives"], agent["points"][-1]["episodes"])
             events.add_custom_scalars({"adaptation": {title: chart}})
             if agent is summary["agents"][0]:
                 events.add_picture("adaptation/picture", picture)

@@ -123,6 +123,43 @@ def ratio_gap(
     return _interval(estimate, (drawn[0] - drawn[1]) / (drawn[2] - drawn[1]), confidence)
 
 
+References = tuple[Float[Tensor, "_S M"], Float[Tensor, "_S M"], Float[Tensor, "_S M"]]
+"""Returns of agent, random policy and oracle, each of its own seeds on the same M tasks."""
+
+
+def surviving(
+    there: References, home: References, generator: torch.Generator, confidence: float = 0.95, resamples: int = 2000
+) -> Interval:
+    """Return how much of the gap closed at home is closed in another reality too, with its interval.
+
+    It is the gap closed there over that at home; the same tasks are drawn for all six.
+
+    Args:
+        there: returns in the other reality, on the same M tasks.
+        home: returns at home.
+        generator: draws the resamples.
+        confidence: part of the resamples that the interval spans.
+        resamples: R.
+
+    Raises:
+        UserError: no gap is closed at home, or there is none to close.
+    """
+    rows = [[_rows(values) for values in returns] for returns in (there, home)]
+    size = rows[0][0].shape[1]
+    shared = torch.randint(size, (resamples, 1, size), generator=generator)
+    gaps, drawn = [], []
+    for group in rows:
+        agent, random0, oracle = (float(row.mean()) for row in group)
+        if oracle <= random0:
+            raise UserError(f"the oracle's mean return {oracle:.4g} is not above the random policy's {random0:.4g}")
+        gaps.append((agent - random0) / (oracle - random0))
+        means = [_resample(row, shared.expand(-1, len(row), -1)).mean(-1) for row in group]
+        drawn.append((means[0] - means[1]) / (means[2] - means[1]))
+    if gaps[1] <= 0.0:
+        raise UserError(f"at home the gap closed is {gaps[1]:.1%}: nothing can survive")
+    return _interval(gaps[0] / gaps[1], drawn[0] / drawn[1], confidence)
+
+
 def r_squared(
     truth: Float[Tensor, "M C"],
     predicted: Float[Tensor, "M C"],

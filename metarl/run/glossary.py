@@ -73,6 +73,9 @@ GLOSSARY: dict[str, Metric] = {
     "adaptation/upper": Metric("Upper end of the 95% interval of adaptation/mean", "reward", "higher"),
     "adaptation/iqm": Metric("Interquartile mean return over the tasks after n episodes", "reward", "higher"),
     "adaptation/success": Metric("Part of the episodes that met the goal after n of experience", "", "higher"),
+    "adaptation/survives": Metric(
+        "In another reality: the gap closed there over the gap closed at home, at the last point", "", "higher"
+    ),
     "adaptation/picture": Metric("Picture of the adaptation curves: the content of adaptation.png", "", "-"),
     "adaptation/film": Metric(
         "Film of the first task before and after adaptation, from the same start; long episodes play fast", "", "-"
