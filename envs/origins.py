@@ -1,4 +1,4 @@
-"""Where families of a user's were defined, and which files a run executes that is trained on one."""
+"""Where families of a user's were defined, and which files a run executes or reads that is trained on one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from metarl.envs.external import child
 from metarl.envs.external.adapter import GymnasiumFamily, source_of
 from metarl.envs.family import Family
+from metarl.envs.robots.robot_family import RobotFamily
 from metarl.run.sources import SESSION, Source, of_file
 
 
@@ -23,6 +24,8 @@ class Origin:
     """What registers it when it is imported: a module within a package, or the path of a file; empty for none."""
     program: str = ""
     """Where nothing does: the program that registered it while it ran; empty for a notebook or a prompt."""
+    robot: RobotFamily | None = None
+    """The family of a robot file, which is its source."""
 
 
 def present() -> Origin:
@@ -47,6 +50,8 @@ def files_of(family: Family, origin: Origin | None) -> tuple[Source, ...]:
     """
     if origin is None:
         return ()
+    if origin.robot is not None:
+        return origin.robot.sources
     if not origin.source:
         sources = [Source(role=SESSION, given=origin.program)]
     elif origin.source.endswith(".py"):

@@ -23,6 +23,8 @@ from metarl.envs.family import HORIZON, Family, with_horizon
 from metarl.envs.modifiers.apply import modify
 from metarl.envs.modifiers.names import parse, split_name, take_horizon
 from metarl.envs.origins import Origin, files_of, present
+from metarl.envs.robots.file import read_file, split_robot_file
+from metarl.envs.robots.robot_family import RobotFamily, robot_family
 from metarl.errors import UserError, nearest
 from metarl.imports import process_kept
 from metarl.problems import in_words, note_users_module
@@ -47,6 +49,12 @@ def register(family: Family, *, replace: bool = False) -> None:
         UserError: the name and variant are taken, or are those of a family of metarl's own.
     """
     check_definition(family)
+    origin = present()
+    _add(family, None if origin.source == __name__ else origin, replace=replace)
+
+
+def _add(family: Family, origin: Origin | None, *, replace: bool) -> None:
+    """Add a family of `origin`, None for one of metarl's own; see `register`."""
     name = family.full_name
     variants = _FAMILIES.setdefault(family.name, {})
     if family.variant in variants and not (replace and name in _ORIGINS):
@@ -54,8 +62,7 @@ def register(family: Family, *, replace: bool = False) -> None:
         raise UserError(f"got a second family {name}: each name@variant registers once, pick another{hint}")
     is_new = not variants
     variants[family.variant] = family
-    origin = present()
-    if origin.source != __name__:
+    if origin is not None:
         _ORIGINS[name] = origin
         for modified in [other for other in _MODIFIED if split_name(other)[0] == name]:
             del _MODIFIED[modified]
@@ -104,7 +111,8 @@ def families() -> dict[str, list[Family]]:
 def get(name: str, *, present: bool = True) -> Family:
     """Return a family by `name` or `name@variant`, either followed by modifiers (`+mass+switch=50..150`).
 
-    A family that is registered elsewhere has its source before it: `package.module:name` or `path/file.py:name`.
+    A family that is registered elsewhere has its source before it: `package.module:name` or `path/file.py:name`. The
+    family of a robot file is called by that, `path/robot.yaml` (see robots/).
 
     Args:
         name: of the family.
@@ -151,7 +159,10 @@ def sources_of(family: Family) -> tuple[Source, ...]:
 
 
 def _load(name: str, present: bool = True) -> str:
-    """Import the source of `source:name`, where there is one, and return the name alone."""
+    """Import the source of `source:name`, or read the robot file, where there is one, and return the name alone."""
+    file, rest = split_robot_file(name)
+    if file:
+        return _name_in(_robot(Path(file)), file, rest)
     source, _, plain = name.rpartition(":")
     if not source:
         return name
@@ -174,6 +185,30 @@ def _load(name: str, present: bool = True) -> str:
     note_users_module(module)
     _ORIGINS.update(dict.fromkeys(_full_names() - known, Origin(source=source_of(module))))
     return plain
+
+
+def _robot(file: Path) -> RobotFamily:
+    """Return the family of a robot file, which is registered then; the one that is there already if nothing changed."""
+    read = read_file(file)
+    name = f"{read.name}@{read.content['variant']}"
+    origin = _ORIGINS.get(name)
+    if origin is not None and origin.robot is not None and origin.robot.robot.is_of(read):
+        return origin.robot
+    if is_registered(name) and (origin is None or origin.source != str(read.path)):
+        whose = "metarl itself" if origin is None else origin.source or origin.program or "this session"
+        raise UserError(f"{file.name}: name: {name} is a family of {whose} already. Give another `name` or `variant`.")
+    family = robot_family(file)
+    _add(family, Origin(source=str(read.path), robot=family), replace=True)
+    return family
+
+
+def _name_in(family: RobotFamily, file: str, rest: str) -> str:
+    """Return the name of a robot file's family with what stood behind the file: `+mass`, or `:go1@v1+mass`."""
+    if not rest.startswith(":"):
+        return f"{family.full_name}{rest}" if not rest.startswith("@") else f"{family.name}{rest}"
+    if split_name(rest[1:])[0] not in (family.name, family.full_name):
+        raise UserError(f"{file} has the family {family.full_name}, not '{rest[1:]}'. Take that name, or another file.")
+    return rest[1:]
 
 
 def _not_in(source: str, base: str) -> str:

@@ -13,11 +13,12 @@ from metarl.envs import get
 from metarl.envs.external import child
 from metarl.envs.family import Family
 from metarl.envs.registry import is_registered, origin_of, sources_of
+from metarl.envs.robots.file import read_file
 from metarl.errors import UserError, tell
 from metarl.run.admission import admit, admitted, uses_present
 from metarl.run.folder import RunFolder
 from metarl.run.settings import RunConfig
-from metarl.run.sources import SESSION, Source, executed, not_found, reach, tell_changes
+from metarl.run.sources import ROBOT, SESSION, Source, find, named, not_found, reach, tell_changes
 
 
 def own_name(run: RunConfig) -> str:
@@ -40,7 +41,7 @@ def family_of(
         UserError: a file is not found or may not be executed, or what it registers is not the family.
     """
     name = own_name(run)
-    entry = next((entry for entry in run.sources if entry.role in ("family", SESSION)), None)
+    entry = next((entry for entry in run.sources if entry.role in ("family", SESSION, ROBOT)), None)
     if source is not None:
         if entry is None:
             raise UserError(f"Got --source {source} for {folder}, whose family {name} is metarl's own. Leave it out.")
@@ -66,6 +67,8 @@ def family_of(
             f"{folder} was trained on {name}, which was defined in {where}. Define and register it here first, or "
             "write it to a file that does, and say which with --source FILE (in Python source=)."
         )
+    elif entry.role == ROBOT:
+        family = _robot(folder, run, entry, trust=trust)
     else:
         signed = folder.signed()
         places = admit(folder.path, run.sources, signed=signed, trust=trust)
@@ -83,6 +86,30 @@ def family_of(
         }
         tell_changes(folder.path, run.sources, taken)
     return family, replace(run, sources=sources_of(family))
+
+
+def _robot(folder: RunFolder, run: RunConfig, entry: Source, *, trust: bool) -> Family:
+    """Return the family of a robot file. Reading it needs no trust; functions of a user's that it names are code."""
+    place = find(entry, folder.path)
+    if place is None:
+        raise not_found(folder.path, entry)
+    own = read_file(place).own_files()
+    present = True
+    if own:
+        signed = folder.signed()
+        places = admit(folder.path, run.sources, signed=signed, trust=trust)
+        listed = [file for file in places.values() if file is not None]
+        strange = [file for file in own if file.is_file() and not any(file.samefile(known) for known in listed)]
+        if strange and not trust:
+            raise UserError(
+                f"Using {folder} would execute {', '.join(map(str, strange))}, which {place} names now, and the "
+                "run does not. If you trust that code, add --trust (in Python trust=True)."
+            )
+        present = uses_present(run.sources, places, signed=signed, trust=trust)
+        _reach(run.sources, places, own[0], present=present)
+    family = get(f"{place}:{own_name(run)}", present=present)
+    tell_changes(folder.path, named(run.sources), _files(family))
+    return family
 
 
 def _reach(sources: Sequence[Source], places: Mapping[str, Path | None], file: Path | None, *, present: bool) -> None:
@@ -112,7 +139,7 @@ def _tell_other(folder: RunFolder, run: RunConfig, family: Family) -> None:
     """Say in which files the family that is there already differs from that of a run."""
     now = sources_of(family)
     found = {source.role: Path(source.given) for source in now if source.given and source.role != SESSION}
-    recorded = executed(run.sources)
+    recorded = named(run.sources)
     if recorded and not found:
         origin = origin_of(family)
         where = "metarl's own" if origin is None else f"of {origin.program or 'this session'}"

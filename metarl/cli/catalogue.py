@@ -17,6 +17,7 @@ from metarl.envs.family import Family
 from metarl.envs.modifiers.names import MODIFIERS
 from metarl.envs.reality import REALITIES, Named
 from metarl.envs.registry import is_family
+from metarl.envs.robots.file import split_robot_file
 from metarl.errors import UserError, nearest
 from metarl.run.glossary import GLOSSARY
 from metarl.space.parameter import Parameter
@@ -182,12 +183,15 @@ def print_one(name: str, console: Console) -> None:
     note = " Train and test tasks coincide: the space is a few choices." if found["train_and_test_coincide"] else ""
     default = found["name"] == families()[found["name"].partition("@")[0]][0].full_name
     options = "" if default else f', variant="{found["variant"]}"'
+    make = f'gymnasium.make("{found["gymnasium_id"]}"{options})'
+    if split_robot_file(name)[0]:
+        make = f'metarl.envs.FamilyEnv("{name}")'
     kind = f"{found['action_size']} {'alternatives' if found['discrete'] else 'numbers'}"
     if len(found["choices"]) > 1:
         kind = f"{len(found['choices'])} choices of {', '.join(map(str, found['choices']))} alternatives"
     console.print(
         escape(
-            f'\n{found["name"]}: gymnasium.make("{found["gymnasium_id"]}"{options}). A step is '
+            f"\n{found['name']}: {make}. A step is "
             f"{found['step_seconds']:g} s; an action is {kind}, {found['action_unit']}.{note}\n"
         ),
         highlight=False,

@@ -1,4 +1,4 @@
-"""The `metarl` command: train, evaluate, play, list, render, export, fewshot, warm, bench, fingerprint.
+"""The `metarl` command: train, evaluate, play, list, check, render, export, fewshot, warm, bench, fingerprint.
 
 Whatever is wrong with what the user gave ends in one line on standard error and exit code 2 (ending.py tells of every
 end). A command's module is imported when the command is asked for, and torch and mujoco by the commands after their
@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("train", "evaluate", "play", "list", "render", "export", "fewshot", "warm", "bench", "fingerprint")
+COMMANDS = ("train", "evaluate", "play", "list", "check", "render", "export", "fewshot", "warm", "bench", "fingerprint")
 """Each is a module here, with a function NAME_command, imported when it is asked for."""
 
 USAGE = """\
@@ -31,6 +31,7 @@ commands:
   evaluate     adapt trained agents to held-out tasks: table, picture, CSV, TensorBoard
   play         reference players on bandits and tabular MDPs, beside the published figures
   list         families, variants and agents that exist; what every metric means
+  check        a family before anyone trains on it: what it sees and pays, whether its physics holds
   render       a GIF of one task before and after adaptation; a grid of many tasks
   export       a trained agent as a folder that runs without metarl: weights, manifest, runtime, ONNX
   fewshot      supervised few-shot learning: train, evaluate, predict, audit, list, show

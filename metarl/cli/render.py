@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,8 +138,9 @@ def _out(options: RenderOptions) -> Path:
     run = Path(options.what)
     suffixes = (".gif",) if options.video or not options.grid else (".png",)
     stem = "grid" if options.grid else "render"
-    # What stands before a colon is where a family is imported from.
-    name = f"{options.what.rpartition(':')[2]}{'-grid' if options.grid else ''}"
+    # What stands before a colon is where a family is imported from; a robot file's is called by that.
+    family = re.sub(r"\.ya?ml(?=$|[+@])", "", Path(options.what.rpartition(":")[2]).name)
+    name = f"{family}{'-grid' if options.grid else ''}"
     if not options.grid and (options.rows, options.columns) != (RenderOptions.rows, RenderOptions.columns):
         raise UserError(
             f"Got --rows {options.rows} --columns {options.columns} without --grid. Add it, or leave them out."

@@ -1,4 +1,4 @@
-"""Files of a user's that a run executes: what a run folder says of them, and how they are found again.
+"""Files of a user's that a run executes or reads: what a run folder says of them, and how they are found again.
 
 A run refers to such a file by its path from the run folder, to a module in a package by its name; with the sha256 of
 what it held, and with where it was. It is looked for in this order:
@@ -28,6 +28,8 @@ from metarl.files import read_regular
 
 SESSION = "session"
 """Role of what no file holds: it was defined in a notebook or at a prompt, or by the program at `given`."""
+ROBOT = "robot"
+"""Role of a robot file, and first word of the roles of what its model takes: read, and nothing in them is run."""
 BESIDE = "beside"
 """Role of a folder from which the run's files may import: its sha256 is that of all other files there (beside.py)."""
 LARGEST = 1 << 26
@@ -39,7 +41,8 @@ class Source:
     """A file or module of a user's that a run executes."""
 
     role: str
-    """What it is for: `family`, or what the family names: `make`, `set_task`; `backbone`; or SESSION or BESIDE."""
+    """What it is for: `family`, or what the family names: `make`, `set_task`, `own FILE`; `backbone`; ROBOT or `robot
+    FILE`; or SESSION or BESIDE."""
     module: str = ""
     """Name that it is imported by; empty where it is by its path."""
     path: str = ""
@@ -70,6 +73,11 @@ def digest(file: Path) -> str:
 
 def executed(sources: Sequence[Source]) -> list[Source]:
     """Return those of a run's sources that are files or modules which it executes."""
+    return [source for source in named(sources) if source.role.partition(" ")[0] != ROBOT]
+
+
+def named(sources: Sequence[Source]) -> list[Source]:
+    """Return those of a run's sources that are files or modules, executed or only read."""
     return [source for source in sources if source.role not in (SESSION, BESIDE)]
 
 

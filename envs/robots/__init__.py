@@ -1,0 +1,1 @@
+"""Robot families from files (see README.md)."""
