@@ -28,25 +28,23 @@ import torch
 
 from metarl.config import MOST_ITERATIONS, MOST_STEPS, check
 from metarl.errors import UserError
-from metarl.learning import figures
-from metarl.learning.chunks import TasksAtATime
-from metarl.learning.experience import Batch, Estimator, first_episodes, inner_loss, prepare, spread, surrogate
+from metarl.learning.chunks import TasksAtATime, tasks_of_a_test
+from metarl.learning.experience import Batch, Estimator, first_episodes, inner_loss, spread, surrogate
 from metarl.learning.finetune import (
     GradientLearner,
-    TaskPolicy,
     check_observation,
     memory_of_gradients,
+    policy_for,
     unused_by_policy,
-    warm_up,
     weights_of_policy,
 )
-from metarl.learning.inner import AdaptationJacobian, Executor, Rates, adapt, over_tasks, task_chunks
+from metarl.learning.inner import AdaptationJacobian, Executor, Rates, adapt, task_chunks
+from metarl.learning.meta_batch import play_meta_batch
 from metarl.learning.outer import outer_step
-from metarl.learning.rollout import collect
-from metarl.learning.scaling import Scaler, shown
+from metarl.learning.scaling import Scaler
 from metarl.learning.trust_region import PolicyFisher, mean_product
-from metarl.nets.pictures import Encoder, Seeing, with_pictures
-from metarl.nets.policy import MLP, Activation, load_params, make_policy, stack
+from metarl.nets.pictures import with_pictures
+from metarl.nets.policy import Activation, load_params, stack
 from metarl.ranks import ALONE, Ranks
 from metarl.seeding import Streams
 from metarl.types import BatchEnv, EnvSpec, Metrics, Params, SampleTasks, Tasks
@@ -175,17 +173,7 @@ class MamlTrpo:
         self.device = device
         self.ranks = ranks
         self.tasks = ranks.share(config.tasks)
-        encoder = Encoder(spec.observation_size, spec.pictures)
-        network = MLP(
-            inputs=encoder.outputs,
-            hidden=config.hidden,
-            outputs=spec.action_size,
-            activation=config.activation,
-            layer_norm=config.layer_norm,
-            output_gain=config.output_gain,
-        )
-        seeing = Seeing(encoder=encoder, network=network) if spec.pictures else network
-        self.policy = make_policy(seeing, choices=spec.choices, initial_std=config.initial_std)
+        self.policy = policy_for(config, spec)
         self.scaler = Scaler(spec, on=config.scale_observations)
         self.meta = self.policy.init(streams["init"])
         if config.learn_rates:
@@ -219,47 +207,17 @@ class MamlTrpo:
 
     def train_iteration(self, env: BatchEnv, sample_tasks: SampleTasks, streams: Streams) -> Metrics:
         """Collect, adapt, collect again, and take one trust-region step on the meta-parameters."""
-        config = self.config
-        tasks = sample_tasks(config.tasks, "train", streams["tasks"]).select(self.ranks.rows(config.tasks))
         theta, rates = self.split(self.meta)
-        params = stack(theta, self.tasks)
-        warm = warm_up(self, env, sample_tasks, streams["warm-up"])
-        scale = self.scaler.scale
-        points, batches, played, explained = [params], [], [], 0.0
-        adapt_seconds = 0.0
-        for step in range(config.inner_steps + 1):
-            actor = TaskPolicy(self.policy, params, self.tasks, ranks=self.ranks, scale=scale)
-            episodes = collect(env, actor, tasks, config.episodes, streams["rollout"], ranks=self.ranks).to(self.device)
-            started = time.perf_counter()
-            seen = shown(scale, episodes)
-            batch, explained = prepare(seen, self.policy, params, discount=config.discount, trace=config.trace)
-            if step < config.inner_steps:
-                with torch.no_grad():
-                    params = over_tasks(
-                        lambda p, b: adapt(self.loss, p, b, rates, first_order=True),
-                        params,
-                        batch,
-                        executor=config.executor,
-                        chunk=self._tasks_at_a_time(batch),
-                    )
-                points.append(params)
-            adapt_seconds += time.perf_counter() - started
-            batches.append(batch)
-            played.append(episodes)
-
+        seen = play_meta_batch(self, theta, rates, self._tasks_at_a_time, env, sample_tasks, streams)
         started = time.perf_counter()
-        update = self._update(points, batches)
-        self.scaler.update(played, self.ranks)
-        update_seconds = time.perf_counter() - started
+        update = self._update(seen.points, seen.batches)
+        self.scaler.update(seen.played, self.ranks)
         return {
-            **figures.of_returns(played[0], played[-1]),
+            **seen.figures(),
             **update,
-            "update/explained_variance": explained,
-            **spread(self.policy, params, batches[-1]),
+            **spread(self.policy, seen.points[-1], seen.batches[-1]),
             **self._rate_metrics(),
-            **figures.of_episodes([*warm, *played]),
-            "time/adapt": adapt_seconds,
-            "time/update": update_seconds,
+            "time/update": time.perf_counter() - started,
         }
 
     def _rate_metrics(self) -> Metrics:
@@ -322,8 +280,7 @@ class MamlTrpo:
             discount=self.config.discount,
             trace=self.config.trace,
             scale=self.scaler.scale,
-            # A GPU takes all tasks at once.
-            chunk=4 if self.device.type == "cpu" else 0,
+            chunk=tasks_of_a_test(self.device),
         )
 
     def state_dict(self) -> dict[str, Any]:

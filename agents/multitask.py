@@ -23,13 +23,14 @@ from torch import Tensor
 
 from metarl.config import MOST_ITERATIONS, MOST_STEPS, check
 from metarl.learning import figures
-from metarl.learning.chunks import TasksAtATime
+from metarl.learning.chunks import TasksAtATime, tasks_of_a_test
 from metarl.learning.experience import Batch, first_episodes, prepare, spread, surrogate
 from metarl.learning.finetune import (
     GradientLearner,
     TaskPolicy,
     check_observation,
     memory_of_gradients,
+    policy_for,
     tell,
     unused_by_policy,
     warm_up,
@@ -40,8 +41,8 @@ from metarl.learning.outer import outer_step
 from metarl.learning.rollout import collect
 from metarl.learning.scaling import Scaler, shown
 from metarl.learning.trust_region import PolicyFisher, mean_product
-from metarl.nets.pictures import Encoder, Seeing, with_pictures
-from metarl.nets.policy import MLP, Activation, load_params, make_policy, stack
+from metarl.nets.pictures import with_pictures
+from metarl.nets.policy import Activation, load_params, stack
 from metarl.ranks import ALONE, Ranks
 from metarl.seeding import Streams
 from metarl.types import BatchEnv, EnvSpec, Metrics, Params, SampleTasks, Tasks
@@ -156,17 +157,7 @@ class Multitask:
         self.tasks = ranks.share(config.tasks)
         self.features = spec.features if name == "oracle" else None
         told = spec.feature_size if self.features else 0
-        encoder = Encoder(spec.observation_size + told, spec.pictures)
-        network = MLP(
-            inputs=encoder.outputs,
-            hidden=config.hidden,
-            outputs=spec.action_size,
-            activation=config.activation,
-            layer_norm=config.layer_norm,
-            output_gain=config.output_gain,
-        )
-        seeing = Seeing(encoder=encoder, network=network) if spec.pictures else network
-        self.policy = make_policy(seeing, choices=spec.choices, initial_std=config.initial_std)
+        self.policy = policy_for(config, spec, told=told)
         self.scaler = Scaler(spec, on=config.scale_observations)
         self.params = {name: value.to(device) for name, value in self.policy.init(streams["init"]).items()}
         self.at_a_time = TasksAtATime(config.chunk_steps, config.gpu_memory)
@@ -245,8 +236,7 @@ class Multitask:
             trace=self.config.trace,
             features=self._told(tasks),
             scale=self.scaler.scale,
-            # A GPU takes all tasks at once.
-            chunk=4 if self.device.type == "cpu" else 0,
+            chunk=tasks_of_a_test(self.device),
         )
 
     def state_dict(self) -> dict[str, Any]:

@@ -42,6 +42,11 @@ AGENTS: dict[str, Entry] = {
         make="maml_trpo:MamlTrpo",
         summary="meta-learns an initial policy that adapts by policy-gradient steps",
     ),
+    "promp": Entry(
+        config="promp:PrompConfig",
+        make="promp:Promp",
+        summary="the same by a proximal outer step, clipped and with a penalty on the KL of what is adapted",
+    ),
     "rl2": Entry(
         config="rl2:Rl2Config",
         make="rl2:Rl2",

@@ -215,6 +215,7 @@ LARGER = [
     Rl("maml-trpo", "point-nav", {"tasks": 10, "episodes": 10, "hidden": (1000, 1000)}),
     Rl("maml-trpo", "point-nav", {"tasks": 4, "episodes": 20, "inner_steps": 8}),
     Rl("maml-trpo", "half-cheetah-vel", {"tasks": 20, "episodes": 20}),
+    Rl("promp", "point-nav", {"tasks": 20, "episodes": 40, "inner_steps": 3}),
     Rl("rl2", "point-nav", {"tasks": 40, "width": 600, "minibatches": 1, "epochs": 1}),
     Rl("rl2", "point-nav", {"tasks": 20, "episodes": 10, "core": "transformer", "layers": 4, "epochs": 1}),
     Rl("rl2", "bandit", {"tasks": 10_000, "episodes": 10, "epochs": 1}),

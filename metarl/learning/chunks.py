@@ -77,6 +77,11 @@ def tasks_at_a_time(batch: Batch, steps: int) -> int:
     return max(1, steps // (episodes * length))
 
 
+def tasks_of_a_test(device: torch.device) -> int:
+    """Return how many tasks adapt at a time at test; 0 for all: a GPU takes them at once."""
+    return 4 if device.type == "cpu" else 0
+
+
 def passes(inputs: Tensor, minibatches: int) -> int:
     """Return in how many parts rows that are trained on in minibatches go through a network without gradients.
 

@@ -23,8 +23,8 @@ from metarl.learning.inner import Rates, adapt, over_tasks
 from metarl.learning.rollout import collect
 from metarl.learning.scaling import Scale, Scaler, shown
 from metarl.nets.layers import of_mlp
-from metarl.nets.pictures import FEATURES, Encoder
-from metarl.nets.policy import GaussianPolicy
+from metarl.nets.pictures import FEATURES, Encoder, Seeing
+from metarl.nets.policy import MLP, GaussianPolicy, make_policy
 from metarl.ranks import ALONE, Ranks
 from metarl.types import BatchEnv, EnvSpec, Params, SampleTasks, Tasks, Trajectories
 
@@ -47,6 +47,27 @@ def check_observation(agent: str, spec: EnvSpec) -> None:
             "pixel, in a gymnasium.wrappers.TransformObservation), give pictures as such (a Box of unsigned bytes from "
             "0 to 255, and no --no-encode-pictures), or train rl2."
         )
+
+
+def policy_for(config: Any, spec: EnvSpec, *, told: int = 0) -> StochasticPolicy:
+    """Return the policy of an agent that takes gradient steps; pictures have an encoder before its network.
+
+    Args:
+        config: the agent's, with the fields of a policy.
+        spec: the family's sizes.
+        told: numbers that stand behind every observation.
+    """
+    encoder = Encoder(spec.observation_size + told, spec.pictures)
+    network = MLP(
+        inputs=encoder.outputs,
+        hidden=config.hidden,
+        outputs=spec.action_size,
+        activation=config.activation,
+        layer_norm=config.layer_norm,
+        output_gain=config.output_gain,
+    )
+    seeing = Seeing(encoder=encoder, network=network) if spec.pictures else network
+    return make_policy(seeing, choices=spec.choices, initial_std=config.initial_std)
 
 
 def weights_of_policy(config: Any, spec: EnvSpec) -> int:

@@ -32,6 +32,12 @@ GLOSSARY: dict[str, Metric] = {
     "update/surrogate_after": Metric("Outer objective at the new parameters", "", "higher"),
     "update/improvement": Metric("Gain of the outer objective: surrogate_after - surrogate_before", "", "higher"),
     "update/kl": Metric("Mean KL(old || new) of the adapted policies, over visited states", "nat", "-"),
+    "update/kl_unadapted": Metric(
+        "Mean KL(old || new) of the policies that are adapted, over the states that they are adapted on (ProMP)",
+        "nat",
+        "-",
+    ),
+    "update/kl_weight": Metric("Mean weight η of that KL in the objective of the next update", "", "-"),
     "update/line_search_steps": Metric("Candidates that the line search tried", "", "lower"),
     "update/accepted": Metric("1 if the line search found a step, 0 if the parameters stayed", "", "higher"),
     "update/gradient_norm": Metric("Euclidean norm of the outer gradient, before it is shortened", "", "-"),

@@ -12,6 +12,7 @@ import torch
 
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.agents.multitask import Multitask, MultitaskConfig
+from metarl.agents.promp import Promp, PrompConfig
 from metarl.envs.families.point_nav import PointNav
 from metarl.envs.making import make_worlds
 from metarl.errors import UserError
@@ -81,8 +82,10 @@ def test_a_policy_for_all_tasks_is_updated_at_once_too(as_on_a_gpu: list[int]) -
     assert as_on_a_gpu == [4]
 
 
-@pytest.mark.parametrize("agent", [maml(SMALL), multitask(PLAIN)])
-def test_at_test_a_gpu_adapts_all_tasks_at_once(agent: MamlTrpo | Multitask) -> None:
+@pytest.mark.parametrize(
+    "agent", [maml(SMALL), multitask(PLAIN), Promp(PrompConfig(hidden=(4,)), POINT.spec(), Streams(0), CPU)]
+)
+def test_at_test_a_gpu_adapts_all_tasks_at_once(agent: MamlTrpo | Multitask | Promp) -> None:
     tasks = POINT.space.sample(3, "test", torch.Generator())
     assert agent.start(tasks).chunk == 4
     agent.device = torch.device("cuda")

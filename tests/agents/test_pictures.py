@@ -30,7 +30,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "rl2": {"tasks": 60, "episodes": 1, "width": 16, "minibatches": 4, "learning_rate": 3e-3, "iterations": 10},
 }
 FEW: dict[str, dict[str, Any]] = {
-    **{key: {"tasks": 2, "episodes": 3, "hidden": (6,)} for key in ("maml-trpo", "multitask", "oracle", "random")},
+    **{
+        key: {"tasks": 2, "episodes": 3, "hidden": (6,)}
+        for key in ("maml-trpo", "promp", "multitask", "oracle", "random")
+    },
     "rl2": {"tasks": 6, "episodes": 2, "width": 8, "minibatches": 2},
 }
 

@@ -23,10 +23,11 @@ from tests.helpers.gpus import pretended_gpus
 CPU, SECOND = torch.device("cpu"), torch.device("cuda", 1)
 SMALL: dict[str, dict[str, Any]] = {
     "maml-trpo": {"tasks": 3, "episodes": 2, "hidden": (2,), "learn_rates": True, "cg_iterations": 2},
+    "promp": {"tasks": 3, "episodes": 2, "hidden": (2,), "outer_steps": 2},
     "oracle": {"tasks": 3, "episodes": 2, "hidden": (2,), "cg_iterations": 2},
     "rl2": {"tasks": 6, "episodes": 2, "minibatches": 2, "width": 4},
 }
-CASES = [("point-nav", "maml-trpo"), ("tabular-mdp", "rl2"), ("bandit", "oracle")]
+CASES = [("point-nav", "maml-trpo"), ("tabular-mdp", "rl2"), ("bandit", "oracle"), ("bandit", "promp")]
 
 
 class NoGraphs:

@@ -18,6 +18,7 @@ from torch import Tensor
 from metarl.agents import config_class, make
 from metarl.agents.maml_trpo import MamlTrpo
 from metarl.agents.multitask import Multitask
+from metarl.agents.promp import Promp
 from metarl.agents.rl2 import Rl2
 from metarl.envs import get, make_worlds
 from metarl.errors import UserError
@@ -44,6 +45,7 @@ SMALL = {"tasks": 4, "episodes": 3, "hidden": (8,)}
 TRIALS = {"tasks": 4, "episodes": 2, "width": 8}
 AGENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "maml-trpo": ("maml-trpo", "point-nav", {**SMALL, "learn_rates": True}),
+    "promp": ("promp", "point-nav", {**SMALL, "inner_steps": 2, "target_kl": 0.01}),
     # Its worlds fall down, and those of a rank sooner than all.
     "multitask": ("multitask", "hopper-rand-params", SMALL),
     "oracle": ("oracle", "bandit", SMALL),
@@ -126,6 +128,8 @@ def agent_of(case: str, streams: Streams, ranks: Ranks) -> tuple[RunSettings, Tr
     agent = make(name, config, family.spec(), streams, CPU, ranks)
     if isinstance(agent, MamlTrpo):
         agent.meta = double(agent.meta)
+    elif isinstance(agent, Promp):
+        agent.begin_with(double(agent.meta))
     elif isinstance(agent, Multitask):
         agent.params = double(agent.params)
     elif isinstance(agent, Rl2):
