@@ -101,14 +101,9 @@ def _dumped(tree: Any) -> bytes:
 # -- checkpoints ------------------------------------------------------------------------------------------------------
 
 
-def _compressed() -> torch.Tensor:
-    with warnings.catch_warnings(action="ignore", category=UserWarning):
-        return torch.eye(3).to_sparse_csr()
-
-
 TENSORS: dict[str, Callable[[], torch.Tensor]] = {
     "a sparse tensor": lambda: torch.eye(3).to_sparse(),
-    "a compressed sparse tensor": _compressed,
+    "a compressed sparse tensor": lambda: torch.eye(3).to_sparse_csr(),
     "a tensor without memory": lambda: torch.empty(3, 3, device="meta"),
     "complex numbers": lambda: torch.zeros(3, dtype=torch.complex64),
     "booleans": lambda: torch.zeros(3, dtype=torch.bool),
@@ -219,12 +214,15 @@ def _foreign(draw: Draw, payload: Any) -> tuple[bytes, str]:
         new: Any = ALIKE[name](old) if not (name == "in float64" and old.dtype == torch.float64) else old.float()
     elif way in ("alike", "tensor"):
         name = draw(st.sampled_from(sorted(TENSORS)))
-        new = TENSORS[name]()
+        # Torch warns of some of them.
+        with warnings.catch_warnings(action="ignore"):
+            new = TENSORS[name]()
     else:
         new = draw(PLAIN)
         name = f"{way} {short(new)}"
     tree = changed(payload, path, way if way in ("removed", "added") else "replaced", new)
-    return saved(tree), f"{'.'.join(map(str, path))} {name}"
+    with warnings.catch_warnings(action="ignore"):
+        return saved(tree), f"{'.'.join(map(str, path))} {name}"
 
 
 def _rezipped(draw: Draw, payload: bytes) -> tuple[bytes, str]:
