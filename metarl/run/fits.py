@@ -13,6 +13,8 @@ from metarl.plain import shown
 def check_fits(stored: Any, now: Any, where: str = "it") -> None:
     """Check that a stored state has the entries, types, kinds of numbers and shapes of a fresh one, and no NaN.
 
+    Nor are tensors infinite that a fresh one has finite.
+
     Args:
         stored: tensors and plain data.
         now: `state_dict()` of what is to be brought to it. What is still None or empty there may be anything.
@@ -52,6 +54,8 @@ def check_fits(stored: Any, now: Any, where: str = "it") -> None:
         check_fits(value, inner, f"{where}.{key}" if where != "it" else str(key))
     if _has_nan(stored):
         raise ValueError(f"{where} is not a number (NaN)")
+    if _has_infinity(stored) and isinstance(now, Tensor) and not _has_infinity(now):
+        raise ValueError(f"{where} is infinite")
 
 
 def _entries(value: Any) -> list[tuple[Any, Any]]:
@@ -64,6 +68,10 @@ def _has_nan(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.is_floating_point() and bool(value.isnan().any())
     return isinstance(value, float) and value != value
+
+
+def _has_infinity(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and bool(value.isinf().any())
 
 
 def _kind(tensor: Tensor) -> str:

@@ -33,6 +33,7 @@ from metarl.config import dump, from_plain, to_plain
 from metarl.errors import UserError, nearest
 from metarl.files import Folder, read_regular
 from metarl.plain import parse_yaml, shown
+from metarl.problems import in_words
 from metarl.ranks import ALONE, Ranks
 from metarl.run.beside import with_beside
 from metarl.run.checkpoint import CheckpointFolder, load, most_bytes
@@ -433,5 +434,7 @@ def _fill(thing: Trainable, payload: dict[str, Any], path: Path) -> None:
     try:
         check_fits(payload.get("agent"), thing.state_dict())
         thing.load_state_dict(payload["agent"])
-    except ValueError as error:
-        raise UserError(f"{path} does not fit: {error}. Use the code that wrote it, or train anew.") from error
+    # The last three: of what was None or empty in a fresh one, the form is known to what is trained alone.
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        said = str(error) if isinstance(error, ValueError) else in_words(error)
+        raise UserError(f"{path} does not fit: {said}. Use the code that wrote it, or train anew.") from error

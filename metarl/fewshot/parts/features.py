@@ -78,7 +78,11 @@ class RunningMoments:
         )
 
     def load_state_dict(self, state: list[tuple[Tensor, Tensor]] | None, device: torch.device) -> None:
-        """Restore the averages."""
+        """Restore the averages; raise ValueError where they are none."""
+        if not all(
+            isinstance(value, Tensor) and bool(value.isfinite().all()) for pair in state or () for value in pair
+        ):
+            raise ValueError("the stored averages are no pairs of tensors with finite numbers")
         self.averages = None if state is None else [Moment(m.to(device), v.to(device)) for m, v in state]
 
 
