@@ -99,7 +99,8 @@ def test_launched_steps_are_played_again_too(agent: str, monkeypatch: pytest.Mon
     family, found = with_horizon(get("point-nav"), 4), []
     assert isinstance(family, TorchFamily)
     config = config_class(agent)(tasks=4, episodes=2, **({"minibatches": 2, "width": 8} if agent == "rl2" else {}))
-    monkeypatch.setattr(f"metarl.agents.{agent.replace('-', '_')}.collect", partial(collect, watch=False))
+    place = {"maml-trpo": "learning.meta_batch", "rl2": "agents.rl2"}[agent]
+    monkeypatch.setattr(f"metarl.{place}.collect", partial(collect, watch=False))
     for short in ((), (0, 3)):
         recorder, streams = Recorder(), Streams(0)
         physics = TooSmall(family, config.worlds, short)
