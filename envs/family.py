@@ -79,6 +79,9 @@ class Observable:
     name: str
     """Name in the model (joint, body, ...), or `-`."""
     unit: str
+    """`1`, or nothing, where it has none."""
+    exact: bool = False
+    """No sensor measures it, so that it has no error: a command, the last action, yes or no."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,9 @@ every number of an observation; a level of 1 is:
 
 `+noise=LOW..HIGH` are levels from 0 (default 0..1), uniform in training, half as far again out of distribution; the
 noise is normal and independent over numbers and steps. `+bias=LOW..HIGH` are levels of either sign (default -1..1).
-Parts of a unit vector or a quaternion (unit 1) get it like any number, and are not normalised again. Reward and ends
-are of the true state.
+Parts of a unit vector or a quaternion (unit 1) get it like any number, and are not normalised again. What no sensor
+measures stays exact: of robot files commands, the previous action, and whether something touches. Reward and ends are
+of the true state.
 """
 
 from __future__ import annotations
@@ -105,19 +106,27 @@ class Sensing:
     def parts(self, base: Family) -> tuple[tuple[Parameter, ...], Tensor]:
         """Return the parameters, and of every number of an observation which of their components it has.
 
+        What is exact has the one behind them all, which is 0.
+
         Raises:
-            UserError: an observation has a unit that is none of `KINDS`.
+            UserError: an observation has a unit that is none of `KINDS`, or nothing is measured.
         """
         low, high = self.bounds
-        units = [row.unit for row in base.observables]
-        for row in base.observables:
-            if row.unit not in KINDS:
+        units = [None if row.exact else row.unit or "1" for row in base.observables]
+        for unit, row in zip(units, base.observables, strict=True):
+            if unit is not None and unit not in KINDS:
                 raise UserError(
-                    f"got +{self.word} for {base.full_name}: no {self.word} is known of the unit '{row.unit}' of "
+                    f"got +{self.word} for {base.full_name}: no {self.word} is known of the unit '{unit}' of "
                     f"'{row.meaning}', only of {', '.join(KINDS)}: leave +{self.word} out, or mend the family's table"
                 )
+        measured = [unit for unit in units if unit is not None]
+        if not measured:
+            raise UserError(
+                f"got +{self.word} for {base.full_name}: no sensor measures anything that it observes: leave "
+                f"+{self.word} out"
+            )
         parameters, pick, begun = [], torch.zeros(len(units), dtype=torch.long), 0
-        for unit in dict.fromkeys(units):
+        for unit in dict.fromkeys(measured):
             kind, places = KINDS[unit], [index for index, other in enumerate(units) if other == unit]
             size, count = self.size(kind), len(places) if self.per == "each" else 1
             reach = 0.5 * (high - low)
@@ -137,6 +146,7 @@ class Sensing:
             parameters.append(parameter)
             pick[places] = torch.arange(begun, begun + count) if count > 1 else begun
             begun += count
+        pick[[index for index, unit in enumerate(units) if unit is None]] = begun
         return tuple(parameters), pick
 
 
@@ -150,11 +160,15 @@ class _Sensed(Effect):
 
     def __init__(self, parameters: tuple[Parameter, ...], pick: Tensor) -> None:
         self.parameters, self.pick = parameters, pick
+        self.some_exact = int(pick.max()) == sum(parameter.size for parameter in parameters)
 
     def values(self, tasks: Tasks) -> Float[Tensor, "B O"]:
         """Return them, one for every number."""
         columns = [tasks[parameter.name] for parameter in self.parameters]
-        together = torch.cat([value if value.dim() == 2 else value[:, None] for value in columns], 1)
+        columns = [value if value.dim() == 2 else value[:, None] for value in columns]
+        if self.some_exact:
+            columns.append(torch.zeros_like(columns[0][:, :1]))
+        together = torch.cat(columns, 1)
         return together.index_select(1, on(together, self.pick))
 
 

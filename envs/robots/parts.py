@@ -180,7 +180,7 @@ def contacts(build: Build, where: str, keys: dict[str, Any]) -> Part:
     names = build.named("geom")
     chosen = some(names, keys["geoms"], "geom", f"{where}.geoms")
     touch = touching(build, [names[i] for i in chosen])
-    rows = (Observable(f"whether {names[i]} touches anything", names[i], "") for i in chosen)
+    rows = (Observable(f"whether {names[i]} touches anything", names[i], "", exact=True) for i in chosen)
     return Part(observables=tuple(rows), see=lambda state, tasks: touch(state))
 
 
@@ -235,7 +235,8 @@ def force_unit(model: mujoco.MjModel, actuator: int) -> str:
 def previous_action(build: Build, where: str, keys: dict[str, Any]) -> Part:
     """Return the action of the step before, -1..1 of its bounds; 0 at the start of an episode."""
     build.carry(PREVIOUS)
-    rows = (Observable(f"previous action of {name}", name, "of its bounds") for name in build.named("actuator"))
+    names = build.named("actuator")
+    rows = (Observable(f"previous action of {name}", name, "of its bounds", exact=True) for name in names)
     return Part(observables=tuple(rows), see=lambda state, tasks: state[PREVIOUS])
 
 
@@ -250,7 +251,7 @@ def command(build: Build, where: str, keys: dict[str, Any]) -> Part:
         return torch.stack([torch.as_tensor(value(tasks)) for value in values], dim=1)
 
     rows = zip(keys["names"], units, strict=True)
-    return Part(observables=tuple(Observable(f"command {name}", "-", unit) for name, unit in rows), see=see)
+    return Part(observables=tuple(Observable(f"command {name}", "-", unit, exact=True) for name, unit in rows), see=see)
 
 
 def _of_base(build: Build, what: str, unit: str, see: Any) -> Part:

@@ -38,7 +38,7 @@ def accuracy(printed: str) -> float:
 
 def test_every_example_has_a_test_and_a_line_in_the_readme() -> None:
     files = sorted(path.name for path in EXAMPLES.glob("*.py"))
-    assert len(files) == 8
+    assert len(files) == 9
     code, text = Path(__file__).read_text(), (EXAMPLES / "README.md").read_text()
     for name in files:
         assert f'run("{name}"' in code
@@ -72,6 +72,20 @@ def test_own_family(tmp_path: Path) -> None:
     # The commands find the family of such a run.
     settings = parse_yaml((tmp_path / "mine" / "config.yaml").read_text(), "config.yaml")["run"]
     assert settings["family"] == "own_family.py:tilted-rail@v1"
+
+
+def test_own_robot(tmp_path: Path) -> None:
+    printed = run("own_robot.py", tmp_path, "--iterations", "1", "--horizon", "10", "--out", "mine")
+    summary = json.loads((tmp_path / "mine" / "evaluation" / "test" / "adaptation.json").read_text())
+    assert [there["reality"]["name"] for there in summary["realities"]] == ["slow", "worn"]
+    # 0.3 s of rewards tell the speed, also to a network that was hardly trained.
+    (speed,) = re.findall(r"R2 of the speed: (\S+), (\S+), (\S+)$", printed, flags=re.MULTILINE)
+    assert float(speed[0]) < 0.3 < float(speed[2])
+    assert "R2 of the payload" in printed
+    assert len(re.findall(r"^Driven with NumPy alone, episode [12] at 0.6 m/s", printed, flags=re.MULTILINE)) == 2
+    assert {"manifest.json", "policy.py", "weights.safetensors"} <= {
+        p.name for p in (tmp_path / "mine/policy").iterdir()
+    }
 
 
 def test_own_agent(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ from metarl.envs.families.half_cheetah import HalfCheetahVel
 from metarl.envs.modifiers.effect import KEY
 from metarl.envs.modifiers.sensors import KINDS, SALT, Bias, Noise
 from metarl.errors import UserError
+from metarl.types import Tasks
 from tests.helpers.modified import actions_for, begun, modified
+from tests.helpers.readme import ROOT
 from tests.helpers.toys import seeded
 
 CHEETAH = [0, *[1] * 7, 2, 2, *[3] * 7]
@@ -84,3 +86,23 @@ def test_an_unknown_unit_is_refused() -> None:
             UserError, match=rf"no {kind.word} is known of the unit 'ft' of 'height', only of m, dm, rad"
         ):
             kind.effect(odd)
+
+
+def test_a_robot_file_knows_its_last_action_exactly() -> None:
+    base = get(str(ROOT / "scripts" / "examples" / "robot" / "quadruped.yaml"))
+    for kind, size in ((Noise(low=1.0, high=2.0), 0.01), (Bias(low=1.0, high=2.0), 0.01)):
+        effect = kind.effect(base)
+        assert [p.name for p in effect.parameters] == [f"{n}_{kind.word}" for n in ("angle", "turn", "ratio")]
+        levels = Tasks("", {p.name: torch.tensor([p.low], dtype=torch.float64) for p in effect.parameters})
+        (values,) = effect.values(levels).tolist()  # pyright: ignore[reportAttributeAccessIssue]
+        # 12 joints' positions, 12 velocities, a gyroscope, gravity's direction; then the previous action.
+        assert values == [kind.size(KINDS["rad"])] * 12 + [kind.size(KINDS["rad/s"])] * 15 + [size] * 3 + [0.0] * 12
+
+
+def test_nothing_measured_is_refused() -> None:
+    base = get("half-cheetah-vel")
+    assert isinstance(base, HalfCheetahVel)
+    told = dataclasses.replace(base)
+    object.__setattr__(told, "observables", (Observable("command", "-", "m/s", exact=True),))
+    with pytest.raises(UserError, match=r"no sensor measures anything that it observes: leave \+noise out"):
+        Noise().effect(told)

@@ -36,16 +36,16 @@ IN_FORM: list[tuple[str, str, str]] = [
     ("- gyro", "- contacts", "observation[2].contacts.geoms: missing."),
     ("- gyro", "- 3", "observation[2]: got 3 where a part"),
     (
-        "weight: 1, command: speed",
-        "wieght: 1, command: speed",
-        "reward.track_velocity.wieght: unknown key. Did you mean",
+        "weight: -1, command: speed",
+        "wieght: -1, command: speed",
+        "reward.velocity_error.wieght: unknown key. Did you mean",
     ),
-    ("weight: 1, command: speed", "command: speed", "reward.track_velocity.weight: missing."),
-    ("  alive: 0.2", "  alife: 0.2", "reward.alife: there is no term 'alife'. Did you mean 'alive'?"),
-    ("  alive: 0.2", "  alive: {weight: 0.2, term: alife}", "reward.alive.term: there is no term 'alife'."),
-    ("  alive: 0.2", "  alive: yes", "reward.alive.weight: got True where a number is needed"),
-    ("width: 0.25", "width: 0", "reward.track_velocity.width: got 0 where a number above 0"),
-    ("width: 0.25", "axis: w", "reward.track_velocity.axis: got 'w'."),
+    ("weight: -1, command: speed", "command: speed", "reward.velocity_error.weight: missing."),
+    ("  alive: 0.4", "  alife: 0.2", "reward.alife: there is no term 'alife'. Did you mean 'alive'?"),
+    ("  alive: 0.4", "  alive: {weight: 0.2, term: alife}", "reward.alive.term: there is no term 'alife'."),
+    ("  alive: 0.4", "  alive: yes", "reward.alive.weight: got True where a number is needed"),
+    ("turning: 0.3", "turning: {weight: 0.3, width: 0}", "reward.track_turning.width: got 0 where a number above 0"),
+    ("command: speed}", "command: speed, axis: w}", "reward.velocity_error.axis: got 'w'."),
     ("{end: height, below: 0.16}", "{end: hight, below: 0.16}", "ends.fall.end: there is no end 'hight'. Did you mean"),
     ("range: [0, 0.8]", "range: [0.8, 0]", "tasks.speed.range: got [0.8, 0], which is upside down"),
     ("range: [0, 0.8]", "range: [0, 0.4, 0.8]", "tasks.speed.range: got [0, 0.4, 0.8] where a range [LOW, HIGH]"),
@@ -65,7 +65,7 @@ IN_FORM: list[tuple[str, str, str]] = [
 """What is replaced in the example by what, and what is said of it."""
 
 IN_MODEL: list[tuple[str, str, str]] = [
-    ("control_rate: 50 ", "control_rate: 60 ", "control_rate: got 60 Hz, which is 4.16667 steps of 0.004 s"),
+    ("control_rate: 50 ", "control_rate: 60 ", "control_rate: got 60 Hz, which is 3.33333 steps of 0.005 s"),
     ("control_rate: 50 ", "control_rate: 50\nframe_skip: 5 ", "control_rate: got it and frame_skip."),
     ("quadruped.xml", "quadruped.urdf", "model.file: there is no file"),
     ("quadruped.xml", "quadruped.obj", "model.file: got 'quadruped.obj'. Give an MJCF or URDF file"),
@@ -92,9 +92,9 @@ IN_MODEL: list[tuple[str, str, str]] = [
     (
         "command: speed",
         "command: sped",
-        "reward.track_velocity.command: no task 'sped' is a command. Did you mean 'speed'?",
+        "reward.velocity_error.command: no task 'sped' is a command. Did you mean 'speed'?",
     ),
-    ("command: speed", "command: payload", "reward.track_velocity.command: no task 'payload' is a command."),
+    ("command: speed", "command: payload", "reward.velocity_error.command: no task 'payload' is a command."),
     (
         "track_turning: 0.3",
         "track_turning: {weight: 1, command: speed}",

@@ -225,7 +225,7 @@ ends:
     assert float(terms["base_velocity"][0]) == pytest.approx(math.exp(-(0.8**2)))
     assert float(terms["upright"][0]) == pytest.approx(1.0)
     assert float(terms["height"][0]) == pytest.approx(math.exp(-4.0))
-    assert float(terms["track_velocity"][0]) == pytest.approx(math.exp(-(0.5**2) / 0.25**2))
+    assert float(terms["velocity_error"][0]) == pytest.approx(-0.5)
     middle = torch.tensor([family.action_low, family.action_high]).double().mean(0).repeat(2, 1)
     for _ in range(19):
         worlds.step(middle)
