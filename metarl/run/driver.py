@@ -169,7 +169,8 @@ def train(
             )
         elif standing.iteration > started:
             done, took = standing.iteration, duration(time.monotonic() - clock)
-            show(display.message, f"Trained {done} iterations ({took} for the last {done - started}).")
+            some = "iteration" if done == 1 else "iterations"
+            show(display.message, f"Trained {done} {some} ({took} for the last {done - started}).")
         # Whoever is behind this line finds the last checkpoint.
         ranks.once(lambda: None)
     return TrainResult(

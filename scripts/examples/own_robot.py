@@ -5,7 +5,7 @@ agent is trained on it, measured there and in two other realities, exported, and
 
     metarl check scripts/examples/robot/quadruped.yaml       (before anyone trains: tables, and a picture)
     python scripts/examples/own_robot.py
-    python scripts/examples/own_robot.py --iterations 400 --out runs/walks       (about an hour: then it walks)
+    python scripts/examples/own_robot.py --iterations 400 --out runs/walks    (about an hour: then it walks)
     metarl render runs/own-robot                             (a film: its first episode and its second)
 """
 

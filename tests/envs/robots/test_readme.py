@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +17,14 @@ from tests.helpers.robot_files import EXAMPLE, example, forget, small
 
 README = "envs/robots/README.md"
 SMALL = {
-    "check go1": " --episodes 2 --horizon 3 --threads 1",
     "check --schema": "",
+    "check ": " --episodes 2 --horizon 3 --threads 1",
     "train rl2": " --tasks 2 --episodes 2 --width 8 --minibatches 1 --iterations 1 --threads 1",
     "list": "",
-    "render": " --rows 1 --columns 1 --width 64 --height 64",
+    "evaluate": " --tasks 2 --episodes 1 --probe-tasks 10 --no-film",
+    "render go1": " --rows 1 --columns 1 --width 64 --height 64",
+    "render runs": " --width 64 --height 64",
+    "export": " --count 10 --onnx no",
 }
 """What makes a command take seconds: its first words, and what is added to it."""
 
@@ -33,12 +37,17 @@ def nothing_stays() -> Iterator[None]:
 
 def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     example(tmp_path, ("name: quadruped", "name: go1"), ("horizon: 200", "horizon: 5")).rename(tmp_path / "go1.yaml")
+    there = tmp_path / EXAMPLE.parent.relative_to(ROOT)
+    there.mkdir(parents=True)
+    example(there, ("horizon: 200", "horizon: 5"))
     monkeypatch.chdir(tmp_path)
     for line in commands(README):
-        (more,) = (added for words, added in SMALL.items() if line.startswith(f"metarl {words}"))
-        arguments = f"{line.partition(' >')[0]}{more}".replace("--horizon 500", "--horizon 4").split()[1:]
-        assert main(arguments) == 0, line
+        more = next(added for words, added in SMALL.items() if line.startswith(f"metarl {words}"))
+        less = line.partition(" >")[0].replace("--horizon 500", "--horizon 4")
+        less = less.replace("--tasks 128 --minibatches 4 ", "")
+        assert main(shlex.split(less + more)[1:]) == 0, line
     assert (tmp_path / "go1-grid.png").is_file()
+    assert (tmp_path / "walks-policy" / "policy.py").is_file()
 
 
 def test_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
