@@ -278,7 +278,11 @@ def trained_in_package(file: Path, monkeypatch: pytest.MonkeyPatch, family: str 
 
 @pytest.mark.parametrize(
     ("family", "moved"),
-    [("points_of_mine.families", "a"), ("points_of_mine.families", "b"), ("points_of_mine/families.py", "b")],
+    [
+        ("points_of_mine.families", "a"),
+        pytest.param("points_of_mine.families", "b", marks=pytest.mark.slow),
+        ("points_of_mine/families.py", "b"),
+    ],
 )
 def test_a_run_of_a_package_is_evaluated_from_any_folder(
     family: str, moved: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -12,6 +12,7 @@ from metarl.errors import UserError
 pytest.importorskip("mujoco_warp")
 
 
+@pytest.mark.slow
 def test_gpu_reports_engines_iterations_and_updates(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

@@ -182,6 +182,7 @@ def assert_alike(name: str, worlds: int, seed: int = 0) -> None:
         assert difference.mean().abs() <= 4.0 * error + 1e-3, found
 
 
+@pytest.mark.slow
 def test_whole_episodes_are_alike() -> None:
     assert_alike(CHEETAH, worlds=8)
 

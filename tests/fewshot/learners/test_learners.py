@@ -203,6 +203,11 @@ UPDATES = {"logistic": 100} | dict.fromkeys(
 """Those that learn in fewer updates than the others."""
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=pytest.mark.slow) if kind == "logistic" else kind for kind in KINDS],
+    indirect=True,
+)
 def test_each_learns_what_tells_classes_apart(kind: str) -> None:
     data = hidden_signal()
     setting = Setting(shape=SHAPE, backbone=MlpBackbone(item_shape=(12,), hidden=(32, 32)), classes=80)

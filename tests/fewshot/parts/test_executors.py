@@ -167,6 +167,7 @@ for name in expected:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
 def test_the_compiled_executor_agrees() -> None:
     # In a process of its own: the checks of annotations that tests run with would break its graph.
