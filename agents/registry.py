@@ -52,6 +52,11 @@ AGENTS: dict[str, Entry] = {
         make="rl2:Rl2",
         summary="learns to adapt in its memory, over trials of several episodes",
     ),
+    "pearl": Entry(
+        config="pearl:PearlConfig",
+        make="pearl:Pearl",
+        summary="an off-policy actor-critic that is told a belief about the task",
+    ),
     "multitask": Entry(
         config="multitask:MultitaskConfig",
         make="multitask:multitask",

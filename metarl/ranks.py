@@ -92,6 +92,15 @@ class Ranks:
         mine = self.rows(len(rows))
         return rows[mine.start : mine.stop]
 
+    def gathered(self, rows: Shaped[Tensor, "own *any"]) -> Shaped[Tensor, "all *any"]:
+        """Return the rows of all ranks in their order, where each gives as many: the opposite of `own`."""
+        if self.size == 1:
+            return rows
+        whole = rows.new_zeros(self.whole(rows.shape))
+        self.own(whole).copy_(rows)
+        # Every place has one number that is not 0.
+        return self.sum(whole)
+
     # -- means and sums -----------------------------------------------------------------------------------------------
 
     def sum(self, values: T) -> T:

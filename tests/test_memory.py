@@ -93,6 +93,7 @@ REFUSED = {
     "--episodes": ["train", "multitask", "--family", "point-nav", "--episodes", MUCH],
     "--hidden": ["train", "oracle", "--family", "point-nav", "--hidden", "1000000", "1000000"],
     "--horizon": ["train", "maml-trpo", "--family", "point-nav", "--horizon", MUCH],
+    "--replay-steps": ["train", "pearl", "--family", "point-nav", "--replay-steps", MUCH],
     "--width": ["train", "rl2", "--family", "point-nav", "--width", "1000000"],
     "--episodes ": ["train", "rl2", "--family", "point-nav", "--episodes", MUCH],
     "--width ": [
@@ -216,11 +217,18 @@ LARGER = [
     Rl("maml-trpo", "point-nav", {"tasks": 4, "episodes": 20, "inner_steps": 8}),
     Rl("maml-trpo", "half-cheetah-vel", {"tasks": 20, "episodes": 20}),
     Rl("promp", "point-nav", {"tasks": 20, "episodes": 40, "inner_steps": 3}),
+    # What is kept fills up.
+    Rl("pearl", "half-cheetah-vel", {"train_tasks": 50, "first_rounds": 40, "updates": 2, "replay_steps": 10_000}),
+    Rl("pearl", "point-nav", {"train_tasks": 5, "first_rounds": 1, "updates": 3, "batch": 2048, "replay_steps": 600}),
     Rl("rl2", "point-nav", {"tasks": 40, "width": 600, "minibatches": 1, "epochs": 1}),
     Rl("rl2", "point-nav", {"tasks": 20, "episodes": 10, "core": "transformer", "layers": 4, "epochs": 1}),
     Rl("rl2", "bandit", {"tasks": 10_000, "episodes": 10, "epochs": 1}),
 ]
 
+FEW: dict[str, dict[str, Any]] = {
+    "rl2": {"tasks": 2, "minibatches": 1},
+    "pearl": {"tasks": 2, "train_tasks": 2, "first_rounds": 1, "updates": 1, "meta_batch": 1, "replay_steps": 2000},
+}
 MEASURED = pytest.mark.skipif(sys.platform != "linux", reason="the true peak is read from Linux's /proc")
 
 
@@ -231,7 +239,7 @@ def test_a_training_takes_about_what_was_reckoned(case: Rl, tmp_path: Path, monk
     family = get(case.family)
     reckoned = estimate(monkeypatch, lambda: check_training(family, config, engine="cpu", device=CPU, share=1))
     quiet: Any = {"console": Console(quiet=True), "threads": 1}
-    few: Any = {"tasks": 2, "minibatches": 1} if case.agent == "rl2" else {"tasks": 2, "episodes": 2}
+    few: Any = FEW.get(case.agent, {"tasks": 2, "episodes": 2})
     # What is loaded at the first training does not count.
     metarl.train(case.agent, case.family, out=tmp_path / "small", iterations=1, **few, **quiet)
     found = peak(

@@ -136,6 +136,7 @@ def test_sums_and_means_are_over_the_ranks(answers: list[dict[str, Any]]) -> Non
     for found in answers:
         assert found["sum"] == {"a": [3.0, [[3.0], [3.0]]], "b": [4]}
         assert found["mean"] == [[0.5, 1.0], 1.5]
+        assert found["gathered"] == [[1, 1], [2, 2]]
         assert found["largest"] == 5
         assert found["once"] == "of rank 0"
 

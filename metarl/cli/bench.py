@@ -14,11 +14,12 @@ from metarl.errors import UserError, nearest
 BENCH = """\
 Measure speed on this machine, contenders interleaved in one run: medians and ratios.
 
-usage: metarl bench {engines,maml,rl2,fewshot,gpu} [OPTIONS]
+usage: metarl bench {engines,maml,rl2,pearl,fewshot,gpu} [OPTIONS]
 
   engines   env-steps/s of the CPU engine, its open-loop ceiling, Gymnasium's vector environments and EnvPool
   maml      one meta-iteration by part, the task-batched forms against a loop over tasks
   rl2       what the memory costs while acting, and in a training pass beside a bare nn.GRU; transformer beside GRU
+  pearl     its update with all tasks at once beside a loop over tasks; what an iteration is made of
   fewshot   supervised meta-updates by every executor, Reptile and episode sampling, beside loops over tasks
   gpu       both engines: whole steps beside physics alone, by worlds and cores; iterations, few-shot updates
 
@@ -27,12 +28,14 @@ examples:
   metarl bench engines --family all
   metarl bench maml --tasks 40 --episodes 20 --json
   metarl bench rl2 --width 64 128
+  metarl bench pearl --hidden 300 300 300
   metarl bench fewshot --cases sinusoid sampling"""
 
 BENCHMARKS = {
     "engines": ("EnginesConfig", "run_engines"),
     "maml": ("MamlConfig", "run_maml"),
     "rl2": ("MemoryConfig", "run_rl2"),
+    "pearl": ("PearlBenchConfig", "run_pearl"),
     "fewshot": ("FewShotConfig", "run_fewshot"),
     "gpu": ("GpuConfig", "run_gpu"),
 }

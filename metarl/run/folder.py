@@ -422,7 +422,8 @@ def _at_most(thing: Trainable | None) -> int:
     """Return the bytes that a checkpoint of something may have; what is one's own may come to hold anything."""
     if thing is None or not type(thing.config).__module__.startswith("metarl."):
         return AT_MOST
-    return most_bytes(size_of(thing.state_dict()))
+    # A fresh one has not yet what it will have played.
+    return most_bytes(size_of(thing.state_dict())) + getattr(thing, "later_bytes", 0)
 
 
 def _fill(thing: Trainable, payload: dict[str, Any], path: Path) -> None:

@@ -53,6 +53,10 @@ GLOSSARY: dict[str, Metric] = {
     "update/early_stop": Metric("1 if the update ended early because of its KL", "", "lower"),
     "update/clipped": Metric("Part of the visited states whose probability ratio is outside the clip range", "", "-"),
     "update/value_error": Metric("Mean squared error of the values, in variances of the returns", "", "lower"),
+    "update/q_error": Metric(
+        "Mean squared error of both Q to their targets, in squares of the scaled reward", "", "lower"
+    ),
+    "update/v_error": Metric("Mean squared error of the values to theirs, in the same unit", "", "lower"),
     "update/learning_rate": Metric("Learning rate of the update", "", "-"),
     "update/entropy_weight": Metric("Weight of the entropy in the objective of the update", "", "-"),
     "update/move": Metric(
@@ -61,6 +65,9 @@ GLOSSARY: dict[str, Metric] = {
     "update/outer_step": Metric("Part of that way that the update takes", "", "-"),
     "policy/std": Metric("Mean standard deviation of the actions", "action", "-"),
     "policy/entropy": Metric("Mean entropy of the policy's actions, over visited states", "nat", "-"),
+    "policy/temperature": Metric("What a nat of entropy is worth (α of soft actor-critic)", "scaled reward", "-"),
+    "belief/kl": Metric("Mean KL(belief about the task || prior), over the tasks of the updates", "nat", "-"),
+    "replay/steps": Metric("Steps that are kept to be learned from, of all training tasks", "step", "-"),
     "inner/rate": Metric("Mean inner rate α over all parameters, where the rates are learned", "", "-"),
     "reward/<term>": Metric("Mean per step of one term of the reward, after adaptation", "reward", "higher"),
     "episode/length": Metric("Mean length of the episodes", "step", "-"),

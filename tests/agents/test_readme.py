@@ -23,7 +23,7 @@ from tests.helpers.readme import ROOT, block, commands
 README = "agents/README.md"
 PLAYERS = "agents/players/README.md"
 ROOMS = ("agents", "agents/players", "metarl/learning", "metarl/nets")
-SMALLER = {"tasks": "10", "iterations": "1", "minibatches": "2", "width": "8", "episodes": "3"}
+SMALLER = {"tasks": "10", "iterations": "1", "minibatches": "2", "width": "8", "episodes": "3", "updates": "1"}
 
 
 def smaller(command: str) -> list[str]:
@@ -31,7 +31,9 @@ def smaller(command: str) -> list[str]:
     for option, number in SMALLER.items():
         command = re.sub(rf"--{option} \d+", f"--{option} {number}", command)
     words = command.split()[1:]
-    if words[0] == "train" and words[1] != "rl2" and "--tasks" not in words:
+    if words[:2] == ["train", "pearl"]:
+        words += ["--train-tasks", "5", "--first-rounds", "1", "--encoder-hidden", "8"]
+    elif words[0] == "train" and words[1] != "rl2" and "--tasks" not in words:
         words += ["--tasks", "4", "--episodes", "3", "--hidden", "8"]
     if words[0] == "evaluate":
         words += ["--tasks", "4", "--steps", "1", "--no-film"]
@@ -65,7 +67,7 @@ def test_commands_with_smaller_numbers(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     lines = commands(README)
-    assert [line.split()[1] for line in lines] == ["train"] * 4 + ["evaluate"] + ["train"] * 3
+    assert [line.split()[1] for line in lines] == ["train"] * 5 + ["evaluate"] + ["train"] * 3
     for line in lines:
         assert main(smaller(line)) == 0, line
     assert (tmp_path / "runs" / "compared" / "adaptation.png").is_file()

@@ -25,9 +25,19 @@ SMALL: dict[str, dict[str, Any]] = {
     "maml-trpo": {"tasks": 3, "episodes": 2, "hidden": (2,), "learn_rates": True, "cg_iterations": 2},
     "promp": {"tasks": 3, "episodes": 2, "hidden": (2,), "outer_steps": 2},
     "oracle": {"tasks": 3, "episodes": 2, "hidden": (2,), "cg_iterations": 2},
+    "pearl": {
+        **{"train_tasks": 6, "tasks": 6, "first_rounds": 1, "updates": 2, "meta_batch": 3, "batch": 4, "context": 3},
+        **{"hidden": (4,), "encoder_hidden": (4,), "replay_steps": 20},
+    },
     "rl2": {"tasks": 6, "episodes": 2, "minibatches": 2, "width": 4},
 }
-CASES = [("point-nav", "maml-trpo"), ("tabular-mdp", "rl2"), ("bandit", "oracle"), ("bandit", "promp")]
+CASES = [
+    ("point-nav", "maml-trpo"),
+    ("tabular-mdp", "rl2"),
+    ("bandit", "oracle"),
+    ("bandit", "promp"),
+    ("point-nav", "pearl"),
+]
 
 
 class NoGraphs:

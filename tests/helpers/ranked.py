@@ -18,6 +18,7 @@ from torch import Tensor
 from metarl.agents import config_class, make
 from metarl.agents.maml_trpo import MamlTrpo
 from metarl.agents.multitask import Multitask
+from metarl.agents.pearl import Pearl
 from metarl.agents.promp import Promp
 from metarl.agents.rl2 import Rl2
 from metarl.envs import get, make_worlds
@@ -43,12 +44,18 @@ IMAGE = (1, 16, 16)
 
 SMALL = {"tasks": 4, "episodes": 3, "hidden": (8,)}
 TRIALS = {"tasks": 4, "episodes": 2, "width": 8}
+PEARL = {
+    **{"train_tasks": 6, "tasks": 4, "first_rounds": 1, "updates": 4, "meta_batch": 4, "batch": 8, "context": 5},
+    **{"hidden": (8,), "encoder_hidden": (8,), "replay_steps": 2000},
+}
 AGENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "maml-trpo": ("maml-trpo", "point-nav", {**SMALL, "learn_rates": True}),
     "promp": ("promp", "point-nav", {**SMALL, "inner_steps": 2, "target_kl": 0.01}),
     # Its worlds fall down, and those of a rank sooner than all.
     "multitask": ("multitask", "hopper-rand-params", SMALL),
     "oracle": ("oracle", "bandit", SMALL),
+    # Its worlds fall down too, and all ranks keep what all have played.
+    "pearl": ("pearl", "hopper-rand-params", PEARL),
     # Minibatches of a trial or two: some of them have none of a rank.
     "rl2-gru": ("rl2", "bandit", {**TRIALS, "minibatches": 3, "entropy": 0.01}),
     "rl2-transformer": ("rl2", "point-nav", {**TRIALS, "minibatches": 2, "core": "transformer"}),
@@ -134,6 +141,8 @@ def agent_of(case: str, streams: Streams, ranks: Ranks) -> tuple[RunSettings, Tr
         agent.params = double(agent.params)
     elif isinstance(agent, Rl2):
         agent.network.double()
+    elif isinstance(agent, Pearl):
+        agent.begin_with({part: double(params) for part, params in agent.networks.params.items()})
     worlds = make_worlds(family, ranks.share(config.worlds), threads=1, dtype=DOUBLE, ranks=ranks)
     run = RunConfig(family=family.full_name, agent=name, threads=1, checkpoint_every=1)
     return run, agent, iterations_of(agent, worlds, family.space.sample, streams)
@@ -180,6 +189,7 @@ def main(folder: Path) -> None:
         found = {
             "sum": ranks.sum({"a": (ranks.rank + 1.0, torch.full((2, 1), ranks.rank + 1.0)), "b": torch.tensor([2])}),
             "mean": ranks.mean([torch.tensor([1.0, 2.0]) * ranks.rank, 3.0 * ranks.rank]),
+            "gathered": ranks.gathered(torch.full((1, 2), ranks.rank + 1)),
             "largest": ranks.largest(5 - ranks.rank),
             "unequal": caught(lambda: ranks.assert_replicated(params)),
             "equal": caught(lambda: ranks.assert_replicated({"alike": params["alike"]})),
