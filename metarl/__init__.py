@@ -10,6 +10,7 @@
     load       a run with its trained agent
     evaluate   runs -> adaptation curves on held-out tasks, with arrays, table and figure
     export     a run -> a policy in a folder that runs without metarl
+    identify   a log of a system -> what it says of unknown parameters, with intervals
     families   the task families by name
     worlds     parallel worlds of a family
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from metarl.api.evaluating import evaluate
     from metarl.api.exporting import export
     from metarl.api.families import families
+    from metarl.api.identifying import identify
     from metarl.api.runs import load
     from metarl.api.training import resume, train
     from metarl.envs import make_worlds as worlds
@@ -46,6 +48,7 @@ __all__ = [
     "export",
     "families",
     "fewshot",
+    "identify",
     "load",
     "resume",
     "train",
@@ -60,6 +63,7 @@ _FACE = {
     "evaluate": ("metarl.api.evaluating", "evaluate"),
     "export": ("metarl.api.exporting", "export"),
     "families": ("metarl.api.families", "families"),
+    "identify": ("metarl.api.identifying", "identify"),
     "worlds": ("metarl.envs", "make_worlds"),
 }
 _ROOMS = ("agents", "envs", "fewshot")

@@ -18,7 +18,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("train", "evaluate", "play", "list", "check", "render", "export", "fewshot", "warm", "bench", "fingerprint")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "identify",
+    "play",
+    "list",
+    "check",
+    "render",
+    "export",
+    "fewshot",
+    "warm",
+    "bench",
+    "fingerprint",
+)
 """Each is a module here, with a function NAME_command, imported when it is asked for."""
 
 USAGE = """\
@@ -29,6 +42,7 @@ Train agents that adapt to new tasks in a few episodes, and measure how well the
 commands:
   train        meta-train an agent on a family of tasks, or go on with a run
   evaluate     adapt trained agents to held-out tasks: table, picture, CSV, TensorBoard
+  identify     find unknown parameters of a system from a log of it, with intervals
   play         reference players on bandits and tabular MDPs, beside the published figures
   list         families, variants and agents that exist; what every metric means
   check        a family before anyone trains on it: what it sees and pays, whether its physics holds

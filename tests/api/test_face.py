@@ -12,7 +12,19 @@ import metarl
 from metarl.envs.worlds import Worlds
 from tests.helpers.readme import ROOT, block, blocks
 
-OFFERED = ["agents", "envs", "evaluate", "export", "families", "fewshot", "load", "resume", "train", "worlds"]
+OFFERED = [
+    "agents",
+    "envs",
+    "evaluate",
+    "export",
+    "families",
+    "fewshot",
+    "identify",
+    "load",
+    "resume",
+    "train",
+    "worlds",
+]
 
 
 def test_importing_it_imports_nothing_that_takes_long() -> None:

@@ -38,7 +38,7 @@ def accuracy(printed: str) -> float:
 
 def test_every_example_has_a_test_and_a_line_in_the_readme() -> None:
     files = sorted(path.name for path in EXAMPLES.glob("*.py"))
-    assert len(files) == 9
+    assert len(files) == 10
     code, text = Path(__file__).read_text(), (EXAMPLES / "README.md").read_text()
     for name in files:
         assert f'run("{name}"' in code
@@ -141,3 +141,10 @@ def test_read_curve(tmp_path: Path) -> None:
     (helped,) = re.findall(r"Adaptation helped on ([0-9]+)% of the tasks", printed)
     assert int(helped) > 70
     assert run("read_curve.py", tmp_path, "small") == "\n".join(printed.splitlines()[-7:]) + "\n"
+
+
+def test_identify_known(tmp_path: Path) -> None:
+    few = ("--families", "half-cheetah-vel+mass", "--tasks", "1", "--segments", "4")
+    printed = run("identify_known.py", tmp_path, *few)
+    assert "mass_factor" in printed
+    assert "of 2 intervals of 90% hold the truth so far" in printed
