@@ -33,13 +33,12 @@ from metarl.learning.experience import Batch, Estimator, first_episodes, inner_l
 from metarl.learning.finetune import (
     GradientLearner,
     check_observation,
-    memory_of_gradients,
     policy_for,
     unused_by_policy,
     weights_of_policy,
 )
 from metarl.learning.inner import AdaptationJacobian, Executor, Rates, adapt, task_chunks
-from metarl.learning.meta_batch import play_meta_batch
+from metarl.learning.meta_batch import MOST_INNER_STEPS, memory_of_meta_batches, play_meta_batch
 from metarl.learning.outer import outer_step
 from metarl.learning.scaling import Scaler
 from metarl.learning.trust_region import PolicyFisher, mean_product
@@ -51,8 +50,6 @@ from metarl.types import BatchEnv, EnvSpec, Metrics, Params, SampleTasks, Tasks
 
 RATE = "rate/"
 """Prefix of the learned inner rates among the meta-parameters."""
-MOST_INNER_STEPS = 1000
-"""Adaptation steps in training: each plays all episodes anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +119,7 @@ class MamlTrpoConfig:
 
     def memory_needed(self, spec: EnvSpec) -> dict[str, int]:
         """Reckon what a training needs beside the worlds, bytes: what asks for it -> how much."""
-        collections = self.inner_steps + 1
-        played = self.worlds * spec.horizon * (collections + 2) // 4
-        return memory_of_gradients(self, spec, collections=collections, played=played)
+        return memory_of_meta_batches(self, spec)
 
     def unused(self, name: str, spec: EnvSpec, device: torch.device) -> dict[str, str]:
         """Return settings that change nothing for an agent of this name and a family -> what they would need."""

@@ -35,14 +35,13 @@ from metarl.learning.experience import Batch, inner_loss, log_probs, mean_kl, sp
 from metarl.learning.finetune import (
     GradientLearner,
     check_observation,
-    memory_of_gradients,
     policy_for,
     unused_by_policy,
     weights_of_policy,
 )
 from metarl.learning.finite import check_parts
 from metarl.learning.inner import Executor, Rates, adapt, meta_gradients, over_tasks
-from metarl.learning.meta_batch import play_meta_batch
+from metarl.learning.meta_batch import MOST_INNER_STEPS, memory_of_meta_batches, play_meta_batch
 from metarl.learning.optimisers import load_optimiser
 from metarl.learning.ppo import clipped_gain, in_one_kernel
 from metarl.learning.scaling import Scaler
@@ -53,8 +52,6 @@ from metarl.ranks import ALONE, Ranks
 from metarl.seeding import Streams
 from metarl.types import BatchEnv, EnvSpec, Metrics, Params, SampleTasks, Tasks
 
-MOST_INNER_STEPS = 1000
-"""Adaptation steps in training: each plays all episodes anew."""
 NEAR = 1.5
 """Between δ / NEAR and NEAR δ a KL leaves its weight as it is."""
 
@@ -122,9 +119,7 @@ class PrompConfig:
 
     def memory_needed(self, spec: EnvSpec) -> dict[str, int]:
         """Reckon what a training needs beside the worlds, bytes: what asks for it -> how much."""
-        collections = self.inner_steps + 1
-        played = self.worlds * spec.horizon * (collections + 2) // 4
-        return memory_of_gradients(self, spec, collections=collections, played=played)
+        return memory_of_meta_batches(self, spec)
 
     def unused(self, name: str, spec: EnvSpec, device: torch.device) -> dict[str, str]:
         """Return settings that change nothing for an agent of this name and a family -> what they would need."""

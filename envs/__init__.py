@@ -7,22 +7,11 @@ rest is what the file of such a family needs.
 
 from metarl.envs.bodies.locomotion import uniform_start
 from metarl.envs.external.adapter import GymnasiumFamily
-from metarl.envs.family import (
-    Family,
-    Marker,
-    MujocoFamily,
-    Observable,
-    State,
-    Terms,
-    TorchFamily,
-    View,
-    gymnasium_model,
-    noisy_start,
-    on,
-)
+from metarl.envs.family import Family, Marker, MujocoFamily, Observable, State, Terms, TorchFamily, View, on
 from metarl.envs.gym.single import FamilyEnv
 from metarl.envs.gym.vector import FamilyVectorEnv
 from metarl.envs.making import make_worlds
+from metarl.envs.models import gymnasium_model, noisy_start
 from metarl.envs.registry import families, get, gymnasium_id, register
 from metarl.space import FixedTasks, Parameter, ParameterSpace
 from metarl.types import Tasks

@@ -12,16 +12,12 @@ To write a new one, read families/point_nav.py (40 lines of substance) or famili
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import gymnasium
 import mujoco
 import torch
 from jaxtyping import Bool, Float
@@ -29,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from metarl.envs import mujoco_log
+from metarl.envs.models import compiled
 from metarl.errors import UserError
 from metarl.space.parameter_space import ParameterSpace
 from metarl.types import EnvSpec, Picture, Tasks
@@ -286,41 +283,6 @@ class Family(ABC):
         return None
 
 
-F = TypeVar("F", bound=Family)
-
-
-HORIZON = "+horizon="
-"""What stands in a family's name before another time limit than its definition has."""
-
-
-def with_horizon(family: F, steps: int) -> F:
-    """Return the same family with another time limit, which its name tells: `point-nav@maml17+horizon=500`.
-
-    Args:
-        family: a frozen dataclass, as all families are.
-        steps: T, at least 1. The family itself comes back where it has this horizon.
-
-    Raises:
-        UserError: no whole number of steps.
-    """
-    if not dataclasses.is_dataclass(family):
-        raise TypeError(f"{type(family).__name__} is no dataclass: write it as a frozen one, as the others are")
-    if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1:
-        raise UserError(f"{family.full_name}: got a horizon of {steps!r} steps: give a whole number from 1")
-    if steps == family.horizon:
-        return family
-    changes: dict[str, Any] = {"horizon": int(steps)}
-    # A family that is made of another one has no variant of its own: its base gets the longer name.
-    if any(part.name == "variant" for part in dataclasses.fields(family)):
-        changes["variant"] = f"{family.variant.partition(HORIZON)[0]}{HORIZON}{steps}"
-    made = dataclasses.replace(family, **changes)
-    if made.space.family != made.full_name and any(part.name == "space" for part in dataclasses.fields(family)):
-        # A space that was written down has the name that was written down with it.
-        space = dataclasses.replace(made.space, family=made.full_name)
-        return dataclasses.replace(family, **changes, space=space)
-    return made
-
-
 class TorchFamily(Family):
     """A family whose physics is written in torch."""
 
@@ -385,45 +347,6 @@ class MujocoFamily(Family):
 
     def crop(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         """Take out of a world, given as a picture's own copy, what is too much to draw. Default: nothing."""
-
-
-def compiled(spec: mujoco.MjSpec) -> mujoco.MjModel:
-    """Return a family's model, as engines run it: a simulation that fails goes on failing, it is not restarted."""
-    spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-    # MuJoCo 4 warns of `settotalmass`, which half_cheetah.xml has; scaling afterwards gives the same bits.
-    total_mass, spec.compiler.settotalmass = spec.compiler.settotalmass, -1.0
-    model = spec.compile()
-    if total_mass > 0.0:
-        mujoco.mj_setTotalmass(model, total_mass)
-        mujoco.mj_setConst(model, mujoco.MjData(model))
-    return model
-
-
-def gymnasium_model(file: str) -> mujoco.MjSpec:
-    """Load one of the robots that ship inside the gymnasium package (MIT licence).
-
-    Args:
-        file: e.g. `half_cheetah.xml`.
-    """
-    path = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / file
-    return mujoco.MjSpec.from_file(str(path))
-
-
-def noisy_start(
-    model: mujoco.MjModel, noise: float, generator: torch.Generator, worlds: int
-) -> dict[str, Float[Tensor, "B D"]]:
-    """Return the model's own pose at rest with the noise of Gymnasium's v5 robots.
-
-    Args:
-        model: the robot.
-        noise: half-width of the uniform noise on qpos and standard deviation of the normal noise on qvel.
-        generator: where the randomness comes from.
-        worlds: B.
-    """
-    pose = torch.from_numpy(model.qpos0.copy())
-    uniform = torch.rand(worlds, model.nq, generator=generator, dtype=torch.float64) * 2.0 - 1.0
-    normal = torch.randn(worlds, model.nv, generator=generator, dtype=torch.float64)
-    return {"qpos": pose + noise * uniform, "qvel": noise * normal}
 
 
 def random_actions(family: Family, worlds: int, generator: torch.Generator) -> Float[Tensor, "B A"]:

@@ -19,7 +19,8 @@ from metarl.envs.definition import check_definition
 from metarl.envs.external.adapter import source_of
 from metarl.envs.external.child import Unfit, import_source
 from metarl.envs.families import FILES
-from metarl.envs.family import HORIZON, Family, with_horizon
+from metarl.envs.family import Family
+from metarl.envs.horizon import HORIZON, with_horizon
 from metarl.envs.modifiers.apply import modify
 from metarl.envs.modifiers.names import parse, split_name, take_horizon
 from metarl.envs.origins import Origin, files_of, present

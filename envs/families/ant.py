@@ -42,7 +42,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.envs.bodies.locomotion import arrow, arrow_along_x, compute_contact_forces, direction, heading, speed
-from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms, View, gymnasium_model, noisy_start
+from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms, View
+from metarl.envs.models import gymnasium_model, noisy_start
 from metarl.space.parameter_space import ParameterSpace
 from metarl.types import Tasks
 

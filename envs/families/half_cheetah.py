@@ -28,7 +28,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarl.envs.bodies.locomotion import arrow_along_x, direction, planar_observables, speed
-from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms, gymnasium_model, noisy_start
+from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms
+from metarl.envs.models import gymnasium_model, noisy_start
 from metarl.space.parameter_space import FixedTasks, ParameterSpace
 from metarl.types import Tasks
 

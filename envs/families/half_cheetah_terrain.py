@@ -33,7 +33,8 @@ from torch import Tensor
 
 from metarl.envs.bodies.terrain import CAMERA, DIFFICULTY, KIND, Ground, add_camera, goal_marker, scan_observables
 from metarl.envs.families.half_cheetah import OBSERVABLES, RESET_NOISE
-from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms, View, gymnasium_model, noisy_start, on
+from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms, View, on
+from metarl.envs.models import gymnasium_model, noisy_start
 from metarl.space.parameter_space import Parameter, ParameterSpace
 from metarl.types import Tasks
 

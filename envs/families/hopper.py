@@ -28,7 +28,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.envs.bodies.locomotion import RandParams, planar_observables, uniform_start
-from metarl.envs.family import Observable, State, Terms, gymnasium_model
+from metarl.envs.family import Observable, State, Terms
+from metarl.envs.models import gymnasium_model
 from metarl.space.parameter_space import FixedTasks
 from metarl.types import Tasks
 

@@ -34,7 +34,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.envs.bodies.locomotion import arrow, compute_contact_forces, heading, uniform_start
-from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms, View, gymnasium_model
+from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms, View
+from metarl.envs.models import gymnasium_model
 from metarl.space.parameter_space import FixedTasks, ParameterSpace
 from metarl.types import Tasks
 

@@ -26,7 +26,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms, View, gymnasium_model
+from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms, View
+from metarl.envs.models import gymnasium_model
 from metarl.space.parameter_space import Parameter, ParameterSpace
 from metarl.types import Tasks
 

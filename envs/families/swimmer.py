@@ -23,7 +23,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarl.envs.bodies.locomotion import arrow_along_x, speed, uniform_start
-from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms, gymnasium_model
+from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms
+from metarl.envs.models import gymnasium_model
 from metarl.space.parameter_space import ParameterSpace
 from metarl.types import Tasks
 

@@ -32,7 +32,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.envs.bodies.locomotion import RandParams, arrow_along_x, planar_observables, speed, uniform_start
-from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms, gymnasium_model
+from metarl.envs.family import Marker, MujocoFamily, Observable, State, Terms
+from metarl.envs.models import gymnasium_model
 from metarl.space.parameter_space import FixedTasks, ParameterSpace
 from metarl.types import Tasks
 

@@ -19,7 +19,8 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from metarl.envs.family import Command, Family, Marker, MujocoFamily, State, Terms, TorchFamily, with_horizon
+from metarl.envs.family import Command, Family, Marker, MujocoFamily, State, Terms, TorchFamily
+from metarl.envs.horizon import with_horizon
 from metarl.envs.modifiers.damage import Damage
 from metarl.envs.modifiers.delay import Delayed
 from metarl.envs.modifiers.dynamics import Factor
@@ -126,7 +127,7 @@ class Modified(Family):
             now = {**state, **carried}
             carried |= self._late.draw(now)
             if self._late.recalls:
-                carried |= self._late.keep(self._sensed(now, tasks), state)
+                self._late.keep(self._sensed(now, tasks), now)
         return carried
 
     def observe(self, state: State, tasks: Tasks) -> Float[Tensor, "B O"]:

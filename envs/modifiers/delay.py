@@ -13,19 +13,19 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from metarl.envs import chance
-from metarl.envs.family import Family, State
+from metarl.envs.family import Family, State, on
 from metarl.envs.modifiers.arguments import Arguments, read
-from metarl.envs.modifiers.effect import Effect, salted
+from metarl.envs.modifiers.effect import STEP, Effect, salted
 from metarl.errors import UserError
 from metarl.space.parameter import Parameter
 from metarl.types import Tasks
 
 ACTIONS, OBSERVATIONS = "+delay.actions", "+delay.observations"
-"""Carried fields: what was sent in the last steps, the newest first."""
+"""Carried fields: what was sent in the last steps, that of a step t at the place t modulo their number, [B, D, N]."""
 LATE = "+delay.late"
 """Carried field: what decides whether the next message of either way is a step later still, uniform in 0..1, [B, 2]."""
 WAYS = ("action", "observation")
@@ -150,19 +150,23 @@ class Delayed(Effect):
 
     def start(self, worlds: int) -> dict[str, Tensor]:
         """Return actions of rest; the first observation is not known yet."""
-        actions = self.rest.expand(worlds, self.longest, -1)
-        observations = torch.zeros(worlds, self.longest + 1, self.size, dtype=torch.float64)
+        actions = self.rest.expand(worlds, self.longest + 1, -1)
+        # One place more than can be late: see `keep`.
+        observations = torch.zeros(worlds, self.longest + 2, self.size, dtype=torch.float64)
         fields = {ACTIONS: actions, OBSERVATIONS: observations, LATE: torch.zeros(worlds, 2, dtype=torch.float64)}
         return {name: fields[name] for name in self.carried}
 
     def command(
         self, action: Float[Tensor, "B A"], state: State, tasks: Tasks
     ) -> tuple[Float[Tensor, "B A"], dict[str, Tensor]]:
-        """Return the action that arrives, and keep the one that is sent."""
+        """Return the action that arrives, and keep the one that is sent, in its place.
+
+        A world that does not move keeps what it is given here for a step that it is then asked for again.
+        """
         if not self.late_actions:
             return action, {}
-        sent = torch.cat((action[:, None], state[ACTIONS]), 1)
-        return _arrived(sent, "action", state, tasks), {ACTIONS: sent[:, :-1]}
+        _put(state[ACTIONS], action, state[STEP])
+        return _arrived(state[ACTIONS], "action", state, tasks), {}
 
     def draw(self, state: State) -> dict[str, Tensor]:
         """Return what is drawn for the observation that is made in a step, and for the action that follows."""
@@ -170,18 +174,42 @@ class Delayed(Effect):
 
     def begin(self, observation: Float[Tensor, "B O"]) -> dict[str, Tensor]:
         """Return the first observation in the place of all that came before it."""
-        return {OBSERVATIONS: observation.double()[:, None].expand(-1, self.longest + 1, -1)}
+        return {OBSERVATIONS: observation.double()[:, None].expand(-1, self.longest + 2, -1)}
 
-    def keep(self, observation: Float[Tensor, "B O"], state: State) -> dict[str, Tensor]:
-        """Return the observations that are kept with a new one."""
-        return {OBSERVATIONS: torch.cat((observation.double()[:, None], state[OBSERVATIONS][:, :-1]), 1)}
+    def keep(self, observation: Float[Tensor, "B O"], state: State) -> None:
+        """Keep a new observation, in its place.
+
+        In a world that does not move this is the place of its next step, which no message that arrives now has.
+
+        Args:
+            observation: of the step.
+            state: after the step.
+        """
+        _put(state[OBSERVATIONS], observation.double(), state[STEP])
 
     def recall(self, state: State, tasks: Tasks) -> Float[Tensor, "B O"]:
         """Return the observation that arrives, of those that are kept."""
         return _arrived(state[OBSERVATIONS], "observation", state, tasks)
 
 
-def _arrived(sent: Float[Tensor, "B D N"], way: str, state: State, tasks: Tasks) -> Float[Tensor, "B N"]:
-    """Return, of messages with the newest first, those that arrive now."""
+_FIRSTS: dict[tuple[int, int], Tensor] = {}
+"""By worlds and messages of each: the number of every world's first message, made once."""
+
+
+def _rows(kept: Float[Tensor, "B D N"], step: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+    """Return the numbers of the messages of a step among those of all worlds."""
+    worlds, count = kept.shape[:2]
+    if (worlds, count) not in _FIRSTS:
+        _FIRSTS[worlds, count] = torch.arange(worlds) * count
+    return step.remainder(count).add_(on(step, _FIRSTS[worlds, count]))
+
+
+def _put(kept: Float[Tensor, "B D N"], message: Float[Tensor, "B N"], step: Int[Tensor, " B"]) -> None:
+    """Write the message of a step over the oldest: less is moved than where all make way for it."""
+    kept.view(-1, kept.shape[2]).index_copy_(0, _rows(kept, step), message)
+
+
+def _arrived(kept: Float[Tensor, "B D N"], way: str, state: State, tasks: Tasks) -> Float[Tensor, "B N"]:
+    """Return, of the messages that are kept, those that arrive now."""
     late = (tasks[f"{way}_delay"] + (state[LATE][:, WAYS.index(way)] < tasks["delay_jitter"])).long()
-    return sent.gather(1, late[:, None, None].expand(-1, 1, sent.shape[2])).squeeze(1)
+    return kept.view(-1, kept.shape[2]).index_select(0, _rows(kept, state[STEP] - late))

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import mujoco
 import numpy as np
@@ -27,9 +27,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from metarl.envs.family import Family, MujocoFamily
-from metarl.envs.modifiers.arguments import Arguments, between, read
 from metarl.envs.modifiers.dynamics import Scaling, Target, driving, factor_parameter, nominal
 from metarl.envs.modifiers.effect import Effect, Scaled, limit
+from metarl.envs.modifiers.ranges import PerEach
 from metarl.errors import UserError
 from metarl.types import Tasks
 
@@ -39,53 +39,24 @@ POSITION, VELOCITY = 1, 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gains:
-    """Unknown gains, strength and saturation of the actuators.
-
-    Raises:
-        UserError: the factors are no range of positive numbers.
-    """
-
-    low: float | None = None
-    """Smallest factor in training; 0.8 if not given."""
-    high: float | None = None
-    """Largest factor in training; 1.25 if not given."""
-    per: Literal["all", "each"] = "all"
-    """One factor for all actuators, or one for each."""
+class Gains(PerEach):
+    """Unknown gains, strength and saturation of the actuators, by factors above 0."""
 
     word: ClassVar[str] = "gains"
-
-    def __post_init__(self) -> None:
-        between(self.word, self.low, self.high, self.bounds, math.ulp(0.0), "factors")
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Ends of the training range."""
-        return 0.8 if self.low is None else self.low, 1.25 if self.high is None else self.high
-
-    @classmethod
-    def read(cls, text: str) -> Gains:
-        """Return it from its text in a name."""
-        forms = ("+gains", "+gains=0.5..2", "+gains=each", "+gains=0.5..2,each")
-        given = read(text, forms, ("each",))
-        return cls(low=given.low, high=given.high, per="each" if given.word else "all")
+    what: ClassVar[str] = "factors"
+    least: ClassVar[float] = math.ulp(0.0)
+    usual: ClassVar[tuple[float, float]] = (0.8, 1.25)
+    example: ClassVar[str] = "0.5..2"
 
     @property
     def summary(self) -> str:
         """What it adds to a family, in a few words."""
         return "unknown gains, strength and saturation of the actuators"
 
-    @property
-    def arguments(self) -> Arguments:
-        """What stands in a name."""
-        return Arguments(self.low, self.high, "each" if self.per == "each" else None)
-
     def shortest(self, base: Family) -> Gains:
-        """Return the same without what is default anyway."""
+        """Return the same without what is default anyway; of a single actuator there is one factor."""
         assert isinstance(base, MujocoFamily)
-        per = self.per if base.model.nu > 1 else "all"
-        plain = Gains(per=per)
-        return plain if plain.bounds == self.bounds else Gains(low=self.low, high=self.high, per=per)
+        return replace(super().shortest(base), per=self.per if base.model.nu > 1 else "all")
 
     def effect(self, base: Family) -> Effect:
         """Return the factors of a robot.

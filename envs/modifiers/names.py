@@ -13,7 +13,7 @@
 
 So every command, run folder and checkpoint takes them without an option of its own. The modifiers of a family are kept
 in one order and without what is default anyway, so that a family has one name. `horizon` comes first: it belongs to
-the family itself and adds nothing to its tasks (`with_horizon` of family.py). `switch` comes last: whatever a task
+the family itself and adds nothing to its tasks (`with_horizon` of horizon.py). `switch` comes last: whatever a task
 consists of, dynamics and damage included, changes with it. What each of the others does stands in the file of its name
 (for factors dynamics.py, for noise and bias sensors.py), how a family takes them in apply.py. Among themselves they
 stand as they lie between the actuators and the agent: what comes last meets an action first and an observation last.
@@ -25,7 +25,7 @@ import contextlib
 import math
 from collections.abc import Sequence
 
-from metarl.envs.family import HORIZON
+from metarl.envs.horizon import HORIZON
 from metarl.envs.modifiers.damage import Damage
 from metarl.envs.modifiers.delay import Delay
 from metarl.envs.modifiers.dynamics import QUANTITIES, Factor

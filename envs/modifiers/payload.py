@@ -20,10 +20,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from metarl.envs.family import Family, MujocoFamily
-from metarl.envs.modifiers.arguments import Arguments, between, read
 from metarl.envs.modifiers.dynamics import nominal
 from metarl.envs.modifiers.effect import Effect
 from metarl.envs.modifiers.masses import body_of, moving_mass
+from metarl.envs.modifiers.ranges import OnBody
 from metarl.errors import UserError
 from metarl.space.parameter import Parameter
 from metarl.types import Tasks
@@ -36,56 +36,21 @@ MASS, CENTRE, INERTIA, AXES = "body_mass", "body_ipos", "body_inertia", "body_iq
 
 
 @dataclass(frozen=True, kw_only=True)
-class Payload:
-    """A body carries an unknown load.
-
-    Raises:
-        UserError: the masses are no range from 0.
-    """
-
-    low: float | None = None
-    """Smallest mass in training, kg; 0 if not given."""
-    high: float | None = None
-    """Largest mass in training, kg; if not given 0.3 times the mass of all that moves."""
-    body: str | None = None
-    """Which body; the first that moves and has a mass if not given."""
+class Payload(OnBody):
+    """A body carries an unknown load, by default of 0 to 0.3 times the mass of all that moves."""
 
     word: ClassVar[str] = "payload"
-
-    def __post_init__(self) -> None:
-        if self.low is not None or self.high is not None:
-            ends = (self.low or 0.0, self.high or 0.0)
-            between(self.word, self.low, self.high, ends, 0.0, "masses")
-
-    @classmethod
-    def read(cls, text: str) -> Payload:
-        """Return it from its text in a name."""
-        forms = ("+payload", "+payload=0.5..2 (kg)", "+payload=BODY", "+payload=0.5..2,BODY")
-        given = read(text, forms, None)
-        return cls(low=given.low, high=given.high, body=given.word)
+    what: ClassVar[str] = "masses"
+    unit: ClassVar[str] = "kg"
 
     @property
     def summary(self) -> str:
         """What it adds to a family, in a few words."""
         return "an unknown load"
 
-    @property
-    def arguments(self) -> Arguments:
-        """What stands in a name."""
-        return Arguments(self.low, self.high, self.body)
-
-    def bounds(self, base: MujocoFamily) -> tuple[float, float]:
-        """Return the ends of the training range, kg."""
-        if self.low is not None and self.high is not None:
-            return self.low, self.high
+    def usual(self, base: MujocoFamily) -> tuple[float, float]:
+        """Return the ends of the training range where they are not given, kg."""
         return 0.0, SHARE * moving_mass(base.model)
-
-    def shortest(self, base: Family) -> Payload:
-        """Return the same without what is default anyway."""
-        assert isinstance(base, MujocoFamily)
-        body = None if body_of(base, self.word, self.body) == body_of(base, self.word, None) else self.body
-        plain = Payload(body=body)
-        return plain if plain.bounds(base) == self.bounds(base) else Payload(low=self.low, high=self.high, body=body)
 
     def effect(self, base: Family) -> Effect:
         """Return the load of a robot."""

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from metarl.envs import chance
 from metarl.envs.family import Family, MujocoFamily, State
-from metarl.envs.modifiers.arguments import Arguments, between, read
 from metarl.envs.modifiers.effect import Effect, salted
 from metarl.envs.modifiers.masses import body_of, moving_mass
+from metarl.envs.modifiers.ranges import OnBody
 from metarl.space.parameter import Parameter
 from metarl.types import Tasks
 
@@ -31,57 +31,22 @@ RARELY, OFTEN = 0.2, 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Push:
-    """A body is pushed now and then.
-
-    Raises:
-        UserError: the impulses are no range of positive numbers.
-    """
-
-    low: float | None = None
-    """Smallest impulse in training, N s; if not given 0.25 m/s times the robot's mass."""
-    high: float | None = None
-    """Largest impulse in training, N s; if not given 1 m/s times the robot's mass."""
-    body: str | None = None
-    """Which body; the first that moves and has a mass if not given."""
+class Push(OnBody):
+    """A body is pushed now and then, by default so that the whole robot would get 0.25 to 1 m/s."""
 
     word: ClassVar[str] = "push"
-
-    def __post_init__(self) -> None:
-        if self.low is not None or self.high is not None:
-            ends = (self.low or 0.0, self.high or 0.0)
-            between(self.word, self.low, self.high, ends, 0.0, "impulses")
-
-    @classmethod
-    def read(cls, text: str) -> Push:
-        """Return it from its text in a name."""
-        forms = ("+push", "+push=0.5..2 (N s)", "+push=BODY", "+push=0.5..2,BODY")
-        given = read(text, forms, None)
-        return cls(low=given.low, high=given.high, body=given.word)
+    what: ClassVar[str] = "impulses"
+    unit: ClassVar[str] = "N s"
 
     @property
     def summary(self) -> str:
         """What it adds to a family, in a few words."""
         return "pushes of unknown strength and rate"
 
-    @property
-    def arguments(self) -> Arguments:
-        """What stands in a name."""
-        return Arguments(self.low, self.high, self.body)
-
-    def bounds(self, base: MujocoFamily) -> tuple[float, float]:
-        """Return the ends of the training range, N s."""
-        if self.low is not None and self.high is not None:
-            return self.low, self.high
+    def usual(self, base: MujocoFamily) -> tuple[float, float]:
+        """Return the ends of the training range where they are not given, N s."""
         mass = moving_mass(base.model)
         return SLOW * mass, FAST * mass
-
-    def shortest(self, base: Family) -> Push:
-        """Return the same without what is default anyway."""
-        assert isinstance(base, MujocoFamily)
-        body = None if body_of(base, self.word, self.body) == body_of(base, self.word, None) else self.body
-        plain = Push(body=body)
-        return plain if plain.bounds(base) == self.bounds(base) else Push(low=self.low, high=self.high, body=body)
 
     def effect(self, base: Family) -> Effect:
         """Return the pushes of a robot."""

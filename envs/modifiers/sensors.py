@@ -24,7 +24,7 @@ of the true state.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -32,8 +32,8 @@ from torch import Tensor
 
 from metarl.envs import chance
 from metarl.envs.family import Family, State, on
-from metarl.envs.modifiers.arguments import Arguments, between, read
 from metarl.envs.modifiers.effect import Effect, salted
+from metarl.envs.modifiers.ranges import PerEach
 from metarl.errors import UserError
 from metarl.space.parameter import Parameter
 from metarl.types import Tasks
@@ -66,38 +66,11 @@ KINDS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sensing:
-    """What noise and bias have in common.
+class Sensing(PerEach):
+    """What noise and bias have in common: a range of levels, for all numbers of a unit or for each number."""
 
-    Raises:
-        UserError: the levels are no range.
-    """
-
-    low: float | None = None
-    """Smallest level in training; if not given the default."""
-    high: float | None = None
-    """Largest level in training."""
-    per: Literal["all", "each"] = "all"
-    """One level for all numbers of a unit, or one for each number."""
-
-    word: ClassVar[str]
-    levels: ClassVar[tuple[float, float]]
-    least: ClassVar[float]
-    what: ClassVar[str]
-
-    def __post_init__(self) -> None:
-        between(self.word, self.low, self.high, self.bounds, self.least)
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Levels of the training range."""
-        low, high = self.levels
-        return low if self.low is None else self.low, high if self.high is None else self.high
-
-    @property
-    def arguments(self) -> Arguments:
-        """What stands in a name."""
-        return Arguments(self.low, self.high, "each" if self.per == "each" else None)
+    name: ClassVar[str]
+    """Of a value, for its description."""
 
     def size(self, kind: Kind) -> float:
         """Return what a level of 1 is, in the kind's unit."""
@@ -136,7 +109,7 @@ class Sensing:
             parameter = Parameter(
                 name=f"{kind.name}_{self.word}",
                 unit="" if unit == "1" else unit,
-                description=f"{self.what} of {_whose(units.count(unit), count)}",
+                description=f"{self.name} of {_whose(units.count(unit), count)}",
                 scale="uniform",
                 low=low * size,
                 high=high * size,
@@ -196,26 +169,14 @@ class Noise(Sensing):
     """Every number that is observed has noise, of a standard deviation that is a part of the task."""
 
     word: ClassVar[str] = "noise"
-    levels: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    least: ClassVar[float] = 0.0
-    what: ClassVar[str] = "standard deviation of the noise"
-
-    @classmethod
-    def read(cls, text: str) -> Noise:
-        """Return it from its text in a name."""
-        forms = ("+noise", "+noise=0.5..2", "+noise=each", "+noise=0.5..2,each")
-        given = read(text, forms, ("each",))
-        return cls(low=given.low, high=given.high, per="each" if given.word else "all")
+    usual: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    example: ClassVar[str] = "0.5..2"
+    name: ClassVar[str] = "standard deviation of the noise"
 
     @property
     def summary(self) -> str:
         """What it adds to a family, in a few words."""
         return "sensors of unknown noise"
-
-    def shortest(self, base: Family) -> Noise:
-        """Return the same without what is default anyway."""
-        plain = Noise(per=self.per)
-        return plain if plain.bounds == self.bounds else self
 
     def size(self, kind: Kind) -> float:
         """Return the standard deviation at level 1."""
@@ -231,26 +192,15 @@ class Bias(Sensing):
     """Every number that is observed has an offset that is a part of the task."""
 
     word: ClassVar[str] = "bias"
-    levels: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+    usual: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     least: ClassVar[float] = -float("inf")
-    what: ClassVar[str] = "offset"
-
-    @classmethod
-    def read(cls, text: str) -> Bias:
-        """Return it from its text in a name."""
-        forms = ("+bias", "+bias=-2..2", "+bias=each", "+bias=-2..2,each")
-        given = read(text, forms, ("each",))
-        return cls(low=given.low, high=given.high, per="each" if given.word else "all")
+    example: ClassVar[str] = "-2..2"
+    name: ClassVar[str] = "offset"
 
     @property
     def summary(self) -> str:
         """What it adds to a family, in a few words."""
         return "sensors of unknown offsets"
-
-    def shortest(self, base: Family) -> Bias:
-        """Return the same without what is default anyway."""
-        plain = Bias(per=self.per)
-        return plain if plain.bounds == self.bounds else self
 
     def size(self, kind: Kind) -> float:
         """Return the offset at level 1."""

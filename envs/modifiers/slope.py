@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from metarl.envs.family import Family, MujocoFamily
-from metarl.envs.modifiers.arguments import Arguments, between, read
 from metarl.envs.modifiers.dynamics import nominal
 from metarl.envs.modifiers.effect import Effect
+from metarl.envs.modifiers.ranges import Ranged
 from metarl.errors import UserError
 from metarl.space.parameter import Parameter
 from metarl.types import Tasks
@@ -30,49 +30,27 @@ STEEPEST = math.pi / 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slope:
+class Slope(Ranged):
     """The ground is a slope of unknown angle and heading.
 
     Raises:
         UserError: the angles are no range within 0 and a right angle.
     """
 
-    low: float | None = None
-    """Smallest angle in training, rad; 0 if not given."""
-    high: float | None = None
-    """Largest angle in training, rad; 0.2 if not given."""
-
     word: ClassVar[str] = "slope"
+    what: ClassVar[str] = "angles"
+    usual: ClassVar[tuple[float, float]] = (0.0, 0.2)
+    example: ClassVar[str] = "0..0.3 (rad)"
 
     def __post_init__(self) -> None:
-        between(self.word, self.low, self.high, self.bounds, 0.0, "angles")
+        super().__post_init__()
         if self.bounds[1] > STEEPEST:
             raise UserError(f"got angles of +slope up to {self.bounds[1]:g}: give radians, at most {STEEPEST:.2f}")
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Ends of the training range, rad."""
-        return 0.0 if self.low is None else self.low, 0.2 if self.high is None else self.high
-
-    @classmethod
-    def read(cls, text: str) -> Slope:
-        """Return it from its text in a name."""
-        given = read(text, ("+slope", "+slope=0..0.3 (rad)"), ())
-        return cls(low=given.low, high=given.high)
 
     @property
     def summary(self) -> str:
         """What it adds to a family, in a few words."""
         return "ground of unknown slope"
-
-    @property
-    def arguments(self) -> Arguments:
-        """What stands in a name."""
-        return Arguments(self.low, self.high)
-
-    def shortest(self, base: Family) -> Slope:
-        """Return the same without what is default anyway."""
-        return Slope() if Slope().bounds == self.bounds else self
 
     def effect(self, base: Family) -> Effect:
         """Return the slope of a robot.

@@ -13,7 +13,7 @@ from xml.parsers import expat
 
 import mujoco
 
-from metarl.envs.family import compiled as as_engines_run_it
+from metarl.envs.models import compiled as as_engines_run_it
 from metarl.envs.robots.naming import TURNING
 from metarl.errors import UserError, nearest
 from metarl.files import open_regular, read_regular

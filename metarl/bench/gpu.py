@@ -27,7 +27,8 @@ from metarl.bench.timing import explain, in_turn, percent, print_table, ratio, s
 from metarl.config import MOST_STEPS, check
 from metarl.devices import resolve_device, resolve_threads, torch_threads
 from metarl.envs import families, get, make_worlds
-from metarl.envs.family import Family, with_horizon
+from metarl.envs.family import Family
+from metarl.envs.horizon import with_horizon
 from metarl.errors import UserError
 from metarl.run.settings import Device
 from metarl.seeding import Streams

@@ -20,7 +20,7 @@ from metarl.bench.timing import explain, in_turn, percent, print_table, ratio
 from metarl.config import MOST_STEPS, check
 from metarl.devices import resolve_threads, torch_threads
 from metarl.envs import get, make_worlds
-from metarl.envs.family import with_horizon
+from metarl.envs.horizon import with_horizon
 from metarl.learning.experience import Batch
 from metarl.learning.inner import Executor
 from metarl.seeding import Streams

@@ -23,7 +23,8 @@ from metarl.bench.timing import explain, in_turn, percent, print_table, ratio, s
 from metarl.config import MOST_STEPS, check
 from metarl.devices import resolve_threads, torch_threads
 from metarl.envs import get, make_worlds
-from metarl.envs.family import Family, with_horizon
+from metarl.envs.family import Family
+from metarl.envs.horizon import with_horizon
 from metarl.errors import UserError
 from metarl.learning.rollout import collect
 from metarl.learning.trials import input_size

@@ -20,7 +20,8 @@ from metarl.bench.timing import in_turn, ratio
 from metarl.devices import device_problem, repeatable, torch_threads
 from metarl.envs import get, make_worlds
 from metarl.envs.engines.gpu import WarpPhysics
-from metarl.envs.family import Family, MujocoFamily, random_actions, with_horizon
+from metarl.envs.family import Family, MujocoFamily, random_actions
+from metarl.envs.horizon import with_horizon
 
 ACTIONS = 20
 """Different actions of a round, which take turns: enough to keep steps apart, without filling the memory."""

@@ -11,13 +11,16 @@ import torch
 
 from metarl.learning import figures
 from metarl.learning.experience import Batch, StochasticPolicy, prepare
-from metarl.learning.finetune import GradientAgent, TaskPolicy, warm_up
+from metarl.learning.finetune import GradientAgent, TaskPolicy, memory_of_gradients, warm_up
 from metarl.learning.inner import Loss, Rates, adapt, over_tasks
 from metarl.learning.rollout import collect
 from metarl.learning.scaling import shown
 from metarl.nets.policy import stack
 from metarl.seeding import Streams
-from metarl.types import BatchEnv, Metrics, Params, SampleTasks, Trajectories
+from metarl.types import BatchEnv, EnvSpec, Metrics, Params, SampleTasks, Trajectories
+
+MOST_INNER_STEPS = 1000
+"""Adaptation steps in training: each plays all episodes anew."""
 
 
 class MetaLearner(GradientAgent, Protocol):
@@ -65,6 +68,18 @@ class MetaBatch:
             **figures.of_episodes([*self.warm, *self.played]),
             "time/adapt": self.seconds,
         }
+
+
+def memory_of_meta_batches(config: Any, spec: EnvSpec) -> dict[str, int]:
+    """Reckon what a training needs beside the worlds, bytes: what asks for it -> how much.
+
+    Args:
+        config: the agent's, with `inner_steps` and the fields of a policy.
+        spec: the family's sizes.
+    """
+    collections = config.inner_steps + 1
+    played = config.worlds * spec.horizon * (collections + 2) // 4
+    return memory_of_gradients(config, spec, collections=collections, played=played)
 
 
 def play_meta_batch(

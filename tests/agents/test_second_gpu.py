@@ -12,7 +12,7 @@ import torch
 from metarl.agents import config_class, make
 from metarl.envs import get, make_worlds
 from metarl.envs.engines import in_torch
-from metarl.envs.family import with_horizon
+from metarl.envs.horizon import with_horizon
 from metarl.evaluation.curve import adaptation_curve
 from metarl.graphs import Recording
 from metarl.launches import Launches

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import metarl
 from metarl.cli.main import main
 from metarl.envs.families.point_nav import PointNav
-from metarl.envs.family import with_horizon
+from metarl.envs.horizon import with_horizon
 from metarl.errors import UserError
 from metarl.run.checkpoint import load
 from metarl.run.tracking import read_progress

@@ -7,7 +7,7 @@ from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.bench import limits
 from metarl.bench.maml import COLUMNS, Counted, MamlConfig, run_maml
 from metarl.envs import get, make_worlds
-from metarl.envs.family import with_horizon
+from metarl.envs.horizon import with_horizon
 from metarl.seeding import Streams
 
 

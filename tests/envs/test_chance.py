@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -104,3 +105,19 @@ def test_normal_numbers_have_the_tails_of_a_normal() -> None:
         share = 2.0 * (1.0 - 0.5 * (1.0 + math.erf(end / math.sqrt(2.0))))
         found = (numbers.abs() > end).double().mean().item()
         assert abs(found - share) < 4.0 * math.sqrt(share * (1.0 - share) / len(numbers))
+
+
+@pytest.mark.parametrize("count", [1, 2, 17])
+def test_the_host_has_the_numbers_of_devices(count: int) -> None:
+    """What a device computes with torch, the host does with NumPy: the same bits."""
+    key, step = chance.keys(seeded(4), 300), torch.randint(0, 10_000, (300,), generator=seeded(5))
+    for steps in (step, 0, 12_345):
+        bits = chance._hashes(key, steps, count)
+        assert torch.from_numpy(chance._hashes_of_host(key, steps, count).view(np.int64)).equal(bits)
+        uniform = ((bits >> 11) & (2**53 - 1)).double() * 2.0**-53
+        assert chance.uniform(key, steps, count).equal(uniform)
+        bits = chance._hashes(key, steps, (count + 1) // 2)
+        length = (((bits >> 32) & chance.LOW) + 1).float().mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
+        angle = (bits & chance.LOW).float().mul_(2.0 * math.pi * 2.0**-32)
+        normal = torch.cat((length * angle.cos(), length * angle.sin()), 1)[:, :count].double()
+        assert chance.normal(key, steps, count).equal(normal)

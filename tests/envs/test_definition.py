@@ -12,7 +12,8 @@ import torch
 from metarl.envs import get, make_worlds
 from metarl.envs.definition import check_definition
 from metarl.envs.families.point_nav import PointNav
-from metarl.envs.family import TorchFamily, with_horizon
+from metarl.envs.family import TorchFamily
+from metarl.envs.horizon import with_horizon
 from metarl.errors import UserError
 from metarl.space import Parameter, ParameterSpace
 

@@ -14,7 +14,8 @@ from torch.nn.functional import one_hot
 from metarl.agents import config_class, make
 from metarl.agents.rl2 import Rl2
 from metarl.envs import get, make_worlds
-from metarl.envs.family import Family, Observable, TorchFamily, with_horizon
+from metarl.envs.family import Family, Observable, TorchFamily
+from metarl.envs.horizon import with_horizon
 from metarl.evaluation.probe import probe, probe_tasks
 from metarl.evaluation.probe_report import tables
 from metarl.seeding import Streams

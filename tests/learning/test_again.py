@@ -14,7 +14,8 @@ from torch import Tensor
 from metarl.agents import config_class, make
 from metarl.envs import get
 from metarl.envs.engines.in_torch import TorchPhysics
-from metarl.envs.family import Family, TorchFamily, with_horizon
+from metarl.envs.family import Family, TorchFamily
+from metarl.envs.horizon import with_horizon
 from metarl.envs.worlds import Worlds
 from metarl.errors import UserError
 from metarl.launches import Launches, apart

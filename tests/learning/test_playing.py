@@ -17,7 +17,8 @@ from metarl.agents.rl2 import Rl2
 from metarl.devices import repeatable
 from metarl.envs import get, make_worlds
 from metarl.envs.engines.in_torch import TorchPhysics
-from metarl.envs.family import Family, MujocoFamily, TorchFamily, with_horizon
+from metarl.envs.family import Family, MujocoFamily, TorchFamily
+from metarl.envs.horizon import with_horizon
 from metarl.envs.worlds import Worlds
 from metarl.learning.finetune import GradientLearner, TaskPolicy
 from metarl.learning.playing import LaunchedPlaying, Playing, launched_playing

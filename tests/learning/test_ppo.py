@@ -14,7 +14,8 @@ from torch import Tensor
 from metarl.agents import rl2
 from metarl.agents.rl2 import Rl2, Rl2Config
 from metarl.envs import get, make_worlds
-from metarl.envs.family import Family, with_horizon
+from metarl.envs.family import Family
+from metarl.envs.horizon import with_horizon
 from metarl.launches import Launches
 from metarl.learning.chunks import passes
 from metarl.learning.ppo import LaunchedGradient, clipped_gain, in_one_kernel, shared_minibatches

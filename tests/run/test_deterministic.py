@@ -14,7 +14,7 @@ from metarl.agents import config_class, make
 from metarl.cli.main import main
 from metarl.devices import repeatable
 from metarl.envs import get, make_worlds
-from metarl.envs.family import with_horizon
+from metarl.envs.horizon import with_horizon
 from metarl.fewshot import EpisodeShape, from_arrays
 from metarl.fewshot.learners import LEARNERS
 from metarl.fewshot.learners import config_class as learner_config

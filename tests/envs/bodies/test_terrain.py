@@ -15,7 +15,8 @@ from metarl.envs import get, make_worlds
 from metarl.envs.bodies.terrain import DIFFICULTY, KINDS, LEVELS, TILES, TRAIN_LEVELS, Ground, scan_observables
 from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.families import ant_terrain, half_cheetah_terrain
-from metarl.envs.family import Family, MujocoFamily, compiled
+from metarl.envs.family import Family, MujocoFamily
+from metarl.envs.models import compiled
 from metarl.envs.worlds import Worlds
 from metarl.errors import UserError
 from metarl.space.parameter_space import CELLS

@@ -31,7 +31,8 @@ from metarl.envs.engines.buffers import (
 )
 from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.engines.warp_model import gpu_model
-from metarl.envs.family import MujocoFamily, with_horizon
+from metarl.envs.family import MujocoFamily
+from metarl.envs.horizon import with_horizon
 from metarl.envs.physics import CPU
 from metarl.envs.worlds import Worlds
 from metarl.learning.rollout import collect

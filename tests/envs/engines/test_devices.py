@@ -14,7 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from metarl.envs import families, get
 from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.engines.in_torch import TorchPhysics
-from metarl.envs.family import _COPIES, MujocoFamily, TorchFamily, random_actions, with_horizon
+from metarl.envs.family import _COPIES, MujocoFamily, TorchFamily, random_actions
+from metarl.envs.horizon import with_horizon
 from metarl.envs.worlds import Worlds
 from metarl.learning.rollout import collect
 

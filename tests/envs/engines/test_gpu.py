@@ -20,7 +20,8 @@ from metarl.envs import get, make_worlds
 from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.engines.warp_model import gpu_model
 from metarl.envs.families.half_cheetah import HalfCheetahVel
-from metarl.envs.family import MujocoFamily, random_actions, with_horizon
+from metarl.envs.family import MujocoFamily, random_actions
+from metarl.envs.horizon import with_horizon
 from metarl.envs.physics import CPU
 from metarl.envs.worlds import Worlds
 from metarl.errors import NotFiniteError, UserError

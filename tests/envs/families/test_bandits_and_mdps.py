@@ -15,9 +15,10 @@ from metarl.agents import config_class, make
 from metarl.envs import families, get, make_worlds
 from metarl.envs.families.bandit import Bandit
 from metarl.envs.families.tabular_mdp import TabularMdp
-from metarl.envs.family import State, TorchFamily, random_actions, with_horizon
+from metarl.envs.family import State, TorchFamily, random_actions
 from metarl.envs.gym.single import FamilyEnv
 from metarl.envs.gym.vector import FamilyVectorEnv
+from metarl.envs.horizon import with_horizon
 from metarl.errors import UserError
 from metarl.evaluation.curve import adaptation_curve
 from metarl.learning.experience import spread

@@ -13,8 +13,8 @@ import pytest
 import metarl
 from metarl.cli.main import main
 from metarl.envs import get, make_worlds
-from metarl.envs.family import with_horizon
 from metarl.envs.gym.single import FamilyEnv
+from metarl.envs.horizon import with_horizon
 from metarl.envs.registry import families, resolve
 from metarl.errors import UserError
 from metarl.run.tracking import read_progress

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from metarl.envs import FamilyEnv, families, get, make_worlds
-from metarl.envs.family import Family, MujocoFamily, TorchFamily, with_horizon
+from metarl.envs.family import Family, MujocoFamily, TorchFamily
+from metarl.envs.horizon import with_horizon
 from metarl.envs.modifiers.apply import Modified, ModifiedMujoco, ModifiedTorch, modify, with_damage, with_dynamics
 from metarl.envs.modifiers.dynamics import Factor
 from metarl.envs.registry import resolve

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metarl.envs import get
-from metarl.envs.family import gymnasium_model
+from metarl.envs.models import gymnasium_model
 from metarl.envs.modifiers.damage import limbs
 from metarl.types import Tasks
 from tests.helpers.plain_mujoco import mujoco_family, play, start

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from metarl.envs import get
-from metarl.envs.family import gymnasium_model
+from metarl.envs.models import gymnasium_model
 from metarl.envs.modifiers.damage import Damage
 from metarl.envs.modifiers.dynamics import QUANTITIES, Factor, entry_factors, nominal, scaled
 from metarl.errors import UserError

@@ -22,7 +22,8 @@ from metarl.cli.main import main
 from metarl.envs import FamilyEnv, FamilyVectorEnv, get, make_worlds
 from metarl.envs.engines.cpu import MujocoPhysics
 from metarl.envs.families.half_cheetah import HalfCheetahVel
-from metarl.envs.family import Family, MujocoFamily, with_horizon
+from metarl.envs.family import Family, MujocoFamily
+from metarl.envs.horizon import with_horizon
 from metarl.envs.modifiers.apply import with_switch
 from metarl.envs.modifiers.switching import LATER, STEP, Switch, SwitchSpace, check_trials
 from metarl.envs.worlds import Worlds

@@ -11,7 +11,7 @@ import torch
 
 from metarl.api.checking import check
 from metarl.envs import make_worlds
-from metarl.envs.family import with_horizon
+from metarl.envs.horizon import with_horizon
 from metarl.envs.robots.robot_family import robot_family
 from tests.helpers.readme import ROOT
 
