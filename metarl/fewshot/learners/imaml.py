@@ -13,7 +13,7 @@ steps (the paper also offers a Hessian-free one), and the number of conjugate-gr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -45,8 +45,8 @@ class ImamlConfig:
     """Episodes of a meta-update, M."""
     inner_steps: int = 16
     """Gradient steps on a support set."""
-    inner_rate: float = 0.1
-    """Inner rate α."""
+    inner_rate: float = 0.0
+    """Inner rate α; 0: 0.1, in regression 0.01."""
     strength: float = 2.0
     """λ, how strongly a task's parameters are held at the initial ones."""
     cg_iterations: int = 5
@@ -63,7 +63,7 @@ class ImamlConfig:
     def __post_init__(self) -> None:
         check(self, at_most={"iterations": MOST_ITERATIONS, "cg_iterations": MOST_STEPS, "inner_steps": MOST_STEPS})
         check(self, at_least={"iterations": 0, "tasks": 1, "inner_steps": 1, "cg_iterations": 0, "cg_damping": 0.0})
-        check(self, above={"inner_rate": 0.0, "strength": 0.0})
+        check(self, at_least={"inner_rate": 0.0}, above={"strength": 0.0})
 
 
 class Imaml:
@@ -80,7 +80,8 @@ class Imaml:
 
     def __init__(self, config: ImamlConfig, setting: Setting, streams: Streams, device: torch.device) -> None:
         refuse_once_differentiable(setting.backbone, "maml --first-order, or reptile")
-        self.config = config
+        # What was chosen stands in the run's settings.
+        self.config = replace(config, inner_rate=setting.inner_rate(config.inner_rate))
         self.setting = setting
         self.device = device
         self.model = Model.of(setting)

@@ -57,8 +57,8 @@ class MamlConfig:
     """Gradient steps on a support set while training, n."""
     test_steps: int = 0
     """Gradient steps at test; 0: as many as while training."""
-    inner_rate: float = 0.1
-    """Inner rate α; where rates are learned, their first value."""
+    inner_rate: float = 0.0
+    """Inner rate α; where rates are learned, their first value; 0: 0.1, in regression 0.01."""
     rates: Literal["fixed", "step", "parameter"] = "fixed"
     """Inner rates: fixed; learned for every layer and step (MAML++); or for every parameter (Meta-SGD)."""
     adapts: Literal["all", "head"] = "all"
@@ -86,7 +86,7 @@ class MamlConfig:
     def __post_init__(self) -> None:
         check(self, at_most={"iterations": MOST_ITERATIONS, "inner_steps": MOST_STEPS, "test_steps": MOST_STEPS})
         check(self, at_least={"iterations": 0, "tasks": 1, "inner_steps": 1, "test_steps": 0, "memory": 1})
-        check(self, at_least={"first_order_updates": 0, "multi_step_updates": 0}, above={"inner_rate": 0.0})
+        check(self, at_least={"first_order_updates": 0, "multi_step_updates": 0, "inner_rate": 0.0})
         if self.rates == "parameter" and self.adapts == "head":
             raise UserError("Got --rates parameter with --adapts head. Use --rates step, or adapt everything.")
 
@@ -112,7 +112,8 @@ class Maml:
             refuse_once_differentiable(setting.backbone, "--first-order, or --adapts head")
         self.executor: Executor = choose(config.executor, setting.backbone)
         setting = replace(setting, backbone=laid_out(setting.backbone, self.executor))
-        self.config = config
+        # What was chosen stands in the run's settings.
+        self.config = replace(config, inner_rate=setting.inner_rate(config.inner_rate))
         self.setting = setting
         self.device = device
         self.model = Model.of(setting)

@@ -26,6 +26,10 @@ from metarl.types import Metrics
 Item = TypeVar("Item")
 
 
+INNER_RATE, REGRESSION_RATE = 0.1, 0.01
+"""Of gradient steps on a support set."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """What a learner is made for.
@@ -51,6 +55,13 @@ class Setting:
     seed: int = 0
     dtype: torch.dtype = torch.float32
     ranks: Ranks = ALONE
+
+    def inner_rate(self, given: float) -> float:
+        """Return the rate of gradient steps on a support set: the given one, for 0 one that suits the loss.
+
+        The gradients of a squared error grow with it: where those of a cross-entropy are bounded, they diverge.
+        """
+        return given or (REGRESSION_RATE if self.outputs else INNER_RATE)
 
 
 @runtime_checkable

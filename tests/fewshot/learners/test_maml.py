@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from metarl.errors import UserError
+from metarl.fewshot.learners.imaml import Imaml, ImamlConfig
 from metarl.fewshot.learners.maml import Maml, MamlConfig
 from metarl.fewshot.parts.norms import BatchNorm
 from metarl.fewshot.parts.scores import task_loss
@@ -81,3 +82,13 @@ def test_impossible_settings_are_refused() -> None:
         Maml(MamlConfig(step_norm=True), regression(), Streams(0), CPU)
     with pytest.raises(UserError, match="a model for classification and data for regression"):
         maml().fit(Lines().episodes("test", range(2), regression().shape, 0).support)
+
+
+def test_the_inner_rate_suits_the_loss_where_none_is_given() -> None:
+    """And config.yaml has the number: what a run folder keeps are the learner's own settings."""
+    for make, settings in ((Maml, MamlConfig), (Imaml, ImamlConfig)):
+        for setting, rate in ((regression(), 0.01), (maml().setting, 0.1)):
+            assert make(settings(), setting, Streams(0), CPU).config == settings(inner_rate=rate)
+            assert make(settings(inner_rate=0.3), setting, Streams(0), CPU).config.inner_rate == 0.3
+        with pytest.raises(UserError, match="--inner-rate"):
+            settings(inner_rate=-0.1)
