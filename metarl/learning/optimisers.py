@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from copy import deepcopy
 from types import NoneType
 from typing import Any
@@ -17,6 +17,7 @@ ENTRIES = {
     torch.optim.SGD: {"momentum_buffer"},
 }
 """What each keeps of a parameter."""
+LARGEST = sys.float_info.max
 
 
 def load_optimiser(optimiser: Optimizer, state: dict[str, Any], **settings: Any) -> None:
@@ -58,8 +59,12 @@ def _alike(group: dict[str, Any], now: dict[str, Any]) -> bool:
     """Tell whether settings are of the same kinds; another version of PyTorch may have more or fewer of them."""
     for name, value in now.items():
         stored = group.get(name, value)
-        numbers: list[Any] = [stored] if isinstance(value, float) else list(stored) if name == "betas" else []
-        if not all(isinstance(number, float | int) and math.isfinite(number) for number in numbers):
+        pair = name == "betas"
+        if pair and not (isinstance(stored, list | tuple) and len(stored) == 2):
+            return False
+        numbers: list[Any] = [stored] if isinstance(value, float) else list(stored) if pair else []
+        # Compared, not converted: a whole number may have more digits than a float can.
+        if not all(isinstance(number, float | int) and -LARGEST <= number <= LARGEST for number in numbers):
             return False
         if name == "params" and stored != value:
             return False

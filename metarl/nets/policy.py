@@ -371,7 +371,7 @@ def load_params(current: Params, stored: Params) -> Params:
         ValueError: names or shapes differ.
     """
     expected = {name: tuple(value.shape) for name, value in current.items()}
-    got = {name: tuple(value.shape) for name, value in stored.items()}
+    got = {name: tuple(getattr(value, "shape", ())) for name, value in stored.items()}
     if expected != got:
         raise ValueError(f"the stored parameters are {got}, this network has {expected}: use its own settings")
     return {name: stored[name].to(value) for name, value in current.items()}

@@ -33,7 +33,6 @@ from metarl.config import dump, from_plain, to_plain
 from metarl.errors import UserError, nearest
 from metarl.files import Folder, read_regular
 from metarl.plain import parse_yaml, shown
-from metarl.problems import in_words
 from metarl.ranks import ALONE, Ranks
 from metarl.run.beside import with_beside
 from metarl.run.checkpoint import CheckpointFolder, load, most_bytes
@@ -434,8 +433,8 @@ def _fill(thing: Trainable, payload: dict[str, Any], path: Path) -> None:
     """
     try:
         check_fits(payload.get("agent"), thing.state_dict())
+        # Of what was None or empty in a fresh one, what is trained alone knows the form. It says so by a ValueError:
+        # any other error is a mistake in it, and is shown as one.
         thing.load_state_dict(payload["agent"])
-    # The last three: of what was None or empty in a fresh one, the form is known to what is trained alone.
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        said = str(error) if isinstance(error, ValueError) else in_words(error)
-        raise UserError(f"{path} does not fit: {said}. Use the code that wrote it, or train anew.") from error
+    except ValueError as error:
+        raise UserError(f"{path} does not fit: {error}. Use the code that wrote it, or train anew.") from error

@@ -63,3 +63,18 @@ def test_a_group_that_lacks_what_is_not_taken_from_it_is_none_the_less_one() -> 
     after = stepped(torch.optim.Adam)
     load_optimiser(after, state)
     assert after.param_groups[0]["betas"] == (0.9, 0.999)
+
+
+@pytest.mark.parametrize(("name", "value"), [("betas", 3), ("betas", [0.9]), ("lr", "0.1"), ("lr", float("nan"))])
+def test_settings_that_are_none_are_refused(name: str, value: Any) -> None:
+    state = deepcopy(stepped(torch.optim.Adam).state_dict())
+    state["param_groups"][0][name] = value
+    with pytest.raises(ValueError, match="other settings"):
+        load_optimiser(stepped(torch.optim.Adam), state)
+
+
+def test_a_rate_with_more_digits_than_a_float_has_is_refused() -> None:
+    state = deepcopy(stepped(torch.optim.Adam).state_dict())
+    state["param_groups"][0]["lr"] = 10**400
+    with pytest.raises(ValueError, match="other settings"):
+        load_optimiser(stepped(torch.optim.Adam), state)

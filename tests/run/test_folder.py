@@ -140,3 +140,14 @@ def test_a_checkpoint_of_other_code_is_refused_in_one_line(tmp_path: Path) -> No
 
     with pytest.raises(UserError, match=r"last\.pt does not fit: the stored network has 4 numbers, this one 5\. Use"):
         RunFolder(tmp_path / "run").restore(RUN, "last", Larger(CONFIG))
+
+
+def test_a_mistake_in_an_agent_is_not_taken_for_other_code(tmp_path: Path) -> None:
+    start(tmp_path / "run", CONFIG, iterations=1)
+
+    class Mistaken(Follower):
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            state["no such entry"]
+
+    with pytest.raises(KeyError, match="no such entry"):
+        RunFolder(tmp_path / "run").restore(RUN, "last", Mistaken(CONFIG))

@@ -144,7 +144,10 @@ class Classifier:
         return {**self.optimiser.state_dict(), "moments": self.moments.state_dict(), "mean": mean}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore everything."""
+        """Restore everything; raise ValueError where it does not fit."""
+        mean = state["mean"]
+        if not (mean is None or (isinstance(mean, Tensor) and mean.dim() == 1 and bool(mean.isfinite().all()))):
+            raise ValueError("the stored mean of the features is no row of finite numbers")
         self.optimiser.load_state_dict(state)
         self.moments.load_state_dict(state["moments"], self.device)
-        self.mean = None if state["mean"] is None else state["mean"].to(self.device)
+        self.mean = None if mean is None else mean.to(self.device)

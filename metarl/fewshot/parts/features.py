@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -77,13 +78,18 @@ class RunningMoments:
             None if self.averages is None else [(m.mean.cpu().clone(), m.variance.cpu().clone()) for m in self.averages]
         )
 
-    def load_state_dict(self, state: list[tuple[Tensor, Tensor]] | None, device: torch.device) -> None:
+    def load_state_dict(self, state: Any, device: torch.device) -> None:
         """Restore the averages; raise ValueError where they are none."""
-        if not all(
-            isinstance(value, Tensor) and bool(value.isfinite().all()) for pair in state or () for value in pair
-        ):
+        if state is not None and not (isinstance(state, list) and all(map(_is_moment, state))):
             raise ValueError("the stored averages are no pairs of tensors with finite numbers")
         self.averages = None if state is None else [Moment(m.to(device), v.to(device)) for m, v in state]
+
+
+def _is_moment(pair: Any) -> bool:
+    """Tell whether something is a mean and a variance of the same size."""
+    if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(isinstance(value, Tensor) for value in pair):
+        return False
+    return pair[0].shape == pair[1].shape and all(bool(value.isfinite().all()) for value in pair)
 
 
 def averages_for(batch_norm: BatchNorm, setting: Setting, moments: RunningMoments) -> Sequence[Moment] | None:

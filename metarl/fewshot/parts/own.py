@@ -197,6 +197,8 @@ class OwnBackbone:
             ValueError: weights have other names or shapes, or the network computes something else than it did.
         """
         held, stored = self._held(), state["held"]
+        if not all(isinstance(value, Tensor) for value in stored.values()):
+            raise ValueError(f"the weights that {self.name} held then are no tensors")
         shapes = [{name: tuple(value.shape) for name, value in part.items()} for part in (held, stored)]
         if shapes[0] != shapes[1]:
             differ = sorted(set(shapes[0].items()) ^ set(shapes[1].items()))

@@ -61,3 +61,14 @@ def test_a_classifier_keeps_the_mean_of_its_features_and_the_moments_of_its_norm
     features = classifier.embedder("transductive").both(everything[None, :0], everything[None])[1][0]
     torch.testing.assert_close(classifier.mean, features.mean(0), rtol=0.0, atol=0.15)
     assert len(classifier.moments.averages or ()) == 4
+    state = classifier.state_dict()
+    classifier.load_state_dict(state)
+    for name, wrong, says in (
+        ("mean", [0.0], "mean of the features is no row"),
+        ("mean", torch.tensor([float("inf")]), "mean of the features is no row"),
+        ("moments", [state["moments"][0][:1]], "no pairs of tensors"),
+        ("moments", {"0": state["moments"][0]}, "no pairs of tensors"),
+        ("moments", [(state["moments"][0][0], 1.0)], "no pairs of tensors"),
+    ):
+        with pytest.raises(ValueError, match=says):
+            classifier.load_state_dict(state | {name: wrong})
