@@ -1,4 +1,4 @@
-"""The episodes of an evaluation as logs, one NPZ file for each training seed of each agent (metarl/identification)."""
+"""The episodes of an evaluation as logs, one for each training seed of each agent (metarl/identification)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from metarl.envs.making import describe_engine
 from metarl.envs.worlds import Worlds
 from metarl.errors import UserError
 from metarl.files import Folder
-from metarl.identification.log import write_arrays
+from metarl.identification.log import Form, write_arrays
+from metarl.identification.minari_data import check_available, plain_name
 from metarl.identification.recorder import FORMAT
 from metarl.system import file_name
 from metarl.types import Trajectories
@@ -25,6 +26,8 @@ from metarl.version import __version__
 
 SAME_TIME = 3
 """Copies of a log that are in memory while it is put together and written."""
+HDF5_TIMES, HDF5_EPISODE = 2, 15_000
+"""A Minari data set needs so many times the bytes, and so many more for each episode."""
 FREE = 0.95
 """Part of the free disk that may be taken."""
 
@@ -34,13 +37,16 @@ class Recording:
 
     Args:
         folder: a new one, or an empty one.
+        form: what a log is kept as: an NPZ file, or a Minari data set.
 
     Raises:
-        UserError: it is there and not empty, or is no folder.
+        UserError: it is there and not empty, or is no folder; or Minari is asked for and not installed.
     """
 
-    def __init__(self, folder: Path | str) -> None:
-        self.folder = Folder.of(folder)
+    def __init__(self, folder: Path | str, form: Form = "npz") -> None:
+        self.folder, self.form = Folder.of(folder), form
+        if form == "minari":
+            check_available()
         path = self.folder.path
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise UserError(f"Got --record {path}, which is there already. Give a new folder, or remove it.")
@@ -63,10 +69,12 @@ class Recording:
         each = [count * worlds.num_worlds * (step * worlds.horizon + episode) for count in points]
         memory.require({"--tasks, --episodes or --steps with --record": SAME_TIME * max(each)})
         there = next(parent for parent in (self.folder.path, *self.folder.path.absolute().parents) if parent.exists())
-        free = int(FREE * shutil.disk_usage(there).free)
-        if sum(each) > free:
+        free, needed = int(FREE * shutil.disk_usage(there).free), sum(each)
+        if self.form == "minari":
+            needed = HDF5_TIMES * needed + HDF5_EPISODE * worlds.num_worlds * sum(points)
+        if needed > free:
             raise UserError(
-                f"Got --record {self.folder}, which needs up to {sum(each) / 1e9:.1f} GB, and {free / 1e9:.1f} GB are "
+                f"Got --record {self.folder}, which needs up to {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are "
                 "free there. Lower --tasks, --episodes or --steps, or give a folder on another disk."
             )
 
@@ -79,17 +87,19 @@ class Recording:
             training_seed: tells it from others of that name.
             facts: texts and numbers about the evaluation.
         """
-        name = f"{file_name(agent)}-seed{training_seed}"
-        same = sum(other == name or other.startswith(f"{name} ") for other in self.written)
-        self.written.append(f"{name} {same + 1}" if same else name)
-        return _Log(self.folder, f"{self.written[-1]}.npz", worlds, agent=agent, training_seed=training_seed, **facts)
+        agent_name = plain_name(agent) if self.form == "minari" else file_name(agent)
+        name, between = f"{agent_name}-seed{training_seed}", "_" if self.form == "minari" else " "
+        same = sum(other == name or other.startswith(f"{name}{between}") for other in self.written)
+        self.written.append(f"{name}{between}{same + 1}" if same else name)
+        facts |= {"agent": agent, "training_seed": training_seed}
+        return _Log(self.folder, self.written[-1], self.form, worlds, facts)
 
 
 class _Log:
     """The episodes of one agent."""
 
-    def __init__(self, folder: Folder, name: str, worlds: Worlds, **facts: Any) -> None:
-        self.folder, self.name, self.worlds, self.facts = folder, name, worlds, facts
+    def __init__(self, folder: Folder, name: str, form: Form, worlds: Worlds, facts: dict[str, Any]) -> None:
+        self.folder, self.name, self.form, self.worlds, self.facts = folder, name, form, worlds, facts
         self.parts: list[dict[str, np.ndarray]] = []
 
     def add(self, played: Trajectories, experience: int) -> None:
@@ -143,7 +153,7 @@ class _Log:
         }
         for name in list(self.parts[0]):
             arrays[name] = np.concatenate([part.pop(name) for part in self.parts])
-        write_arrays(self.folder, self.name, arrays)
+        write_arrays(self.folder, self.name, arrays, self.form)
 
 
 def _state_size(worlds: Worlds) -> int:

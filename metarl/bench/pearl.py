@@ -24,7 +24,7 @@ from metarl.bench.timing import explain, in_turn, percent, print_table, ratio, s
 from metarl.config import MOST_STEPS, check
 from metarl.devices import resolve_threads, torch_threads
 from metarl.envs import get, make_worlds
-from metarl.envs.family import with_horizon
+from metarl.envs.horizon import with_horizon
 from metarl.learning.replay import Steps
 from metarl.learning.soft import follow
 from metarl.seeding import Streams

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
@@ -40,13 +40,15 @@ trials is played with the world's own memory, with that of another task, and wit
 
 With --record FOLDER every episode is written down: observations, actions as the system got them, rewards, ends, the
 task and the first state, one NPZ file AGENT-seedN.npz for each training seed, and for --oracle and --random. numpy.load
-reads it; what the arrays are stands in metarl/identification/README.md.
+reads it; what the arrays are stands in metarl/identification/README.md. With --record-format minari each is a data set
+AGENT-seedN-v0 of Minari, whose load_dataset finds it where the environment variable MINARI_DATASETS_PATH names FOLDER.
 
 examples:
   metarl evaluate runs/maml --random
   metarl evaluate runs/maml --split ood --steps 5
   metarl evaluate runs/rl2 --probe
   metarl evaluate runs/rl2 --record logs
+  metarl evaluate runs/rl2 --record data --record-format minari
   metarl evaluate runs/rl2 --reality slow my_robot.yaml --oracle runs/oracle
   metarl evaluate runs/rl2-seed0 runs/rl2-seed1 runs/maml --oracle runs/oracle --out compare"""
 
@@ -86,7 +88,9 @@ class EvaluateOptions:
     out: Path | None = None
     """Folder for the results; RUN/evaluation/SPLIT of the first run if not given."""
     record: Path | None = None
-    """New folder for logs of all episodes with their tasks, one NPZ file for each training seed of each agent."""
+    """New folder for logs of all episodes with their tasks, one for each training seed of each agent."""
+    record_format: Literal["npz", "minari"] = "npz"
+    """What a log is: an NPZ file, or a Minari data set (needs pip install 'metarl-suite[minari]')."""
     device: Device = "cpu"
     """Where the networks live: cpu, cuda, a GPU by its number (cuda:1), or auto."""
     engine: Engine = "auto"

@@ -15,8 +15,8 @@ from metarl.cli.options import parse
 IDENTIFY = """\
 Find what is unknown of a system from a log of it: a posterior over the family's task parameters, with 90% intervals.
 
-LOG is an NPZ file: of `metarl evaluate --record`, or of your own robot (metarl/identification/README.md has the layout
-and a recorder). Short segments of it are simulated under many tasks, from starts that are known as well as sensors tell
+LOG is an NPZ file or a Minari data set: of `metarl evaluate --record`, or of your own robot (see the layout, and a
+recorder, in metarl/identification/README.md). Short segments of it are simulated under many tasks, from starts that are known as well as sensors tell
 them, and compared with what was seen, and with the rewards where the log has them. The noise of the sensors is found
 too. The result says what the log cannot tell, what it tells together only, and how well the simulation fits; a log that
 does not fit at all is refused.
@@ -36,7 +36,7 @@ class IdentifyOptions:
     """What is identified, and how."""
 
     log: tyro.conf.Positional[Path]
-    """The log, an NPZ file."""
+    """The log: an NPZ file, or a Minari data set."""
     family: str | None = None
     """What the system is taken for, with modifiers for what is unknown: NAME[@VARIANT][+MODIFIER...], or a robot's
     file; the log's own if not given."""

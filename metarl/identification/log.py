@@ -1,4 +1,4 @@
-"""Logs of episodes as NPZ files: reading them with care, and writing them.
+"""Logs of episodes as NPZ files or Minari data sets: reading them with care, and writing them.
 
 An array a name; README.md has the table. What is read may be anybody's: nothing is unpickled, every array is looked at
 for its type, size and values, and what does not fit is refused in a line.
@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from metarl.errors import UserError, nearest
 from metarl.fewshot.reading.archives import open_archive
 from metarl.fewshot.reading.arrays import npy_in
 from metarl.files import Folder
+from metarl.identification.minari_data import is_minari, plain_name, read_minari, write_minari
 from metarl.identification.recorder import FORMAT
 from metarl.memory import require
 from metarl.plain import shown
@@ -99,14 +100,25 @@ class Log:
         )
 
 
-def write_arrays(folder: Folder, name: str, arrays: Mapping[str, Any]) -> Path:
-    """Write a log as a file that is whole or not there; return its path.
+Form = Literal["npz", "minari"]
+"""How a log is kept."""
+
+
+def write_arrays(folder: Folder, name: str, arrays: Mapping[str, Any], form: Form = "npz") -> Path:
+    """Write a log as a file or a data set that is whole or not there; return its path.
 
     Args:
         folder: made where it is missing.
-        name: of the file.
+        name: of the file, without its ending.
         arrays: by name, as README.md has them.
+        form: of what is written.
+
+    Raises:
+        UserError: Minari is not installed, or cannot hold the log.
     """
+    if form == "minari":
+        return write_minari(folder, name, arrays)
+    name = f"{name}.npz"
     with folder.writing(name) as file:
         np.savez(file, allow_pickle=False, **arrays)
     return folder.path / name
@@ -119,13 +131,29 @@ def read_log(path: Path | str) -> Log:
     """Read a log.
 
     Args:
-        path: an NPZ file.
+        path: an NPZ file, or the folder of a Minari data set.
 
     Raises:
         UserError: it is none, is damaged, lacks what is needed, or holds what does not fit.
     """
-    arrays = _read_arrays(Path(path))
-    return log_of(arrays, str(path))
+    path = Path(path)
+    return log_of(read_minari(path) if is_minari(path) else _read_arrays(path), str(path))
+
+
+def to_minari(path: Path | str, folder: Path | str) -> Path:
+    """Write a log of an NPZ file as a Minari data set too; return its path, FOLDER/NAME-v0.
+
+    Args:
+        path: the NPZ file.
+        folder: where the data set is to be.
+
+    Raises:
+        UserError: Minari is not installed, the log cannot be read, has no rewards, or the data set is there already.
+    """
+    path = Path(path)
+    arrays = _read_arrays(path)
+    log_of(arrays, str(path))
+    return write_minari(Folder.of(folder), plain_name(path.stem), arrays)
 
 
 def log_of(arrays: Arrays, where: str) -> Log:

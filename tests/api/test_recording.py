@@ -12,9 +12,11 @@ import metarl
 from metarl.api import recording as recording_module
 from metarl.api.recording import Recording
 from metarl.api.runs import untrained
+from metarl.cli.main import main
 from metarl.envs import get, make_worlds
 from metarl.errors import UserError
 from metarl.evaluation.curve import adaptation_curve
+from metarl.identification import minari_data
 from metarl.identification.log import read_log
 from metarl.types import Tasks
 from tests.helpers.commands import refused
@@ -72,6 +74,58 @@ def test_what_does_not_fit_is_refused_before_anything_is_played(
     with pytest.raises(UserError, match="lower --tasks, --episodes or --steps with --record"):
         Recording(tmp_path / "logs").check(worlds, [2, 3])
     assert not (tmp_path / "logs").exists()
+
+
+def test_a_data_set_of_minari_needs_more_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("minari", reason="needs Minari: pip install 'metarl-suite[minari]'")
+    worlds = make_worlds("half-cheetah-vel", 2)
+    # Twice as much as above, and 15,000 bytes for each of five times two episodes.
+    each = 2 * (2 * (200 * (18 * 4 + 6 * 8) + (18 + 1) * 8 + 17 * 4 + 100) + 15_000)
+    for free, fits in ((5 * each / 0.95 + 10, True), (5 * each / 0.95 - 10, False)):
+        monkeypatch.setattr(
+            recording_module.shutil, "disk_usage", lambda where, free=free: type("", (), {"free": free})
+        )
+        recording = Recording(tmp_path / "logs", "minari")
+        if fits:
+            recording.check(worlds, [2, 3])
+        else:
+            with pytest.raises(UserError, match="are free there"):
+                recording.check(worlds, [2, 3])
+
+
+def test_an_evaluation_is_recorded_for_minari(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(tmp_path / "rl2 b=0.5", "rl2")
+    words = ["evaluate", str(run.folder), "--tasks", "3", "--episodes", "2", "--threads", "1", "--no-film"]
+    no_place = refused([*words, "--record-format", "minari"], capsys)
+    assert "Got --record-format minari without --record, which says where" in no_place
+    with monkeypatch.context() as patched:
+        patched.setattr(minari_data, "find_spec", lambda name: None)
+        line = refused([*words, "--record", str(tmp_path / "data"), "--record-format", "minari"], capsys)
+        assert "needs the package minari and h5py, which is not installed. Install it with" in line
+    assert not (tmp_path / "data").exists()
+
+    minari = pytest.importorskip("minari", reason="needs Minari: pip install 'metarl-suite[minari]'")
+    assert main([*words, "--record", str(tmp_path / "data"), "--record-format", "minari"]) == 0
+    metarl.evaluate(run, record=tmp_path / "logs", **FEW)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["rl2-seed0-v0"]
+    theirs, ours = read_log(tmp_path / "data" / "rl2-seed0-v0"), read_log(tmp_path / "logs" / "rl2-seed0.npz")
+    for name in ("lengths", "observations", "actions", "final_observations", "rewards"):
+        np.testing.assert_array_equal(getattr(theirs, name), getattr(ours, name))
+    np.testing.assert_array_equal(theirs.tasks["goal"], ours.tasks["goal"])
+    np.testing.assert_array_equal(theirs.starts["position"], ours.starts["position"])
+
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "data"))
+    data = minari.load_dataset("rl2-seed0-v0")
+    assert (data.total_episodes, data.total_steps) == (len(ours), len(ours.actions))
+    facts = data.storage.metadata
+    assert (facts["family"], facts["step_seconds"]) == (ours.family, ours.step_seconds)
+    assert (facts["algorithm_name"], facts["training_seed"], facts["split"]) == ("rl2", 0, "test")
+    assert facts["versions"][0] == f"metarl {metarl.__version__}"
+    told = list(data.storage.get_episode_metadata(range(12)))
+    assert [episode["experience"] for episode in told] == [0] * 6 + [1] * 6
+    assert [episode["task"] for episode in told] == [0, 0, 1, 1, 2, 2] * 2
 
 
 def test_every_agent_and_reference_has_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
