@@ -8,6 +8,7 @@ import gymnasium
 import mujoco
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 
 def compiled(spec: mujoco.MjSpec) -> mujoco.MjModel:

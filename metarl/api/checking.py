@@ -315,7 +315,7 @@ def pictures(family: Family, *, tasks: int = 3, times: int = 4, seed: int = 0, s
     frames: list[list[Any]] = [[] for _ in range(tasks)]
     ends = [0] * tasks
     for t in range(family.horizon + 1):
-        for i in range(tasks):
+        for i in range(tasks if t in moments else 0):
             frames[i] += [painter(i)] * moments.count(t)
         if t == family.horizon:
             break

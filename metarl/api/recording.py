@@ -44,7 +44,8 @@ class Recording:
     """
 
     def __init__(self, folder: Path | str, form: Form = "npz") -> None:
-        self.folder, self.form = Folder.of(folder), form
+        self.folder = Folder.of(folder)
+        self.form: Form = form
         if form == "minari":
             check_available()
         path = self.folder.path
@@ -99,7 +100,8 @@ class _Log:
     """The episodes of one agent."""
 
     def __init__(self, folder: Folder, name: str, form: Form, worlds: Worlds, facts: dict[str, Any]) -> None:
-        self.folder, self.name, self.form, self.worlds, self.facts = folder, name, form, worlds, facts
+        self.folder, self.name, self.worlds, self.facts = folder, name, worlds, facts
+        self.form: Form = form
         self.parts: list[dict[str, np.ndarray]] = []
 
     def add(self, played: Trajectories, experience: int) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -86,7 +88,8 @@ def test_impossible_settings_are_refused() -> None:
 
 def test_the_inner_rate_suits_the_loss_where_none_is_given() -> None:
     """And config.yaml has the number: what a run folder keeps are the learner's own settings."""
-    for make, settings in ((Maml, MamlConfig), (Imaml, ImamlConfig)):
+    kinds: list[tuple[Any, Any]] = [(Maml, MamlConfig), (Imaml, ImamlConfig)]
+    for make, settings in kinds:
         for setting, rate in ((regression(), 0.01), (maml().setting, 0.1)):
             assert make(settings(), setting, Streams(0), CPU).config == settings(inner_rate=rate)
             assert make(settings(inner_rate=0.3), setting, Streams(0), CPU).config.inner_rate == 0.3
