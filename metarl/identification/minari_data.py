@@ -189,7 +189,8 @@ def read_minari(path: Path) -> Arrays:
         raise UserError(
             f"{path} is kept as {shown(facts['data_format'])}, and HDF5 is read here. Convert it by minari."
         )
-    arrays: Arrays = {"format": np.array(facts.get("log_format", FORMAT))}
+    version = facts.get("log_format", FORMAT)
+    arrays: Arrays = {"format": np.array(version if isinstance(version, int) else repr(version))}
     for name in ("family", "step_seconds"):
         if not isinstance(found := facts.get(name), str if name == "family" else int | float):
             raise UserError(
@@ -267,7 +268,7 @@ def _inside(group: Any, name: str, where: str, kind: str) -> Any:
 
 
 def _attribute(group: Any, name: str, where: str) -> Any:
-    """Return the handle of an attribute, which has its type and its size, before it is read."""
+    """Return something of the size of an attribute, before that is read; what is no number is refused."""
     if name not in group.attrs:
         raise UserError(
             f"{where}: {group.name} has no {name}, which /episode_0 has. Give it to all episodes, or to none."

@@ -226,6 +226,9 @@ def test_of_another_data_set_family_and_rate_are_asked_for(
     exec(advice, {"minari": minari})
     log = read_log(place)
     assert (log.family, log.step_seconds, len(log)) == ("NAME@VARIANT", 0.02, 2)
+    path.write_text(json.dumps(facts | {"family": "a", "step_seconds": 0.02, "log_format": [[1], [2, 3]]}))
+    with pytest.raises(UserError, match=r"got format .*\. Give one number"):
+        read_log(place)
     path.write_text(json.dumps(facts | {"data_format": "arrow"}))
     with pytest.raises(UserError, match="is kept as 'arrow', and HDF5 is read here"):
         read_log(place)
