@@ -47,7 +47,8 @@ def identify(
     """Find a family's parameters from a log of a system, with 90% intervals.
 
     Args:
-        log: an NPZ file or a Minari data set (metarl/identification/README.md), or what `metarl.identification.log.read_log` returns.
+        log: an NPZ file or a Minari data set (metarl/identification/README.md), or what
+            `metarl.identification.log.read_log` returns.
         family: what the system is taken for, with modifiers for what is unknown; None for the log's own.
         task: which of the tasks of an evaluation's log.
         segment_steps: steps that are simulated from a state, H.

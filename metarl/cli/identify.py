@@ -16,10 +16,10 @@ IDENTIFY = """\
 Find what is unknown of a system from a log of it: a posterior over the family's task parameters, with 90% intervals.
 
 LOG is an NPZ file or a Minari data set: of `metarl evaluate --record`, or of your own robot (see the layout, and a
-recorder, in metarl/identification/README.md). Short segments of it are simulated under many tasks, from starts that are known as well as sensors tell
-them, and compared with what was seen, and with the rewards where the log has them. The noise of the sensors is found
-too. The result says what the log cannot tell, what it tells together only, and how well the simulation fits; a log that
-does not fit at all is refused.
+recorder, in metarl/identification/README.md). Short segments of it are simulated under many tasks, from starts that are
+known as well as sensors tell them, and compared with what was seen, and with the rewards where the log has them. The
+noise of the sensors is found too. The result says what the log cannot tell, what it tells together only, and how well
+the simulation fits; a log that does not fit at all is refused.
 
 --out gets identification.json and .png, posterior.npz with draws, and of a robot's file narrowed.yaml, the same file
 with narrowed training ranges. Of modifiers, the family's name has them: `Narrowed` in what is printed.
