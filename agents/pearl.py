@@ -9,7 +9,7 @@ their product is the belief (metarl/learning/posterior.py). Soft actor-critic is
     policy      goes down  mean [α log π(a' | s, z) - min Q(s, a', z)] + 1e-3 (mean μ² + mean log² σ)
 
 z reaches V, the policy and the targets as a number: the encoder learns from the Q losses and the KL alone. All tasks of
-a meta-batch are rows of the same products: there is no loop over tasks.
+a meta-batch are rows of the same products, on a CPU of a few, which stay in its cache: there is no loop over tasks.
 
 An iteration plays M training tasks: rounds of episodes with z from the prior, then rounds with z from the belief, drawn
 anew for every episode. Everything is kept to learn from; context is the former only, of the last time that the task
@@ -30,8 +30,10 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -111,6 +113,8 @@ class PearlConfig:
     """Hidden layers of policy, Q and V."""
     encoder_hidden: tuple[int, ...] = (200, 200, 200)
     """Hidden layers of the encoder."""
+    chunk_steps: int = 1024
+    """Steps computed at a time on a CPU (whole tasks, at least one): what stays in its cache."""
     replay_steps: int = 30_000
     """Steps of each training task that are kept; then the newest take the place of the oldest."""
 
@@ -144,7 +148,12 @@ class PearlConfig:
             "--meta-batch, --batch or --hidden": 2 * memory.FLOAT * rows + memory.stored(self.network_weights(spec)),
         }
 
+    def unused(self, name: str, spec: EnvSpec, device: torch.device) -> dict[str, str]:
+        """Return settings that change nothing for an agent of this name and a family -> what they would need."""
+        return {} if device.type == "cpu" else {"chunk_steps": "--device cpu"}
+
     def __post_init__(self) -> None:
+        check(self, at_least={"chunk_steps": 1})
         check(self, at_least={"iterations": 0}, at_most={"iterations": MOST_ITERATIONS, "updates": MOST_STEPS})
         check(self, at_least={"train_tasks": 1, "tasks": 1, "episodes": 1, "meta_batch": 1, "batch": 1, "context": 1})
         check(self, at_least={"first_rounds": 1, "prior_rounds": 1, "posterior_rounds": 1, "updates": 1})
@@ -370,44 +379,72 @@ class Pearl:
         Returns:
             `FIGURES` of this rank.
         """
+        config, count = self.config, len(z_noise)
+        together = max(1, config.chunk_steps // config.batch) if z_noise.is_cpu else count
+        parts = [slice(begin, begin + together) for begin in range(0, count, together)]
+        told: list[Tensor] = []
+        found: list[Tensor] = []
+
+        def of_critics() -> Iterator[Tensor]:
+            for part in parts:
+                loss, seen, figures = self.critic_loss(_of(steps, part), _of(context, part), z_noise[part])
+                told.append(seen)
+                found.append(figures * (len(z_noise[part]) / count))
+                yield loss * (len(z_noise[part]) / count)
+
+        def of_the_rest() -> Iterator[Tensor]:
+            for number, part in enumerate(parts):
+                loss, figures = self.actor_loss(told[number], action_noise[part].flatten(0, 1))
+                found.append(figures * (len(z_noise[part]) / count))
+                yield loss * (len(z_noise[part]) / count)
+
+        self._descend(0, of_critics())
+        self._descend(1, of_the_rest())
+        follow(self.networks.params["slow_v"], self.networks.params["v"], config.target_rate)
+        return torch.stack(found).sum(0)
+
+    def critic_loss(
+        self, steps: Steps, context: Steps, noise: Float[Tensor, "m L"]
+    ) -> tuple[Tensor, Float[Tensor, "R I"], Float[Tensor, " F"]]:
+        """Compute what encoder and Q go down, what the other networks are told of the same steps, and figures."""
         config, nets = self.config, self.networks
-        z, kl = self._latent(context, z_noise)
+        belief = nets.factors(context)
+        kl = belief.kl_to_prior().mean()
+        z = torch.addcmul(belief.mean, belief.variance.sqrt(), noise)
         each = _for_each(z, steps.reward.shape[1])
-        flat = Steps(*(part.flatten(0, 1) for part in steps))
-        observation = nets.shown(flat.observation)
-        told = torch.cat((observation, each), dim=-1)
+        flat = _of(steps, slice(None), flat=True)
+        told = torch.cat((nets.shown(flat.observation), each), dim=-1)
         with torch.no_grad():
             behind = nets.v_of(torch.cat((nets.shown(flat.next_observation), each), dim=-1), "slow_v")
             reward = config.reward_scale * nets.rewarded(flat.reward)
             target = q_target(reward.squeeze(-1), flat.terminal.squeeze(-1), behind, discount=config.discount)
-        q_error = (nets.q_of(told, flat.action) - target).square().mean(-1).sum()
-        self._descend(0, q_error + config.kl_weight * kl)
+        error = (nets.q_of(told, flat.action) - target).square().mean(-1).sum()
+        zero = torch.zeros_like(kl)
+        figures = torch.stack((error / 2.0, zero, kl, zero, zero)).detach().double()
+        return error + config.kl_weight * kl, told.detach(), figures
 
-        told = told.detach()
+    def actor_loss(self, told: Float[Tensor, "R I"], noise: Float[Tensor, "R A"]) -> tuple[Tensor, Float[Tensor, " F"]]:
+        """Compute what V, policy and temperature go down, each by its own part, and figures."""
+        nets = self.networks
         distribution = nets.policy_of(told)
-        action, log_prob = distribution.sample(action_noise.flatten(0, 1))
+        action, log_prob = distribution.sample(noise)
         log_temperature = nets.params["temperature"]["log"]
         temperature = log_temperature.detach().exp()
         lowest = nets.q_of(told, action).amin(0)
-        v_error = (nets.v_of(told) - (lowest - temperature * log_prob).detach()).square().mean()
+        error = (nets.v_of(told) - (lowest - temperature * log_prob).detach()).square().mean()
         small = distribution.mean.square().mean() + distribution.log_std.square().mean()
-        loss = v_error + (temperature * log_prob - lowest).mean() + SMALL_ACTIONS * small
-        if config.automatic_temperature:
+        loss = error + (temperature * log_prob - lowest).mean() + SMALL_ACTIONS * small
+        if self.config.automatic_temperature:
             loss = loss - (log_temperature * (log_prob.detach() - self.spec.action_size)).mean()
-        self._descend(1, loss)
-        follow(nets.params["slow_v"], nets.params["v"], config.target_rate)
-        found = (q_error / 2.0, v_error, kl, -log_prob.mean(), temperature.squeeze(0))
-        return torch.stack([figure.detach().double() for figure in found])
+        zero = torch.zeros_like(error)
+        return loss, torch.stack((zero, error, zero, -log_prob.mean(), temperature.squeeze(0))).detach().double()
 
-    def _latent(self, context: Steps, noise: Float[Tensor, "m L"]) -> tuple[Float[Tensor, "m L"], Float[Tensor, ""]]:
-        """Draw z of every task from its belief, and compute the mean KL of the beliefs to the prior, nats."""
-        belief = self.networks.factors(context)
-        return torch.addcmul(belief.mean, belief.variance.sqrt(), noise), belief.kl_to_prior().mean()
-
-    def _descend(self, which: int, loss: Tensor) -> None:
-        """Take a step of one of the optimisers, with the mean gradient over the ranks."""
+    def _descend(self, which: int, losses: Iterable[Tensor]) -> None:
+        """Take a step of one of the optimisers down the sum of some losses, in the mean over the ranks."""
         leaves = self.learned[which]
-        for leaf, gradient in zip(leaves, self.ranks.mean(list(torch.autograd.grad(loss, leaves))), strict=True):
+        found = [torch.autograd.grad(loss, leaves) for loss in losses]
+        gradients = self.ranks.mean([reduce(torch.add, parts) for parts in zip(*found, strict=True)])
+        for leaf, gradient in zip(leaves, gradients, strict=True):
             leaf.grad = gradient
         self.optimisers[which].step()
 
@@ -461,3 +498,8 @@ class Pearl:
 def _for_each(rows: Float[Tensor, "m L"], count: int) -> Float[Tensor, "N L"]:
     """Return every row `count` times in a row."""
     return rows[:, None].expand(-1, count, -1).flatten(0, 1)
+
+
+def _of(steps: Steps, tasks: slice, *, flat: bool = False) -> Steps:
+    """Return the steps of some tasks, [m, n, ...], or in a row, [m n, ...]."""
+    return Steps(*(part[tasks].flatten(0, 1) if flat else part[tasks] for part in steps))

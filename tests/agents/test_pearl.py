@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,9 @@ def drawn(agent: Pearl, seed: int = 3) -> tuple[Steps, Steps, Tensor, Tensor]:
 # -- the update -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [{}, {"next_observations": True, "automatic_temperature": False}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"chunk_steps": 16}, {"next_observations": True, "automatic_temperature": False}], ids=str
+)
 def test_updates_are_those_of_a_loop_over_tasks(settings: dict[str, Any]) -> None:
     agent, _ = trained(replace(SMALL, **settings, learning_rate=1e-2), Ragged(), double=True)
     loop = TaskByTask(agent)
@@ -116,7 +119,8 @@ def test_losses_of_v_and_of_the_policy_give_the_encoder_no_gradient(monkeypatch:
     encoder = agent.networks.leaves("encoder")
     found: list[list[Tensor | None]] = []
 
-    def watched(which: int, loss: Tensor) -> None:
+    def watched(which: int, losses: Iterable[Tensor]) -> None:
+        (loss,) = losses
         found.append(list(torch.autograd.grad(loss, encoder, allow_unused=True, retain_graph=True)))
 
     monkeypatch.setattr(agent, "_descend", watched)
@@ -333,6 +337,11 @@ def test_what_it_cannot_be_trained_on_is_refused(family: Any, settings: dict[str
 def test_settings_outside_their_bounds_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         PearlConfig(**settings)
+
+
+def test_a_gpu_has_no_use_for_steps_at_a_time() -> None:
+    assert PearlConfig().unused("pearl", POINT.spec(), CPU) == {}
+    assert PearlConfig().unused("pearl", POINT.spec(), torch.device("cuda", 1)) == {"chunk_steps": "--device cpu"}
 
 
 def test_tasks_that_ranks_cannot_share_out_are_refused() -> None:
