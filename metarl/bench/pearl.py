@@ -1,4 +1,4 @@
-"""Benchmark of PEARL: its update with all tasks at once beside a loop over tasks, and the time split of an iteration.
+"""Benchmark of PEARL: its batched update beside a loop over tasks, and the time split of an iteration.
 
 The loop is what the algorithm says, task by task: each network by itself, a product of Gaussians and losses for each
 task, gradients that add up, and an optimiser for each network. Both make the same step (tests/agents/test_pearl.py).
@@ -31,7 +31,7 @@ from metarl.seeding import Streams
 from metarl.types import Metrics, Params
 
 COLUMNS = {
-    "update": "all tasks at once, or a loop over them; both make the same step",
+    "update": "tasks batched, or a loop over them; both make the same step",
     "ms": "milliseconds of an update, with the drawing of its steps",
     "updates/s": "updates a second",
     "of product": "its share of the machine's limit, a matrix product",
@@ -195,7 +195,7 @@ def run_pearl(config: PearlBenchConfig) -> dict[str, Any]:
         figures = in_turn(
             config.rounds,
             {
-                "at once": partial(seconds_of, partial(update, agent.learn)),
+                "batched": partial(seconds_of, partial(update, agent.learn)),
                 "loop": partial(seconds_of, partial(update, loop.learn)),
                 "product": multiply,
             },
@@ -254,7 +254,7 @@ def _print_pearl(report: dict[str, Any]) -> None:
     console = Console(highlight=False)
     console.print(explain(COLUMNS))
     split, default = report["iteration"], PearlConfig().updates
-    whole = split["collect_s"] + default * report["updates"]["at once"]["seconds"]
+    whole = split["collect_s"] + default * report["updates"]["batched"]["seconds"]
     console.print(
         f"An iteration played {split['env_steps']:,.0f} steps in {split['collect_s']:.2f} s, {split['policy_s']:.2f} "
         f"s of it in the policy; {split['updates']} updates took {split['update_s']:.2f} s. With {default:,} updates "
@@ -262,6 +262,6 @@ def _print_pearl(report: dict[str, Any]) -> None:
     )
     console.print(
         f"In the same rounds a {SIDES['cpu']:,} x {SIDES['cpu']:,} float32 product ran at "
-        f"{report['product_gflops']:,.0f} GFLOP/s. Counted for an update at once: its matrix products, "
+        f"{report['product_gflops']:,.0f} GFLOP/s. Counted for a batched update: its matrix products, "
         f"{report['update_gflop']:,.2f} GFLOP, nothing that works on single elements."
     )

@@ -19,7 +19,7 @@ usage: metarl bench {engines,maml,rl2,pearl,fewshot,gpu} [OPTIONS]
   engines   env-steps/s of the CPU engine, its open-loop ceiling, Gymnasium's vector environments and EnvPool
   maml      one meta-iteration by part, the task-batched forms against a loop over tasks
   rl2       what the memory costs while acting, and in a training pass beside a bare nn.GRU; transformer beside GRU
-  pearl     its update with all tasks at once beside a loop over tasks; what an iteration is made of
+  pearl     its batched update beside a loop over tasks; what an iteration is made of
   fewshot   supervised meta-updates by every executor, Reptile and episode sampling, beside loops over tasks
   gpu       both engines: whole steps beside physics alone, by worlds and cores; iterations, few-shot updates
 

@@ -19,7 +19,7 @@ def small_product(monkeypatch: pytest.MonkeyPatch):
 def test_pearl_measures_updates_and_splits_an_iteration(capsys: pytest.CaptureFixture[str]):
     assert main([*TINY.split(), "--rounds", "2", "--threads", "1", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert list(report["updates"]) == ["at once", "loop"]
+    assert list(report["updates"]) == ["batched", "loop"]
     assert report["updates"]["loop"]["speedup"] == 1.0
     for row in report["updates"].values():
         assert row["per_second"] == pytest.approx(1.0 / row["seconds"])
@@ -36,7 +36,7 @@ def test_pearl_shows_it_in_80_columns(capsys: pytest.CaptureFixture[str], monkey
     assert main([*TINY.split(), "--rounds", "1", "--threads", "1"]) == 0
     shown = capsys.readouterr().out
     assert "…" not in shown
-    for text in ("at once", "loop", "of product", "speed-up", "GFLOP/s", "of it in the policy"):
+    for text in ("batched", "loop", "of product", "speed-up", "GFLOP/s", "of it in the policy"):
         assert text in shown
 
 
