@@ -8,6 +8,7 @@ import torch
 
 from metarl import memory
 from metarl.api.identification import ROBOT, Identification
+from metarl.devices import resolve_device
 from metarl.envs import get, make_worlds
 from metarl.envs.family import Family
 from metarl.errors import UserError, tell
@@ -21,6 +22,7 @@ from metarl.identification.prior import Prior
 from metarl.identification.segments import Segments
 from metarl.identification.simulator import Simulator
 from metarl.identification.states import Looking
+from metarl.run.settings import Device, Engine
 from metarl.seeding import Streams
 
 POPULATION = 128
@@ -41,6 +43,8 @@ def identify(
     anyway: bool = False,
     seed: int = 0,
     out: Folder | Path | str | None = None,
+    device: Device = "cpu",
+    engine: Engine = "auto",
     threads: int = 0,
     progress: bool = True,
 ) -> Identification:
@@ -58,6 +62,8 @@ def identify(
         anyway: return a result where the family does not fit the log at all.
         seed: of all that is drawn.
         out: folder that the result is written to (see `Identification.write`); if None nothing is written.
+        device: where the GPU engine is.
+        engine: what steps the worlds: `cpu`, `gpu` or `auto`.
         threads: CPU threads; 0 for all cores.
         progress: tell of each generation on standard error.
 
@@ -80,6 +86,8 @@ def identify(
         threads=threads,
         unit_actions=False,
         dtype=torch.float64,
+        engine=engine,
+        device=resolve_device(device),
     )
     generator = Streams(seed)["identify"]
     looking = Looking(family, worlds, family.space.sample(1, "train", generator))

@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 
 from metarl.cli.options import parse
+from metarl.run.settings import Device, Engine
 
 IDENTIFY = """\
 Find what is unknown of a system from a log of it: a posterior over the family's task parameters, with 90% intervals.
@@ -56,6 +57,10 @@ class IdentifyOptions:
     """Seed of all that is drawn."""
     out: Path | None = None
     """Folder for the results; nothing is written if not given."""
+    device: Device = "cpu"
+    """Where the GPU engine is: cpu, cuda, a GPU by its number (cuda:1), or auto."""
+    engine: Engine = "auto"
+    """What steps the worlds: cpu, gpu (mujoco_warp, on the device), or auto: gpu where the device is one."""
     threads: int = 0
     """CPU threads; 0 for all cores."""
     json: bool = False
