@@ -291,7 +291,7 @@ def _with_physics(family: MujocoFamily, integrator: str, smaller: int) -> Mujoco
 
 
 def pictures(family: Family, *, tasks: int = 3, times: int = 4, seed: int = 0, size: tuple[int, int]) -> list[Clip]:
-    """Return pictures of some tasks at some moments of an episode with random actions, row by row.
+    """Return pictures of some tasks at some moments of an episode with saturated actions, row by row.
 
     Args:
         family: any family that can be drawn.
@@ -322,8 +322,8 @@ def pictures(family: Family, *, tasks: int = 3, times: int = 4, seed: int = 0, s
         if bool(active.any()):
             action = _next(family, "saturated", action, generator) if t % 5 == 0 else action
             step = worlds.step(action)
+            ends = [t + 1 if going else end for going, end in zip(active.tolist(), ends, strict=True)]
             active &= ~(step.terminated | step.truncated)
-            ends = [t + 1 if bool(going) else end for going, end in zip(active, ends, strict=True)]
     painter.close()
     seconds = [moment * family.step_seconds for moment in moments]
     return [
@@ -334,5 +334,6 @@ def pictures(family: Family, *, tasks: int = 3, times: int = 4, seed: int = 0, s
 
 
 def _caption(task: str, seconds: float, end: float) -> str:
-    over = f" (over at {end:.2f} s)" if seconds > end > 0.0 else ""
-    return f"{task}, {seconds:.2f} s{over}"
+    # The time first: of many parameters a picture has no room for the last ones.
+    over = f" (over at {end:.2f} s)" if seconds > end else ""
+    return f"{seconds:.2f} s{over}: {task}"

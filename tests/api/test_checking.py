@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,12 @@ import pytest
 
 from metarl.api import checking
 from metarl.envs import get
+from tests.helpers.robot_files import example, forget
 
 
-def test_no_more_is_drawn_than_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the worlds whose pictures are made, in this order."""
     drawn: list[int] = []
 
     class Counting:
@@ -25,6 +29,26 @@ def test_no_more_is_drawn_than_is_shown(monkeypatch: pytest.MonkeyPatch) -> None
         return Counting()
 
     monkeypatch.setattr(checking, "make_painter", make_painter)
+    return drawn
+
+
+def test_no_more_is_drawn_than_is_shown(drawn: list[int]) -> None:
     clips = checking.pictures(get("point-nav"), tasks=2, times=3, size=(16, 16))
     assert drawn == [0, 1] * 3
     assert len(clips) == 6
+
+
+def test_captions_say_when_an_episode_was_over(drawn: list[int], tmp_path: Path) -> None:
+    whole = checking.pictures(get("half-cheetah-vel+horizon=4"), tasks=1, times=3, size=(16, 16))
+    assert [clip.caption.partition(":")[0] for clip in whole] == ["0.00 s", "0.10 s", "0.20 s"]
+    assert whole[0].caption.startswith("0.00 s: velocity ")
+    # Too low from the first step on.
+    file = example(tmp_path, ("below: 0.16", "below: 0.9"), ("horizon: 200", "horizon: 4"))
+    over = checking.pictures(get(str(file)), tasks=1, times=3, size=(16, 16))
+    forget()
+    assert [clip.caption.partition(":")[0] for clip in over] == [
+        "0.00 s",
+        "0.04 s (over at 0.02 s)",
+        "0.08 s (over at 0.02 s)",
+    ]
+    assert drawn == [0] * 6
