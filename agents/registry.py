@@ -57,6 +57,11 @@ AGENTS: dict[str, Entry] = {
         make="pearl:Pearl",
         summary="an off-policy actor-critic that is told a belief about the task",
     ),
+    "varibad": Entry(
+        config="varibad:VaribadConfig",
+        make="varibad:Varibad",
+        summary="learns a belief about the task over such trials, and a policy that acts on it",
+    ),
     "multitask": Entry(
         config="multitask:MultitaskConfig",
         make="multitask:multitask",

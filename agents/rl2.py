@@ -8,13 +8,11 @@ and its memory lasts from the first step of the trial to its last; the last trip
 first observation of the next. It is trained by PPO (Schulman et al. 2017) on the trial's return: advantages run across
 the episodes and stop at the trial's end. What adapts at test time is the memory alone.
 
-    A_t = Σ_l (γλ)^l δ_{t+l},   δ_t = r_t + γ V_{t+1} - V_t,   V_{t+1} = 0 behind the trial's last step
+    A_t = Σ_l (γλ)^l δ_{t+l},   δ_t = r_t + γ V_{t+1} - V_t                     (metarl/learning/trial_advantages.py)
     max_θ  mean_t  min(ρ_t A_t, clip(ρ_t, 1 - ε, 1 + ε) A_t),   ρ_t = π_θ / π_old
 
-Where the time limit cut the trial's last episode, V of what would have come takes the place of the 0, unless
-`finite_horizon` says that nothing was to come: the memory can count the steps. Inside a trial there is nothing to
-bootstrap: behind the last step of an episode comes the first of the next, whether a terminal state or the time limit
-ended it.
+Behind the trial's last step V is 0 after a terminal state; where the time limit cut the last episode it is that of what
+would have come, unless `finite_horizon` says that nothing was to come: the memory can count the steps.
 
 Whole trials go through the core at once (metarl/nets/memory.py), in minibatches of trials (metarl/learning/ppo.py); the
 states are computed anew from the first step. Observations, and rewards as inputs, are scaled by running moments; values
@@ -27,12 +25,11 @@ from __future__ import annotations
 import time
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from metarl import memory
 from metarl.config import MOST_ITERATIONS, MOST_STEPS, check
@@ -43,9 +40,10 @@ from metarl.learning.chunks import passes
 from metarl.learning.optimisers import load_optimiser
 from metarl.learning.ppo import Played, in_one_kernel, ppo_update
 from metarl.learning.recall import ActingNetwork, Actor, TrialLearner
-from metarl.learning.returns import gae, standardise
 from metarl.learning.rollout import collect
+from metarl.learning.trial_advantages import Over, trial_advantages
 from metarl.learning.trials import Inputs, Trials, input_size, join
+from metarl.nets.layers import Layer, of_core, of_linear
 from metarl.nets.memory import CoreName, blank, make_core
 from metarl.nets.moments import Moments
 from metarl.nets.pictures import FEATURES, Encoder, SeeingCore, with_pictures
@@ -87,7 +85,7 @@ class Rl2Config:
     """λ of the advantages."""
     finite_horizon: bool = False
     """Nothing follows a trial's end: never bootstrap the value there."""
-    advantages: Literal["batch", "task"] = "batch"
+    advantages: Over = "batch"
     """What advantages are standardised over: all trials of the update, or each trial by itself."""
     clip: float = 0.2
     """ε of the clipped objective."""
@@ -203,6 +201,10 @@ class Network(ActingNetwork):
         output = self.policy(features)
         return chosen_by(output, self.choices) if self.log_std is None else Normal(output, self.log_std.expand(1, -1))
 
+    def told(self) -> tuple[tuple[Layer, ...], Tensor | None]:
+        """Return core and policy head, and log σ."""
+        return (*of_core(self.core), of_linear(self.policy)), self.log_std
+
 
 class Rl2:
     """The agent.
@@ -271,7 +273,16 @@ class Rl2:
         config = self.config
         everything = self.inputs.of(trials)
         old, values = self._measure(everything, trials)
-        advantages, targets, explained = self._advantages(trials, values)
+        advantages, targets, explained = trial_advantages(
+            trials,
+            values,
+            self.returns,
+            discount=config.discount,
+            trace=config.trace,
+            finite_horizon=config.finite_horizon,
+            over=config.advantages,
+            ranks=self.ranks,
+        )
         part = 1.0 - min(self.iteration / max(config.iterations, 1), 1.0)
         rate = config.final_learning_rate + part * (config.learning_rate - config.final_learning_rate)
         entropy_weight = config.final_entropy + part * (config.entropy - config.final_entropy)
@@ -321,49 +332,6 @@ class Rl2:
             values.append(self.network.value(features).squeeze(-1))
             log_probs.append(self.network.act(features[:, :-1]).log_prob(trials.actions[rows]))
         return torch.cat(log_probs), torch.cat(values)
-
-    def _advantages(
-        self, trials: Trials, scaled: Float[Tensor, "M moments"]
-    ) -> tuple[Float[Tensor, "M L"], Float[Tensor, "M L"], float]:
-        """Return advantages, standardised; what the (scaled) values should have been; what part of it they explain."""
-        config = self.config
-        mask = trials.mask
-        steps = mask.shape[1]
-        # What is behind the trial's last step is scaled as the last step itself.
-        moments = [*range(steps), steps - 1]
-        shift, scale = (x[moments].to(scaled) for x in self._scale_of_returns())
-        # Before any return was seen, values mean nothing in its unit.
-        values = shift + scale * scaled if bool(self.returns.count.any()) else torch.zeros_like(scaled)
-        behind = values.gather(1, trials.lengths[:, None]).squeeze(1)
-        behind = torch.zeros_like(behind) if config.finite_horizon else behind * trials.cut
-        values = values[:, :-1] * mask
-        advantages = gae(trials.rewards, values, mask, config.discount, config.trace, behind)
-        targets = advantages + values
-        later = (0, len(self.returns.mean) - steps)
-        self.returns.update(pad(targets, later), pad(mask, later), self.ranks)
-        shift, scale = (x[:steps].to(scaled) for x in self._scale_of_returns())
-        # About the mean of each step: what the values know beside how much of the trial is left.
-        about = ((targets - shift) * mask).square().sum()
-        left, spread, size = self.ranks.sum((advantages.square().sum(), about, (targets * mask).square().sum()))
-        least = (1e-12 * size).clamp_min(torch.finfo(size.dtype).tiny)
-        explained = 1.0 - float(left / torch.maximum(spread, least))
-        over, ranks = ((0, 1), self.ranks) if config.advantages == "batch" else ((1,), ALONE)
-        weights = standardise(advantages, mask, targets, over=over, ranks=ranks)
-        return weights, (targets - shift) / scale, explained
-
-    def _scale_of_returns(self) -> tuple[Float[Tensor, " L"], Float[Tensor, " L"]]:
-        """Return mean and spread of the returns from every step of a trial on.
-
-        Where a step's own spread is not known, that of the others stands in for it, or the returns' size: a spread of 1
-        would be that of a unit.
-        """
-        known = ~self.returns.still
-        if bool(known.any()):
-            stand_in = self.returns.deviation[known].mean()
-        else:
-            seen = self.returns.square[self.returns.count > 0]
-            stand_in = seen.mean().sqrt() if bool(seen.any()) else torch.ones((), dtype=seen.dtype)
-        return self.returns.mean, torch.where(known, self.returns.deviation, stand_in)
 
     # -- test and storage -------------------------------------------------------------------------------------------
 

@@ -180,6 +180,14 @@ class Family(ABC):
         """Alternatives of every choice that an action makes; empty where it is numbers."""
         return (self.action_size,) if self.discrete else ()
 
+    @property
+    def dynamics_vary(self) -> bool:
+        """Whether what follows an action differs between tasks, not only what it is rewarded with.
+
+        Default: it does, which is safe where nothing is known.
+        """
+        return True
+
     def spec(self) -> EnvSpec:
         """Return what an agent needs to build its networks."""
         return EnvSpec(
@@ -192,6 +200,7 @@ class Family(ABC):
             discrete=self.discrete,
             choices=self.choices,
             pictures=self.pictures,
+            dynamics_vary=self.dynamics_vary,
         )
 
     @abstractmethod
@@ -333,6 +342,11 @@ class MujocoFamily(Family):
         """The compiled model. A failing simulation is not restarted by MuJoCo but reported by the engine."""
         mujoco_log.listen()
         return compiled(self.model_spec())
+
+    @property
+    def dynamics_vary(self) -> bool:
+        """Whether the model differs between worlds."""
+        return type(self).apply is not MujocoFamily.apply
 
     def apply(self, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
         """Return the model fields that differ between worlds: `mjModel` name (`opt.<name>` for an option) -> [B, ...].

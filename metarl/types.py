@@ -190,6 +190,7 @@ class EnvSpec:
         discrete: whether an action is made of choices, each given one-hot, side by side.
         choices: alternatives of each of these, A in all; (A,), one choice, where none are named.
         pictures: which numbers of an observation are pixels.
+        dynamics_vary: whether what follows an action differs between tasks, not only what it is rewarded with.
     """
 
     family: str
@@ -201,6 +202,7 @@ class EnvSpec:
     discrete: bool = False
     choices: tuple[int, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    dynamics_vary: bool = True
 
     def __post_init__(self) -> None:
         if self.discrete and not self.choices:

@@ -108,6 +108,11 @@ REFUSED = {
         "--width",
         "9999",
     ],
+    "--buffer": ["train", "varibad", "--family", "point-nav", "--buffer", MUCH],
+    "--belief-trials": [
+        *["train", "varibad", "--family", "half-cheetah-vel", "--belief-trials", "500"],
+        *["--decoded-moments", "100000", "--decoded-steps", "100000", "--horizon", "10000"],
+    ],
     "--episodes or --tasks": ["play", "--episodes", "1000000", "--tasks", "1000000"],
     "--tasks ": ["play", "--tasks", MUCH],
     "--tasks  ": ["render", "point-nav", "--tasks", MUCH],
@@ -223,10 +228,13 @@ LARGER = [
     Rl("rl2", "point-nav", {"tasks": 40, "width": 600, "minibatches": 1, "epochs": 1}),
     Rl("rl2", "point-nav", {"tasks": 20, "episodes": 10, "core": "transformer", "layers": 4, "epochs": 1}),
     Rl("rl2", "bandit", {"tasks": 10_000, "episodes": 10, "epochs": 1}),
+    Rl("varibad", "point-nav", {"tasks": 100, "epochs": 1, "belief_updates": 1, "belief_trials": 100}),
+    Rl("varibad", "half-cheetah-vel", {"tasks": 20, "epochs": 1, "belief_updates": 1, "buffer": 5000}),
 ]
 
 FEW: dict[str, dict[str, Any]] = {
     "rl2": {"tasks": 2, "minibatches": 1},
+    "varibad": {"tasks": 2, "minibatches": 1},
     "pearl": {"tasks": 2, "train_tasks": 2, "first_rounds": 1, "updates": 1, "meta_batch": 1, "replay_steps": 2000},
 }
 MEASURED = pytest.mark.skipif(sys.platform != "linux", reason="the true peak is read from Linux's /proc")

@@ -120,7 +120,7 @@ def test_two_ranks_train_as_one_process_does(case: str, pair: Path, tmp_path: Pa
     )
 
 
-@pytest.mark.parametrize("case", ["maml-trpo", "rl2-gru", "maml"])
+@pytest.mark.parametrize("case", ["maml-trpo", "rl2-gru", "varibad", "maml"])
 def test_one_process_goes_on_where_two_ended(case: str, pair: Path, tmp_path: Path) -> None:
     run_case(case, tmp_path, ALONE, iterations=ITERATIONS - 1)
     folder = pair / case

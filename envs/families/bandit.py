@@ -65,6 +65,11 @@ class Bandit(TorchFamily):
             mean = Parameter(name="mean", unit="", description=text, scale="normal", mean=0.0, std=1.0, size=self.arms)
         object.__setattr__(self, "space", ParameterSpace(self.full_name, (mean,)))
 
+    @property
+    def dynamics_vary(self) -> bool:
+        """Only the reward differs."""
+        return False
+
     def reset_state(self, generator: torch.Generator, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
         """Return what chance will do in every pull of the episode, the number of pulls and the last arm: none."""
         draw = torch.rand if self.rewards == "bernoulli" else torch.randn

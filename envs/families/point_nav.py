@@ -64,6 +64,11 @@ class PointNav(TorchFamily):
         )
         object.__setattr__(self, "space", ParameterSpace(self.full_name, (goal,)))
 
+    @property
+    def dynamics_vary(self) -> bool:
+        """Only the reward differs."""
+        return False
+
     def reset_state(self, generator: torch.Generator, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
         """Return the origin."""
         return {"position": torch.zeros(len(tasks), 2, dtype=torch.float64)}

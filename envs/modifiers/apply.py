@@ -79,6 +79,11 @@ class Modified(Family):
         """The base's."""
         return self.base.choices
 
+    @property
+    def dynamics_vary(self) -> bool:
+        """Whether the base's do, or a modifier has parameters: these change what is seen after an action, no reward."""
+        return self.base.dynamics_vary or any(effect.parameters for effect in self.effects)
+
     def reset_state(self, generator: torch.Generator, tasks: Tasks) -> dict[str, Tensor]:
         """Return the base's, and what effects carry."""
         start = dict(self.base.reset_state(generator, tasks))

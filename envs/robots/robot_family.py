@@ -71,6 +71,11 @@ class RobotFamily(MujocoFamily):
         """The compiled model."""
         return self.robot.model
 
+    @property
+    def dynamics_vary(self) -> bool:
+        """Whether the file changes the model by the task."""
+        return bool(self.robot.changes)
+
     def apply(self, tasks: Tasks) -> dict[str, Float[Tensor, "B ..."]]:
         """Return the model fields that the tasks change."""
         return changed(self.robot.model, self.robot.changes, tasks)

@@ -61,15 +61,15 @@ def evaluate(
         runs: of one agent or of several; the agent of the first one comes first.
         split: where the tasks are from: `test` (held out), `ood` (out of distribution), `train`.
         tasks: how many tasks, M.
-        steps: adaptation steps; if None 3, for rl2 as many as lead to the last episode of its trials.
+        steps: adaptation steps; if None 3, for one with a memory as many as lead to the last episode of its trials.
         episodes: parallel episodes of each task; if None as in the training of the first agent that takes gradient
-            steps. If there is only rl2: 10, fewer above 40 tasks (400 in all), at least 1.
+            steps. If all have a memory: 10, fewer above 40 tasks (400 in all), at least 1.
         checkpoint: of runs that are given as folders.
         oracle: runs of the oracle, for the gap closed; brings `random` with it.
         random: evaluate an untrained policy too.
         reality: other realities, by name (`metarl list --realities`) or as YAML files (see envs/reality.py): all agents
             meet the same tasks there too.
-        probe: find out what the memory of agents that have one (rl2) knows of the task, and what a swap does.
+        probe: find out what the memory of agents that have one (rl2, varibad) knows of the task, and what a swap does.
         probe_tasks: tasks for the probe to be scored on; it is fitted to twice as many training tasks.
         film: film the first task before and after adaptation, where this machine can draw the worlds.
         seed: of tasks, starts and policy noise: the same seed gives the same tasks.

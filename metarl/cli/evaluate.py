@@ -20,8 +20,8 @@ Adapt trained agents to tasks they were not trained on, and draw the adaptation 
 
 At every point of a curve the agent plays --episodes of each task in parallel, then learns from them. One that takes
 gradient steps (maml-trpo, multitask) learns from all of them together: its points are at 0, K, 2K, ... episodes of
-experience. One that adapts in its memory (rl2, pearl) learns in every world by itself, so that they are as many trials,
-and its points are at 0, 1, 2, ...; of a trial of more than two episodes the table tells the total return too.
+experience. One that adapts in its memory (rl2, varibad, pearl) learns in every world by itself: they are as many
+trials, and its points are at 0, 1, 2, ...; of a trial of more than two episodes the table tells the total return too.
 
 Runs of one agent are its training seeds and make one curve, unless their settings differ. With --oracle the table shows
 the gap closed, (agent - random@0) / (oracle - random@0); without it the gain on the first point, task by task. The
@@ -64,10 +64,10 @@ class EvaluateOptions:
     tasks: int = 40
     """How many tasks."""
     steps: int | None = None
-    """How many adaptation steps; if not given 3, for rl2 and pearl as many as lead to the last episode of a trial."""
+    """How many adaptation steps; if not given 3, with a memory as many as lead to the last episode of its trials."""
     episodes: int | None = None
     """Parallel episodes of each task; if not given as in the training of the first agent that takes gradient steps. If
-    there is only rl2: 10, fewer above 40 tasks (400 in all), at least 1."""
+    all have a memory: 10, fewer above 40 tasks (400 in all), at least 1."""
     checkpoint: Checkpoint = "last"
     """Which checkpoint of the runs."""
     oracle: tuple[Path, ...] = ()
@@ -77,7 +77,7 @@ class EvaluateOptions:
     reality: tuple[str, ...] = ()
     """Other realities where the agents meet the same tasks too: names (see metarl list --realities) or YAML files."""
     probe: bool = False
-    """Show what the memory of agents that have one (rl2, pearl) knows of the task, and what swapping memories does."""
+    """Show what the memory of agents that have one (rl2, varibad, pearl) knows of the task, and what swaps of it do."""
     probe_tasks: int = 256
     """Tasks for --probe to be scored on; it is fitted to twice as many training tasks."""
     film: bool = True

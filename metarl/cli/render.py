@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from metarl.types import Tasks
 
 RENDER = """\
-Make a GIF of one task: a trained agent before and after adaptation, side by side, from the same start; of an agent that
-adapts in its memory (rl2), the first and the last episode of a trial. Or, with --grid, a picture of many tasks side by
-side (--video: a GIF of the agent, before adaptation, in all of them).
+Make a GIF of one task: a trained agent before and after adaptation, side by side, from the same start; of one that
+adapts in its memory (rl2, varibad), the first and last episode of a trial. Or, with --grid, a picture of many tasks
+side by side (--video: a GIF of the agent, before adaptation, in all of them).
 
 Robots need off-screen OpenGL (no screen, no graphics card): on Debian and Ubuntu `apt-get install libegl1`.
 
@@ -54,10 +54,10 @@ class RenderOptions:
     tasks: int = 40
     """How many tasks are drawn for a numbered one, as in `metarl evaluate`."""
     steps: int | None = None
-    """Adaptation steps before the second picture; if not given 1, for rl2 as many as lead to the last episode of its
-    trials."""
+    """Adaptation steps before the second picture; if not given 1, with a memory as many as lead to the last episode of
+    its trials."""
     episodes: int | None = None
-    """Episodes for every step; as in the agent's training if not given (of rl2, a step is one episode)."""
+    """Episodes for every step; as in the agent's training if not given (with a memory, a step is one episode)."""
     grid: bool = False
     """Show --rows times --columns tasks side by side, each at its start."""
     rows: int = 2

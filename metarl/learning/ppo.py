@@ -11,7 +11,7 @@ A GPU is given the gradient of a minibatch as one graph, and the host looks at i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -106,7 +106,7 @@ class Objective:
         leaves = list(self.network.parameters())
         for leaf, gradient in zip(leaves, torch.autograd.grad(loss, leaves, allow_unused=True), strict=True):
             leaf.grad = None if gradient is None else gradient.contiguous()
-        _add_gradients(self.network, ranks)
+        add_gradients(leaves, ranks)
         norm = nn.utils.clip_grad_norm_(leaves, self.max_gradient_norm)
         outside = (((ratio - 1.0).abs() > self.clip) * mask).sum() / count
         # The norm is the same on all ranks, where the others are parts of a sum.
@@ -252,8 +252,8 @@ def in_one_kernel(device: torch.device) -> bool | None:
     return True if device.type == "cuda" else None
 
 
-def _add_gradients(network: nn.Module, ranks: Ranks) -> None:
+def add_gradients(parameters: Iterable[nn.Parameter], ranks: Ranks) -> None:
     """Give every parameter the sum of its gradients over the ranks."""
-    leaves = [value for value in network.parameters() if value.grad is not None]
+    leaves = [value for value in parameters if value.grad is not None]
     for leaf, gradient in zip(leaves, ranks.sum([leaf.grad for leaf in leaves]), strict=True):
         leaf.grad = gradient

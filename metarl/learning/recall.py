@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 from metarl.devices import numbered
 from metarl.learning.description import Description
 from metarl.learning.trials import Inputs
-from metarl.nets.layers import of_core, of_linear
+from metarl.nets.layers import Layer
 from metarl.nets.memory import Core, Memory
 from metarl.nets.policy import Distribution
 from metarl.ranks import ALONE, Ranks
@@ -33,18 +33,27 @@ class ActingNetwork(nn.Module, ABC):
 
     Attributes:
         core: the memory.
-        policy: features -> means of the actions, or logits.
-        log_std: of the actions; None where they are choices.
     """
 
     core: Core
-    policy: nn.Linear
-    log_std: nn.Parameter | None
 
     @abstractmethod
     def act(self, features: Float[Tensor, "*N H"]) -> Distribution:
         """Compute the action distribution from the core's features."""
         ...
+
+    @abstractmethod
+    def told(self) -> tuple[tuple[Layer, ...], Tensor | None]:
+        """Return the way from inputs to actions as layers, and log σ of the actions; None where they are choices.
+
+        Raises:
+            UserError: a part of it has no description.
+        """
+        ...
+
+    def remembered(self, features: Float[Tensor, "*N H"]) -> Float[Tensor, "*N R"]:
+        """Return what the memory gives among the core's features. Default: all of them."""
+        return features
 
 
 class Actor:
@@ -72,7 +81,7 @@ class Actor:
     @torch.no_grad()
     def act(self, observation: Float[Tensor, "B O"], generator: torch.Generator) -> Float[Tensor, "B A"]:
         """Take in a moment and draw an action."""
-        features, memory = self.look(observation)
+        features, memory = self._moment(observation)
         action = self.network.act(features).sample(generator, self.ranks).to(observation.device)
         done = action if self._waiting is None else torch.where(self._waiting[:, None], self._action, action)
         if self._steady:
@@ -85,6 +94,11 @@ class Actor:
 
     @torch.no_grad()
     def look(self, observation: Float[Tensor, "B O"]) -> tuple[Float[Tensor, "B H"], Memory]:
+        """Return what is in memory at a moment, and the memory after it, and stay as before it."""
+        features, memory = self._moment(observation)
+        return self.network.remembered(features), memory
+
+    def _moment(self, observation: Float[Tensor, "B O"]) -> tuple[Float[Tensor, "B H"], Memory]:
         """Return the features at a moment and the memory after it, and stay as before it."""
         memory = self._begun(observation) if self.memory is None else self.memory
         inputs = self.inputs(observation, self._action, self._reward, self._ended).to(self.device)
@@ -189,9 +203,5 @@ class TrialLearner:
 
     def describe(self, spec: EnvSpec) -> Description:
         """Return the policy that remembers nothing yet, told as plain data (see `metarl.learning.description`)."""
-        network = self.policy.network
-        return Description(
-            inputs=self.policy.inputs.described(),
-            layers=(*of_core(network.core), of_linear(network.policy)),
-            log_std=network.log_std,
-        )
+        layers, log_std = self.policy.network.told()
+        return Description(inputs=self.policy.inputs.described(), layers=layers, log_std=log_std)

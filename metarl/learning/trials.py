@@ -88,6 +88,20 @@ def join(episodes: list[Trajectories]) -> Trials:
     return replace(trials, **{name: closed(getattr(trials, name)) for name in names})
 
 
+def final_observations(episodes: list[Trajectories]) -> Float[Tensor, "M n O"]:
+    """Return the observation after the last step of each of the n episodes of every trial; K = 1 in all of them."""
+    return torch.cat([episode.final_observations for episode in episodes], dim=1)
+
+
+def observations_after(trials: Trials, finals: Float[Tensor, "M n O"]) -> Float[Tensor, "M L O"]:
+    """Return the observation after each step: that of the next one, or the episode's final one; any in the padding."""
+    following = pad(trials.observations, (0, 0, 0, 1))[:, 1:]
+    # How many episodes are over before a step; in the padding all are.
+    over = (trials.ended.cumsum(1) - trials.ended).long().clamp_max(finals.shape[1] - 1)
+    of_episode = finals.gather(1, over[..., None].expand_as(following))
+    return torch.where(trials.ended[..., None] > 0, of_episode, following)
+
+
 def input_size(spec: EnvSpec) -> int:
     """Return the size I of what the network receives at a step: observation, action, reward and end."""
     return spec.observation_size + spec.action_size + 2
@@ -118,15 +132,20 @@ class Inputs:
         ended: Float[Tensor, "*N"],
     ) -> Float[Tensor, "*N I"]:
         """Put the parts together: an observation, and action, reward and end of the step before it."""
-        mean, deviation, _ = self.observation.on(observation)
         known = self.observation.known
-        seen = (observation - mean) / deviation if known else torch.zeros_like(observation)
-        # The environment clips actions: what was done is remembered, not what was asked for.
-        done = action if self.discrete else action.clamp(-1.0, 1.0)
         scaled = reward / self.reward.on(reward)[2] if known else torch.zeros_like(reward)
         rest = torch.stack((scaled.clamp(-LARGEST_INPUT, LARGEST_INPUT), ended), dim=-1)
-        seen = pixels_in_bounds(seen.clamp(-LARGEST_INPUT, LARGEST_INPUT), observation, self.pictures)
-        return torch.cat((seen, done, rest), dim=-1)
+        return torch.cat((self.shown(observation), self.done(action), rest), dim=-1)
+
+    def shown(self, observation: Float[Tensor, "*N O"]) -> Float[Tensor, "*N O"]:
+        """Return what is shown of observations."""
+        mean, deviation, _ = self.observation.on(observation)
+        seen = (observation - mean) / deviation if self.observation.known else torch.zeros_like(observation)
+        return pixels_in_bounds(seen.clamp(-LARGEST_INPUT, LARGEST_INPUT), observation, self.pictures)
+
+    def done(self, action: Float[Tensor, "*N A"]) -> Float[Tensor, "*N A"]:
+        """Return what was done where an action was asked for: the environment clips them."""
+        return action if self.discrete else action.clamp(-1.0, 1.0)
 
     def described(self) -> tuple[Part, ...]:
         """Return the parts, told as plain data."""

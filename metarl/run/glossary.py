@@ -63,6 +63,19 @@ GLOSSARY: dict[str, Metric] = {
         "Euclidean norm of the mean way from the parameters to those of the tasks (Reptile)", "", "-"
     ),
     "update/outer_step": Metric("Part of that way that the update takes", "", "-"),
+    "belief/reward_error": Metric(
+        "Mean error of rewards decoded by a trial's beliefs: squared, in their variances, or cross-entropy (VariBAD)",
+        "",
+        "lower",
+    ),
+    "belief/state_error": Metric(
+        "Mean squared error of changes of the state decoded by the beliefs, in their variances (VariBAD)", "", "lower"
+    ),
+    "belief/step_kl": Metric("Mean KL of a belief from the one a step before (VariBAD)", "nat", "-"),
+    "belief/std": Metric("Mean standard deviation of a trial's last belief; that of the prior is 1 (VariBAD)", "", "-"),
+    "belief/gradient_norm": Metric(
+        "Euclidean norm of the gradient of encoder and decoders, before it is shortened (VariBAD)", "", "-"
+    ),
     "policy/std": Metric("Mean standard deviation of the actions", "action", "-"),
     "policy/entropy": Metric("Mean entropy of the policy's actions, over visited states", "nat", "-"),
     "policy/temperature": Metric("What a nat of entropy is worth (α of soft actor-critic)", "scaled reward", "-"),
@@ -79,6 +92,7 @@ GLOSSARY: dict[str, Metric] = {
     "time/policy": Metric("Part of time/collect spent in the policy; 0 where a GPU replays whole steps", "s", "lower"),
     "time/adapt": Metric("Time in inner adaptation for collection, per iteration", "s", "lower"),
     "time/update": Metric("Time in the outer update, per iteration", "s", "lower"),
+    "time/belief": Metric("Part of time/update spent on encoder and decoders (VariBAD)", "s", "lower"),
     "time/iteration": Metric("Time of the whole iteration", "s", "lower"),
     "speed/env_steps_per_second": Metric("Environment steps per second of collection", "step/s", "higher"),
     "adaptation/mean": Metric("Mean return over the tasks after n episodes of experience", "reward", "higher"),

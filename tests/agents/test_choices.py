@@ -37,6 +37,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "maml-trpo": {"tasks": 5, "episodes": 20, "max_kl": 0.1},
     "multitask": {"tasks": 5, "episodes": 20, "max_kl": 0.1},
     "promp": {"tasks": 5, "episodes": 20, "learning_rate": 0.03},
+    "varibad": {
+        **{"tasks": 60, "episodes": 1, "width": 8, "hidden": (8,), "minibatches": 2, "learning_rate": 3e-2},
+        **{"belief_updates": 1, "iterations": 8},
+    },
     "rl2": {"tasks": 60, "episodes": 1, "width": 8, "minibatches": 2, "learning_rate": 3e-2, "iterations": 8},
 }
 

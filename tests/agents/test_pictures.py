@@ -35,7 +35,13 @@ FEW: dict[str, dict[str, Any]] = {
         for key in ("maml-trpo", "promp", "multitask", "oracle", "random")
     },
     "rl2": {"tasks": 6, "episodes": 2, "width": 8, "minibatches": 2},
+    "varibad": {
+        **{"tasks": 6, "episodes": 2, "width": 8, "hidden": (6,), "minibatches": 2, "decode": "both"},
+        **{"belief_updates": 2, "belief_trials": 4, "buffer": 10},
+    },
 }
+ENCODERS = {"varibad": 3}
+"""Networks that have an encoder, where there are several: here memory, policy and values."""
 
 
 @pytest.mark.parametrize(
@@ -72,14 +78,16 @@ def test_pictures_among_the_parts_of_a_dict_are_seen_by_every_agent() -> None:
         config, streams = config_class(name)(**settings), Streams(0)
         agent = make(name, config, family.spec(), streams, CPU)
         before = weights(agent)
-        assert sum("picture" in key and "conv" in key and key.endswith("_w") for key in before) == 4
+        assert sum("picture" in key and "conv" in key and key.endswith("_w") for key in before) == 4 * ENCODERS.get(
+            name, 1
+        )
         metrics = agent.train_iteration(env, family.space.sample, streams)
         assert all(math.isfinite(value) for value in metrics.values())
         other = make(name, config, family.spec(), Streams(9), CPU)
         other.load_state_dict(agent.state_dict())
         assert_params_close(weights(other), weights(agent), atol=0.0)
         tasks = family.space.sample(2, "test", seeded(1))
-        learner = other.start(tasks if name != "rl2" else tasks.repeat(3))
+        learner = other.start(tasks.repeat(3) if name in ("rl2", "varibad") else tasks)
         for _ in range(2):
             learner = learner.learn(collect(env, learner.policy, tasks, 3, seeded(2)))
         assert learner.policy.act(torch.zeros(6, family.observation_size), seeded()).shape == (6, 5)

@@ -67,7 +67,7 @@ def test_commands_with_smaller_numbers(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     lines = commands(README)
-    assert [line.split()[1] for line in lines] == ["train"] * 5 + ["evaluate"] + ["train"] * 3
+    assert [line.split()[1] for line in lines] == ["train"] * 6 + ["evaluate"] + ["train"] * 3
     for line in lines:
         assert main(smaller(line)) == 0, line
     assert (tmp_path / "runs" / "compared" / "adaptation.png").is_file()

@@ -30,10 +30,15 @@ SMALL: dict[str, dict[str, Any]] = {
         **{"hidden": (4,), "encoder_hidden": (4,), "replay_steps": 20},
     },
     "rl2": {"tasks": 6, "episodes": 2, "minibatches": 2, "width": 4},
+    "varibad": {
+        **{"tasks": 6, "episodes": 2, "minibatches": 2, "width": 4, "hidden": (4,), "belief_updates": 2},
+        **{"belief_trials": 4, "buffer": 10, "decoded_moments": 3, "decoded_steps": 3},
+    },
 }
 CASES = [
     ("point-nav", "maml-trpo"),
     ("tabular-mdp", "rl2"),
+    ("tabular-mdp", "varibad"),
     ("bandit", "oracle"),
     ("bandit", "promp"),
     ("point-nav", "pearl"),

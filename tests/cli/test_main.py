@@ -140,6 +140,10 @@ REGRESSION = ["fewshot", "train", "maml", "--data", "sinusoid"]
 UNUSED = {
     "--layers 3 for rl2": (["train", "rl2", "--family", "point-nav", "--layers", "3"], "--core transformer"),
     "--initial-std 2.0 for rl2": (["train", "rl2", "--family", "bandit", "--initial-std", "2"], "numbers"),
+    "--reward-likelihood bernoulli for varibad": (
+        ["train", "varibad", "--family", "bandit", "--decode", "state", "--reward-likelihood", "bernoulli"],
+        "--decode reward",
+    ),
     "--no-encode-pictures for rl2": (["train", "rl2", "--family", "point-nav", "--no-encode-pictures"], "pictures"),
     "--gpu-memory 5": (["train", "maml-trpo", "--family", "point-nav", "--gpu-memory", "5"], "--device cuda"),
     "--first-order": (

@@ -21,6 +21,7 @@ from metarl.agents.multitask import Multitask
 from metarl.agents.pearl import Pearl
 from metarl.agents.promp import Promp
 from metarl.agents.rl2 import Rl2
+from metarl.agents.varibad import Varibad
 from metarl.envs import get, make_worlds
 from metarl.errors import UserError
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Support, uniform
@@ -59,6 +60,15 @@ AGENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     # Minibatches of a trial or two: some of them have none of a rank.
     "rl2-gru": ("rl2", "bandit", {**TRIALS, "minibatches": 3, "entropy": 0.01}),
     "rl2-transformer": ("rl2", "point-nav", {**TRIALS, "minibatches": 2, "core": "transformer"}),
+    # A step on the belief takes three trials, of which a rank has one or two.
+    "varibad": (
+        "varibad",
+        "tabular-mdp",
+        {
+            **{**TRIALS, "hidden": (8,), "minibatches": 3, "belief_updates": 2, "belief_trials": 3, "buffer": 6},
+            **{"decoded_moments": 4, "decoded_steps": 5},
+        },
+    ),
 }
 """Case -> agent, family, settings."""
 LEARNERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -139,7 +149,7 @@ def agent_of(case: str, streams: Streams, ranks: Ranks) -> tuple[RunSettings, Tr
         agent.begin_with(double(agent.meta))
     elif isinstance(agent, Multitask):
         agent.params = double(agent.params)
-    elif isinstance(agent, Rl2):
+    elif isinstance(agent, Rl2 | Varibad):
         agent.network.double()
     elif isinstance(agent, Pearl):
         agent.begin_with({part: double(params) for part, params in agent.networks.params.items()})

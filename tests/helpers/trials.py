@@ -199,3 +199,8 @@ def collected(agent: Rl2, monkeypatch: pytest.MonkeyPatch) -> list[Trajectories]
 
     monkeypatch.setattr(rl2, "collect", watched)
     return episodes
+
+
+def mean_and_deviation(numbers: list[float]) -> tuple[float, float]:
+    mean = sum(numbers) / len(numbers)
+    return mean, math.sqrt(sum((number - mean) ** 2 for number in numbers) / len(numbers))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metarl.learning.trials import Inputs, join
+from metarl.learning.trials import Inputs, final_observations, join, observations_after
 from metarl.types import Trajectories
 from tests.helpers.trials import SCRIPT, TWO, played_script, unscaled
 
@@ -123,6 +123,15 @@ def test_trials_are_padded_to_the_longest_one() -> None:
     rows = inputs.of(trials)
     assert rows[0, :, 0].tolist() == [1.0, 5.0, 6.0, 0.0, 0.0, 0.0]
     assert rows[1, -1].tolist() == [10.0, -1.0, 10.0, 1.0]
+
+
+def test_what_is_seen_after_a_step_is_the_next_observation_or_the_last_of_its_episode() -> None:
+    episodes = [
+        episode([2, 1], 1.0, terminated=[False, True], steps=2),
+        episode([1, 2], 5.0, terminated=[True, True], steps=2),
+    ]
+    after = observations_after(join(episodes), final_observations(episodes)).squeeze(2)
+    assert after.tolist() == [[2.0, 3.0, 6.0], [12.0, 16.0, 17.0]]
 
 
 def test_episodes_of_one_length_are_only_put_in_a_row() -> None:

@@ -34,6 +34,10 @@ TINY: dict[str, dict[str, Any]] = {
     "multitask": {"tasks": 2, "episodes": 2, "hidden": (8,)},
     "oracle": {"tasks": 2, "episodes": 2, "hidden": (8,)},
     "rl2": {"tasks": 2, "episodes": 2, "width": 8, "minibatches": 1},
+    "varibad": {
+        **{"tasks": 2, "episodes": 2, "width": 8, "hidden": (8,), "minibatches": 1},
+        **{"belief_updates": 2, "belief_trials": 2, "buffer": 4},
+    },
 }
 FAMILIES = ("tabular-mdp", "point-nav", "bandit")
 

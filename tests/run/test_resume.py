@@ -34,6 +34,10 @@ TRANSFORMER = [
     "--entropy",
     "0.01",
 ]
+VARIBAD = [
+    *["varibad", "--family", "tabular-mdp", *RL2[1:], "--hidden", "8"],
+    *["--belief-updates", "3", "--belief-trials", "5", "--buffer", "10"],
+]
 CHEETAH = ["maml-trpo", "--family", "half-cheetah-vel", "--tasks", "2", "--episodes", "2", *SMALL]
 
 
@@ -50,7 +54,7 @@ def run_here(*arguments: str) -> None:
     assert main(["train", *arguments, "--json"]) == 0
 
 
-@pytest.mark.parametrize("arguments", [POINT, GRU], ids=["maml-trpo", "rl2"])
+@pytest.mark.parametrize("arguments", [POINT, GRU, VARIBAD], ids=["maml-trpo", "rl2", "varibad"])
 def test_runs_killed_at_any_moment_end_the_same(arguments: list[str], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run_here(*arguments, "--iterations", str(ITERATIONS), "--out", str(whole))
