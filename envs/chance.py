@@ -10,6 +10,8 @@ order, and no host is waited for.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,8 +55,8 @@ def uniform(key: Int[Tensor, " B"], step: Int[Tensor, " B"] | int, count: int) -
         step: of every world.
         count: N, numbers of a step; another N gives other numbers.
     """
-    if key.device.type == "cpu":
-        return torch.from_numpy((_hashes_of_host(key, step, count) >> _11) * 2.0**-53)
+    if of_host(key):
+        return _remembered(_uniform_of_host, key, step, count)
     return ((_hashes(key, step, count) >> 11) & (2**53 - 1)).double() * 2.0**-53
 
 
@@ -67,12 +69,17 @@ def normal(key: Int[Tensor, " B"], step: Int[Tensor, " B"] | int, count: int) ->
         count: N, numbers of a step; another N gives other numbers.
     """
     half = (count + 1) // 2
-    if key.device.type == "cpu":
-        return _normal_of_host(_hashes_of_host(key, step, half), count)
+    if of_host(key):
+        return _remembered(_normal_of_host, key, step, count)
     bits = _hashes(key, step, half)
     length = (((bits >> 32) & LOW) + 1).float().mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
     angle = (bits & LOW).float().mul_(2.0 * math.pi * 2.0**-32)
     return torch.cat((length * angle.cos(), length * angle.sin()), 1)[:, :count].double()
+
+
+def of_host(key: Tensor) -> bool:
+    """Return whether numbers are made by NumPy, which no graph of a device can hold."""
+    return key.device.type == "cpu"
 
 
 def _hashes(key: Tensor, step: Tensor | int, count: int) -> Int[Tensor, "B N"]:
@@ -94,13 +101,39 @@ _11, _31, _32, _ONE, _LOW = (np.uint64(number) for number in (11, 31, 32, 1, LOW
 _MIXES = tuple((np.uint64(shift), np.uint64(factor % 2**64)) for shift, factor in ((30, FIRST), (27, SECOND)))
 
 
-def _hashes_of_host(key: Tensor, step: Tensor | int, count: int) -> np.ndarray:
-    """Return 64 random bits for every place, [B, N] of unsigned integers, whose shifts need no masks."""
+AHEAD, MOST_AHEAD = 8, 50_000
+"""Steps that are made at once, and numbers of them at most: behind the physics, when the host's caches hold other
+things, a step's own take as long as those of eight. Of many worlds they do not."""
+MOST_REMEMBERED = 128
+"""Steps."""
+_REMEMBERED: dict[tuple[Any, ...], np.ndarray] = {}
+"""By who made them, how many, and the bytes of keys and steps: numbers [B, N]."""
+
+
+def _remembered(make: Callable[..., np.ndarray], key: Tensor, step: Tensor | int, count: int) -> Float[Tensor, "B N"]:
+    """Return the numbers of a step, and remember those of the steps that follow. They are the same in any order."""
+    keys = key.numpy()
+    steps = np.full(len(keys), step) if isinstance(step, int) else step.numpy()
+    if AHEAD * len(keys) * count > MOST_AHEAD:
+        return torch.from_numpy(make(keys, steps[None], count)[0])
+    whose = keys.tobytes()
+    found = _REMEMBERED.get((make, count, whose, steps.tobytes()))
+    if found is None:
+        later = steps + np.arange(AHEAD)[:, None]
+        made = make(keys, later, count)
+        _REMEMBERED.update(((make, count, whose, when.tobytes()), row) for when, row in zip(later, made, strict=True))
+        while len(_REMEMBERED) > MOST_REMEMBERED:
+            del _REMEMBERED[next(iter(_REMEMBERED))]
+        found = made[0]
+    return torch.from_numpy(found.copy())
+
+
+def _hashes_of_host(key: np.ndarray, step: np.ndarray, count: int) -> np.ndarray:
+    """Return 64 random bits for every place, [steps, B, N] of unsigned integers, whose shifts need no masks."""
     if count not in _PLACES_OF_HOST:
         _PLACES_OF_HOST[count] = np.arange(count, dtype=np.uint64) * np.uint64(GOLDEN % 2**64)
-    stride = count * GOLDEN % 2**64
-    passed = np.uint64(step * stride % 2**64) if isinstance(step, int) else _unsigned(step) * np.uint64(stride)
-    bits = (_unsigned(key) + passed)[:, None] + _PLACES_OF_HOST[count]
+    passed = step.view(np.uint64) * np.uint64(count * GOLDEN % 2**64)
+    bits = (key.view(np.uint64) + passed)[..., None] + _PLACES_OF_HOST[count]
     for shift, factor in _MIXES:
         bits ^= bits >> shift
         bits *= factor
@@ -108,19 +141,22 @@ def _hashes_of_host(key: Tensor, step: Tensor | int, count: int) -> np.ndarray:
     return bits
 
 
-def _normal_of_host(bits: np.ndarray, count: int) -> Float[Tensor, "B N"]:
-    """Return normal numbers of hashes; torch computes what rounds in its own way, roots too."""
+def _uniform_of_host(key: np.ndarray, step: np.ndarray, count: int) -> np.ndarray:
+    """Return numbers from 0 up to 1 of every step, [steps, B, N]."""
+    return (_hashes_of_host(key, step, count) >> _11) * 2.0**-53
+
+
+def _normal_of_host(key: np.ndarray, step: np.ndarray, count: int) -> np.ndarray:
+    """Return normal numbers of every step, [steps, B, N]; torch computes what rounds in its own way, roots too."""
+    half = (count + 1) // 2
+    bits = _hashes_of_host(key, step, half)
     part = ((bits >> _32) + _ONE).astype(np.float32)
     part *= 2.0**-32
     length = torch.from_numpy(part).log_().mul_(-2.0).sqrt_().numpy()
     angle = (bits & _LOW).astype(np.float32)
     angle *= 2.0 * math.pi * 2.0**-32
     turn = torch.from_numpy(angle)
-    half, numbers = bits.shape[1], np.empty((len(bits), count))
-    numbers[:, :half] = length * turn.cos().numpy()
-    numbers[:, half:] = (length * turn.sin().numpy())[:, : count - half]
-    return torch.from_numpy(numbers)
-
-
-def _unsigned(numbers: Tensor) -> np.ndarray:
-    return numbers.numpy().view(np.uint64)
+    numbers = np.empty((*bits.shape[:-1], count))
+    numbers[..., :half] = length * turn.cos().numpy()
+    numbers[..., half:] = (length * turn.sin().numpy())[..., : count - half]
+    return numbers

@@ -113,7 +113,9 @@ def test_the_host_has_the_numbers_of_devices(count: int) -> None:
     key, step = chance.keys(seeded(4), 300), torch.randint(0, 10_000, (300,), generator=seeded(5))
     for steps in (step, 0, 12_345):
         bits = chance._hashes(key, steps, count)
-        assert torch.from_numpy(chance._hashes_of_host(key, steps, count).view(np.int64)).equal(bits)
+        of_worlds = np.broadcast_to(np.asarray(steps), (1, 300)).copy()
+        (found,) = chance._hashes_of_host(key.numpy(), of_worlds, count).view(np.int64)
+        assert torch.from_numpy(found).equal(bits)
         uniform = ((bits >> 11) & (2**53 - 1)).double() * 2.0**-53
         assert chance.uniform(key, steps, count).equal(uniform)
         bits = chance._hashes(key, steps, (count + 1) // 2)
@@ -121,3 +123,23 @@ def test_the_host_has_the_numbers_of_devices(count: int) -> None:
         angle = (bits & chance.LOW).float().mul_(2.0 * math.pi * 2.0**-32)
         normal = torch.cat((length * angle.cos(), length * angle.sin()), 1)[:, :count].double()
         assert chance.normal(key, steps, count).equal(normal)
+
+
+def test_steps_in_any_order_and_between_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    key, other = chance.keys(seeded(7), 5), chance.keys(seeded(8), 5)
+    steps = torch.tensor([3, 9, 0, 3, 40])
+    with monkeypatch.context() as patch:
+        patch.setattr(chance, "MOST_AHEAD", 0)
+        wanted = [[make(key, steps + ahead, 3) for ahead in range(20)] for make in (chance.uniform, chance.normal)]
+    assert key.numpy().tobytes() not in {known[2] for known in chance._REMEMBERED}
+    for make, numbers in zip((chance.uniform, chance.normal), wanted, strict=True):
+        for ahead in (0, 1, 7, 8, 19, 3, 3):
+            found = make(key, steps + ahead, 3)
+            assert torch.equal(found, numbers[ahead])
+            # What becomes of them is the caller's.
+            found.zero_()
+            assert not torch.equal(make(other, steps + ahead, 3), numbers[ahead])
+            assert not torch.equal(make(key, steps + ahead + 1, 3), numbers[ahead])
+    for number in range(2 * chance.MOST_REMEMBERED):
+        chance.uniform(key, number * chance.AHEAD, 1)
+    assert len(chance._REMEMBERED) == chance.MOST_REMEMBERED

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from metarl.envs import chance
 from metarl.launches import INDEXED, LOOKS
 
 CPU = torch.device("cpu")
@@ -59,6 +60,15 @@ class RecordedPart(TorchDispatchMode):
         self.made: set[int] = set()
         self.kept: dict[int, tuple[Tensor, Tensor]] = {}
         self.__enter__()
+
+    def __enter__(self) -> RecordedPart:
+        # What CUDA captures is no work of the host's.
+        self.of_host, chance.of_host = chance.of_host, lambda key: False
+        return super().__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        chance.of_host = self.of_host
+        super().__exit__(*raised)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
