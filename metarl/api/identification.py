@@ -103,11 +103,10 @@ class Identification:
 
     def figure(self) -> Figure:
         """Return prior and posterior of every parameter, with the interval, as a matplotlib figure."""
-        return draw(
-            self.quantities,
-            self.draws,
-            f"What the log says of {self.family}\n(grey: 90% before; blue: after, bar: 90%)",
-        )
+        told = "grey: 90% before; blue: after, bar: 90%"
+        if any(row.truth is not None for row in self.quantities):
+            told += "; dashed: true"
+        return draw(self.quantities, self.draws, f"What the log says of {self.family}\n({told})")
 
     def write(self, folder: Folder | Path | str) -> None:
         """Write identification.json and .png, posterior.npz, and of a robot's file narrowed.yaml, over earlier ones."""
