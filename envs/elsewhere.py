@@ -88,6 +88,10 @@ class Lagging(Effect):
         return motors, {MOTORS: motors}
 
 
+MOST_STEPS = 10_000
+"""Physics steps of a control step."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RealMujoco(ModifiedMujoco):
     """A family on a MuJoCo model in another reality."""
@@ -101,11 +105,17 @@ class RealMujoco(ModifiedMujoco):
             self.base.model.opt.timestep / (reality.substeps or 1) if reality.time_step is None else reality.time_step
         )
         skip = self.base.frame_skip * self.base.model.opt.timestep / step
+        if skip > MOST_STEPS:
+            key = "substeps" if reality.time_step is None else "time_step"
+            raise UserError(
+                f"{key}: got {step:g} s for a physics step, of which a control step of "
+                f"{self.base.full_name} has more than {MOST_STEPS:,}. Take longer ones."
+            )
         if abs(skip - round(skip)) > 1e-6 or round(skip) < 1:
             seconds = self.base.frame_skip * self.base.model.opt.timestep
             raise UserError(
                 f"time_step: got {step:g} s, of which a control step of {self.base.full_name}, {seconds:g} s, is no "
-                f"whole number. Give for instance {seconds / max(1, round(skip)):g}."
+                f"whole number. Give for instance {seconds / max(1, round(skip)):.10g}."
             )
         object.__setattr__(self, "frame_skip", round(skip))
 

@@ -43,10 +43,12 @@ from metarl.config import from_plain
 from metarl.envs.modifiers.names import Modifier, parse, word_of
 from metarl.errors import UserError, nearest
 from metarl.files import read_regular
-from metarl.plain import parse_yaml
+from metarl.plain import parse_yaml, shown
 
 MOST_BYTES = 100_000
 """Of a file."""
+LONGEST = 200
+"""Letters of a summary."""
 INTEGRATORS = {
     "euler": mujoco.mjtIntegrator.mjINT_EULER,
     "rk4": mujoco.mjtIntegrator.mjINT_RK4,
@@ -97,6 +99,10 @@ class Reality:
     """What steps the worlds."""
 
     def __post_init__(self) -> None:
+        if len(self.summary) > LONGEST or not self.summary.isprintable():
+            raise UserError(
+                f"summary: got {shown(self.summary)}. Give a few words in a line, at most {LONGEST} letters."
+            )
         for name in ("time_step", "impratio", "lag", "strength", "saturation"):
             value = getattr(self, name)
             if value is not None and not 0.0 < value < math.inf:
@@ -225,6 +231,8 @@ def read(path: Path) -> Reality:
 
 def parsed(text: str) -> Modifier:
     """Return a modifier of a reality."""
+    if text.removeprefix("+").partition("=")[0] == "horizon":
+        raise UserError(f"modifiers: got '{text}': episodes are as long as at home. Leave it out.")
     modifier = parse(text.removeprefix("+"))
     if word_of(modifier) == "switch":
         raise UserError("modifiers: got 'switch': a reality is the same during a trial. Leave it out.")

@@ -17,6 +17,8 @@ from metarl.errors import UserError
 
 NEAR = 1e-6
 """How near a control step has to be to whole physics steps, of one."""
+MOST_STEPS = 10_000
+"""Physics steps of a control step."""
 
 
 def chosen_joints(model: mujoco.MjModel, groups: tuple[dict[str, Any], ...]) -> list[tuple[str, dict[str, Any]]]:
@@ -49,11 +51,16 @@ def frame_skip_of(content: Mapping[str, Any], time_step: float) -> int:
         )
     if skip is not None:
         return skip
+    if rate * time_step * MOST_STEPS < 1.0 - NEAR:
+        raise UserError(
+            f"control_rate: got {rate:g} Hz, and a time step of {time_step:g} s, which are more than {MOST_STEPS:,} "
+            "physics steps of a control step. Raise one of them."
+        )
     exact = 1.0 / (rate * time_step)
     whole = max(1, round(exact))
     if abs(exact - whole) > NEAR * whole:
         below, above = max(1, math.floor(exact)), math.ceil(exact)
-        rates = " or ".join(f"{1.0 / (n * time_step):g}" for n in dict.fromkeys((above, below)))
+        rates = " or ".join(f"{1.0 / (n * time_step):.10g}" for n in dict.fromkeys((above, below)))
         raise UserError(
             f"control_rate: got {rate:g} Hz, which is {exact:.6g} steps of {time_step:g} s and no whole number. "
             f"Take {rates}, or another time_step."
@@ -66,6 +73,11 @@ def home_of(model: mujoco.MjModel, start: Mapping[str, Any]) -> Float[Tensor, " 
     pose = model.qpos0.copy()
     if start["keyframe"]:
         pose = model.key_qpos[one(model, "keyframe", start["keyframe"], "start.keyframe")].copy()
+        if not np.isfinite(pose).all():
+            raise UserError(
+                f"start.keyframe: '{start['keyframe']}' has a number that is not finite in qpos. Correct it in the "
+                "model."
+            )
     for pattern, value in start["pose"].items():
         for joint in joints(model, [pattern], f"start.pose.{pattern}"):
             low, high = model.jnt_range[joint]

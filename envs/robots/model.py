@@ -50,12 +50,12 @@ def read(folder: Path, options: Mapping[str, Any]) -> tuple[mujoco.MjSpec, tuple
     try:
         spec = mujoco.MjSpec.from_file(str(file))
     except ValueError as error:
-        raise UserError(f"model.file: {file} cannot be read: {_said(error)}") from error
+        raise UserError(f"model.file: {file} cannot be read: {_said(error)}. Mend it there.") from error
     if options["meshes"]:
         spec.meshdir = str((folder / options["meshes"]).resolve())
     others = list(dict.fromkeys(_others(spec, file)))
     for other, what in others:
-        if not other.is_file():
+        if not other.exists():
             hint = "" if options["meshes"] else ", or say with model.meshes in which folder such files are"
             raise UserError(
                 f"model.file: {file.name} takes the {what} {other}, which is not there. Bring it there{hint}."

@@ -74,6 +74,8 @@ def identify(
         >>> found = metarl.identify("log.npz", "half-cheetah-vel+mass+friction")
         >>> found.narrowed
     """
+    if out is not None and Folder.of(out).path.exists() and not Folder.of(out).path.is_dir():
+        raise UserError(f"Got {Folder.of(out).path} for --out, which is a file. Name a folder.")
     log = log if isinstance(log, Log) else read_log(log)
     family = _family(log, family)
     _check_numbers(segment_steps=segment_steps, segments=segments, draws=draws, population=population or POPULATION)
@@ -101,7 +103,12 @@ def identify(
             "leave it out."
         )
     numbers = population * (len(seen.channels) + unknown) + len(seen.channels) ** 2
-    memory.require({"--segments or --population": 6 * memory.DOUBLE * len(pieces) * numbers})
+    memory.require(
+        {
+            "--segments or --population": 6 * memory.DOUBLE * len(pieces) * numbers,
+            "--draws": 4 * memory.DOUBLE * draws * (prior.size + 1),
+        }
+    )
     simulator = Simulator(looking, pieces)
     found = posterior(
         simulator.misses,

@@ -85,7 +85,8 @@ class Policy:
         self._hold = on_bad_input == "hold"
         try:
             self._build(self.manifest, tensors, np.dtype(dtype))
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            self._try()
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
             raise PolicyError(f"The manifest of {folder} does not fit its weights ({error!r}). {AGAIN}") from None
         self._knows_task = not self._told
         self._forget()
@@ -101,6 +102,19 @@ class Policy:
         self._initial = {name: value.copy() for name, value in self.parameters.items()}
         rates = self._adaptation["rates"] if self._adaptation else {}
         self._rates = {name: tensors[rate] if isinstance(rate, str) else rate for name, rate in rates.items()}
+
+    # What is not finite is told.
+    @np.errstate(all="ignore")
+    def _try(self):
+        """Compute an output, so that what does not fit is known before a robot moves."""
+        values = self._inputs.shown()
+        for layer in self._layers:
+            layer.begin()
+            values = layer.step(values)
+        if values.shape != self._output.done.shape:
+            raise ValueError(f"its output has the shape {values.shape}, and actions {self._output.done.shape}")
+        if not _finite(values):
+            raise ValueError("its output is not finite")
 
     # -- a task -------------------------------------------------------------------------------------------------------
 
@@ -292,10 +306,10 @@ class _Inputs:
         self.divisor, self.limit = np.ones(ends[-1], dtype), np.full(ends[-1], np.inf, dtype)
         for part in parts:
             place = self.slices[part["of"]]
-            if part["mean"]:
-                self.mean[place] = tensors[part["mean"]]
-            if part["divisor"]:
-                self.divisor[place] = tensors[part["divisor"]]
+            for own, into in ((part["mean"], self.mean), (part["divisor"], self.divisor)):
+                if own:
+                    # One number would be taken for all.
+                    into[place] = tensors[own].reshape(part["size"])
             if part["limit"] is not None:
                 self.limit[place] = part["limit"]
         self.least = -self.limit
@@ -320,8 +334,8 @@ class _Normal:
 
     def __init__(self, manifest, tensors, dtype):
         components = manifest["action"]["components"]
-        self.low = np.array([component["low"] for component in components])
-        self.high = np.array([component["high"] for component in components])
+        self.low = np.array([component["low"] for component in components], np.float64)
+        self.high = np.array([component["high"] for component in components], np.float64)
         self.shape = (len(components),)
         distribution = manifest["network"]["distribution"]
         self.name, self.least = distribution["log_std"], distribution["least_log_std"]
@@ -330,11 +344,15 @@ class _Normal:
         self.parameters = {self.name: tensors[self.name]}
         self.done = np.zeros(self.shape, dtype)
         self.refresh()
+        if not (self.low < self.high).all() or not _finite(self.high - self.low):
+            raise ValueError("bounds of actions are no bounds")
+        if self.std.shape != self.shape or not _finite(self.std):
+            raise ValueError(f"{self.name} is no deviation of actions")
 
     def refresh(self):
         """Compute the standard deviations anew."""
-        log_std = self.parameters[self.name]
-        self.std = np.exp(np.maximum(log_std, self.least))
+        with np.errstate(over="ignore"):
+            self.std = np.exp(np.maximum(self.parameters[self.name], self.least))
 
     def draw(self, mean, generator):
         """Return the action as it is drawn, and what it is in physical units."""
@@ -770,6 +788,9 @@ def read_folder(folder):
 
 def _file(folder, name):
     try:
+        # A pipe would be waited for.
+        if (folder / name).exists() and not (folder / name).is_file():
+            raise OSError("it is no regular file")
         return (folder / name).read_bytes()
     except OSError as error:
         reason = (
@@ -796,6 +817,8 @@ def read_tensors(content, where):
                 if not 0 <= begin <= end <= len(rest):
                     raise ValueError(f"{name} goes beyond its end")
                 arrays[name] = np.frombuffer(rest[begin:end], KINDS[entry["dtype"]]).reshape(entry["shape"]).copy()
+                if not _finite(arrays[name]):
+                    raise ValueError(f"{name} is not finite")
         return arrays
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise PolicyError(f"{where} is no safetensors file of this policy ({error}). {AGAIN}") from None

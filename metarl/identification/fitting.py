@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from metarl.envs import get
 from metarl.envs.family import Family, MujocoFamily, TorchFamily
 from metarl.envs.modifiers.names import split_name
 from metarl.envs.modifiers.switching import SwitchSpace
@@ -33,7 +34,7 @@ def check_log(log: Log, family: Family) -> None:
         raise UserError(f"{name} changes its task within a trial, which no log tells here. Leave +switch out.")
     if not isinstance(family, MujocoFamily | TorchFamily):
         raise UserError(f"{name} cannot be put into a state. Give a family on MuJoCo, or in torch.")
-    own = split_name(log.family)[0]
+    own = _whole(split_name(log.family)[0], split_name(name)[0])
     if own.removesuffix(NARROWED) != split_name(name)[0].removesuffix(NARROWED):
         raise UserError(
             f"{log.where} is of the family {log.family}, and --family is {name}. Give --family {own}, with modifiers "
@@ -61,6 +62,16 @@ def check_log(log: Log, family: Family) -> None:
             f"{log.where}: action {column} of step {row} is {log.actions[row, column]:g}, and {name} takes "
             f"{low[column]:g} to {high[column]:g} {family.action_unit}. Log what the system was given, in that unit."
         )
+
+
+def _whole(own: str, asked: str) -> str:
+    """Return a family's name with its variant, which is the usual one where none is said."""
+    if "@" in own:
+        return own
+    try:
+        return get(own).full_name
+    except UserError:
+        return f"{own}@{asked.partition('@')[2]}"
 
 
 def one_task(log: Log, task: int | None) -> Log:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from metarl.errors import UserError, nearest
-from metarl.fewshot.reading.archives import open_archive
+from metarl.fewshot.reading.archives import damage_told, open_archive
 from metarl.fewshot.reading.arrays import npy_in
 from metarl.files import Folder
 from metarl.identification.minari_data import is_minari, plain_name, read_minari, write_minari
@@ -36,6 +36,8 @@ PREFIXES = ("task.", "start.", "state.")
 """Of arrays by name: parameters and first states of the episodes, and states before the steps."""
 NEEDED = ("format", "family", "step_seconds", "lengths", "observations", "actions", "final_observations")
 ALL = (*STEPS, *EPISODES, *TEXTS, *NAMES, *NUMBERS)
+LONGEST = 1000
+"""Letters of a text."""
 SHOWN = 20
 """Names of arrays in an error text."""
 
@@ -222,7 +224,7 @@ def _read_arrays(path: Path) -> Arrays:
         for entry in archive.sizes:
             if not entry.endswith(".npy"):
                 raise UserError(f"{path} holds {shown(entry)}, which is no array. Write it with numpy.savez.")
-            with archive.open(entry) as file:
+            with damage_told(path, entry), archive.open(entry) as file:
                 arrays[entry.removesuffix(".npy")] = npy_in(file.read(), f"{path}, array {entry!r},")
     return arrays
 
@@ -256,4 +258,6 @@ def _text(arrays: Arrays, name: str, where: str) -> str:
     found = arrays[name]
     if found.dtype.kind != "U" or found.ndim != 0:
         raise UserError(f"{where}: got {name} {shown(found.tolist())}. Give one text.")
+    if len(str(found)) > LONGEST:
+        raise UserError(f"{where}: {name} has {len(str(found)):,} letters. Give a text of at most {LONGEST:,}.")
     return str(found)

@@ -17,12 +17,15 @@ from torch import Tensor
 from metarl.envs.driving import of_physics
 from metarl.envs.family import Family, MujocoFamily
 from metarl.envs.worlds import Worlds
+from metarl.errors import UserError
 from metarl.types import Tasks
 
 Fields = dict[str, Tensor]
 """State fields by name, [N, ...] float64."""
 STARTS = 256
 """Starts of the family that are compared with an observation."""
+FAR = 1e6
+"""Times that an observation may be as large as where episodes start: no system goes that far, but units can."""
 STEPS = 30
 """Most Gauss-Newton steps."""
 PAST = 3
@@ -172,7 +175,18 @@ def states_seen(looking: Looking, observations: np.ndarray, generator: torch.Gen
     wanted = torch.from_numpy(observations).clone()
     bank = looking.starts(STARTS, generator)
     shown = looking.observe(bank)
-    scale = wanted.std(0) + shown.std(0) + 1e-6
+    far = wanted.abs().amax(0) > FAR * (1.0 + shown.abs().amax(0))
+    if bool(far.any()):
+        column = int(far.double().argmax())
+        row = looking.family.observables[column]
+        raise UserError(
+            f"The log has observations of {float(wanted[:, column].abs().max()):.3g} for number {column}, "
+            f"{row.meaning} ({row.unit or 'no unit'}), which is {float(shown[:, column].abs().max()):.3g} at most "
+            f"where episodes of {looking.family.full_name} start. Check its unit."
+        )
+    # Of one observation there is no spread.
+    spread = wanted.std(0) if len(wanted) > 1 else torch.zeros_like(wanted[0])
+    scale = spread + shown.std(0) + 1e-6
     nearest = torch.cdist(wanted / scale, shown / scale).argmin(1)
     states = {name: value[nearest] for name, value in bank.items()}
     damping = torch.full((len(wanted),), 1e-6, dtype=torch.float64)

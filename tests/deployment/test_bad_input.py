@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import struct
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from metarl.deployment.policy import PolicyError, _baseline, read_tensors
+from metarl.deployment.safetensors import encode
 from tests.helpers.exported import LEVERS, module, runtime, trained, written
 
 
@@ -37,6 +39,29 @@ def resealed(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     text = json.dumps(manifest if changed is None else changed).encode()
     (folder / "manifest.json").write_bytes(text)
     (folder / "manifest.sha256").write_text(f"{hashlib.sha256(text).hexdigest()}  manifest.json\n")
+
+
+ARRAYS = {
+    "weight": "layers.2.weight",
+    "bias": "layers.2.bias",
+    "mean": "inputs.observation.mean",
+    "log_std": "distribution.log_std",
+}
+"""The last layer, what scales the observation, and the deviations of a policy with a memory."""
+
+
+def reweighed(folder: Path, **changes: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Change arrays among the weights, and let all hashes fit."""
+    place = folder / "weights.safetensors"
+    arrays = read_tensors(place.read_bytes(), "W")
+    for name, change in changes.items():
+        arrays[ARRAYS[name]] = change(arrays[ARRAYS[name]])
+    place.write_bytes(encode(arrays))
+    resealed(folder, lambda manifest: manifest["files"].update({place.name: digest(place)}))
+
+
+def digest(place: Path) -> str:
+    return hashlib.sha256(place.read_bytes()).hexdigest()
 
 
 def cut(name: str) -> Callable[[Path], Any]:
@@ -71,6 +96,46 @@ WRONG: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "other files": (
         lambda folder: resealed(folder, lambda manifest: manifest["files"].update({"../x": ""})),
         ["names the files", "'../x'"],
+    ),
+    "a pipe for weights": (
+        lambda folder: ((folder / "weights.safetensors").unlink(), os.mkfifo(folder / "weights.safetensors")),
+        ["weights.safetensors cannot be read (it is no regular file)"],
+    ),
+    "NaN among the weights": (
+        lambda folder: reweighed(folder, bias=lambda array: array * np.nan),
+        ["is no safetensors file of this policy (layers.2.bias is not finite)"],
+    ),
+    "weights of another shape": (
+        lambda folder: reweighed(folder, weight=lambda array: array[:, :-1]),
+        ["does not fit its weights", "ValueError"],
+    ),
+    "one output less": (
+        lambda folder: reweighed(folder, weight=lambda array: array[:-1], bias=lambda array: array[:-1]),
+        ["does not fit its weights", "its output has the shape (1,), and actions (2,)"],
+    ),
+    "one scale for all": (
+        lambda folder: reweighed(folder, mean=lambda array: array[:1]),
+        ["does not fit its weights"],
+    ),
+    "an absurd deviation": (
+        lambda folder: reweighed(folder, log_std=lambda array: array + 1e30),
+        ["does not fit its weights", "log_std is no deviation of actions"],
+    ),
+    "absurd weights": (
+        lambda folder: reweighed(folder, weight=lambda array: array * 0.0 + 3e38),
+        ["does not fit its weights", "its output is not finite"],
+    ),
+    "bounds upside down": (
+        lambda folder: resealed(folder, lambda manifest: manifest["action"]["components"][0].update(low=9.0)),
+        ["does not fit its weights", "bounds of actions are no bounds"],
+    ),
+    "bounds that are none": (
+        lambda folder: resealed(folder, lambda manifest: manifest["action"]["components"][0].update(low=None)),
+        ["does not fit its weights", "bounds of actions are no bounds"],
+    ),
+    "no heads": (
+        lambda folder: resealed(folder, lambda manifest: manifest["network"]["layers"][0]["numbers"].update(heads=0)),
+        ["does not fit its weights", "ZeroDivisionError"],
     ),
     "an unknown layer": (
         lambda folder: resealed(folder, lambda manifest: manifest["network"]["layers"][0].update(kind="conv")),

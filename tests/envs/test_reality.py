@@ -14,6 +14,7 @@ import torch
 
 from metarl.envs import get
 from metarl.envs.elsewhere import RealMujoco, in_reality, worlds_there
+from metarl.envs.family import MujocoFamily
 from metarl.envs.reality import KEYS, REALITIES, Reality, find_realities
 from metarl.envs.worlds import Worlds
 from metarl.errors import UserError
@@ -137,6 +138,14 @@ def test_families_in_torch_have_sensors_and_messages() -> None:
 def test_what_a_family_does_not_allow() -> None:
     with pytest.raises(UserError, match=r"time_step: got 0.03 s, .*half-cheetah-vel@v5, 0.05 s, is no whole .* 0.025"):
         in_reality(get("half-cheetah-vel"), Reality(time_step=0.03))
+    with pytest.raises(UserError, match=r"no whole number. Give for instance 0.007142857143\.$"):
+        in_reality(get("half-cheetah-vel"), Reality(time_step=0.007))
+    seven = in_reality(get("half-cheetah-vel"), Reality(time_step=0.007142857143))
+    assert isinstance(seven, MujocoFamily)
+    assert seven.frame_skip == 7
+    for many in (Reality(time_step=1e-9), Reality(time_step=1e-320), Reality(substeps=10_000)):
+        with pytest.raises(UserError, match="a control step of half-cheetah-vel@v5 has more than 10,000"):
+            in_reality(get("half-cheetah-vel"), many)
     with pytest.raises(UserError, match="has parameters of the same name as those of noise: leave out what"):
         in_reality(get("half-cheetah-vel+noise"), Reality(modifiers=("noise",)))
     with pytest.raises(UserError, match=r"modifiers: got \['noise'\], but tasks of .* change within a trial"):
@@ -157,6 +166,8 @@ WRONG: dict[str, tuple[str, str]] = {
     "solimp": ("solimp: [0.9, 0.5, 0.001, 0.5, 2.0]", "solimp: got .* Give 0 < LOW <= HIGH < 1"),
     "modifier": ("modifiers: [nois]", r"unknown modifier '\+nois'. Did you mean 'noise'"),
     "switch": ("modifiers: [switch]", "modifiers: got 'switch': a reality is the same during a trial"),
+    "horizon": ("modifiers: [horizon=5]", "modifiers: got 'horizon=5': episodes are as long as at home. Leave it out."),
+    "summary": ('summary: "a\\nb"\nlag: 0.1', "summary: got .* Give a few words in a line, at most 200 letters."),
     "nothing": ("summary: the same", "it changes nothing. Give at least one of: time_step, substeps"),
     "empty": ("", "got no `key: value` lines. Keys are summary, time_step"),
     "list": ("- solver", "got no `key: value` lines"),

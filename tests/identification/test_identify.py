@@ -16,6 +16,7 @@ from metarl.envs.modifiers.apply import modify
 from metarl.envs.modifiers.delay import Delay
 from metarl.envs.modifiers.sensors import Bias, Noise
 from metarl.errors import UserError
+from metarl.identification.fitting import check_log
 from metarl.identification.log import Log
 from tests.helpers.swing import COLOUR, DAMPING, GAIN, STIFFNESS, TARGET, WIRED, Blind, Swing, factor, logged
 
@@ -171,6 +172,20 @@ def test_a_log_that_does_not_fit_is_refused(case: str) -> None:
         found(spoil(logged(family, {"stiffness": 1.0, "damping": 1.0})), family)
     assert says in str(wrong.value)
     assert "\n" not in str(wrong.value)
+
+
+def test_a_log_may_name_its_family_without_the_variant() -> None:
+    family = Swing(parameters=(STIFFNESS, DAMPING))
+    log = logged(family, {"stiffness": 1.0, "damping": 1.0})
+    check_log(replace(log, family="swing"), family)
+    cheetah, ant = (replace(log, family=name) for name in ("half-cheetah-vel", "ant-dir"))
+    # Its sizes are another matter, and come later.
+    with pytest.raises(UserError, match=r"has observations of 2 numbers, and half-cheetah-vel@v5 has 17"):
+        check_log(cheetah, metarl.envs.get("half-cheetah-vel"))
+    with pytest.raises(UserError, match=r"is of the family ant-dir, .* Give --family ant-dir@.*, with modifiers"):
+        check_log(ant, metarl.envs.get("half-cheetah-vel"))
+    with pytest.raises(UserError, match=r"which is a file\. Name a folder"):
+        found(log, family, out=__file__)
 
 
 def test_a_log_that_fits_badly_is_warned_of() -> None:

@@ -60,6 +60,7 @@ WRONG = {
     "rate": (changed("step_seconds", 0.0), "got step_seconds 0"),
     "rate of words": (changed("step_seconds", "50 Hz"), "got step_seconds '50 Hz'. Give one number"),
     "name": (changed("family", 3.0), "got family 3.0. Give one text"),
+    "long name": (changed("family", "x" * 1001), "family has 1,001 letters. Give a text of at most 1,000"),
     "no episode": (changed("lengths", np.zeros(0)), "Give whole steps of each episode, from 1"),
     "half a step": (changed("lengths", [1.5, 1.5]), "Give whole steps of each episode, from 1"),
     "lengths": (changed("lengths", [2, 2]), "observations has 3 rows, and lengths say 4"),
@@ -107,6 +108,11 @@ def test_what_is_no_archive_of_arrays_is_refused(tmp_path: Path) -> None:
         (tmp_path / "cut.npz").write_bytes(whole[:count])
         with pytest.raises(UserError, match="cannot be read as an archive"):
             read_log(tmp_path / "cut.npz")
+    # Numpy stores arrays as they are, so that one of them begins 128 bytes behind its name.
+    at = whole.index(b"observations.npy") + 200
+    (tmp_path / "altered.npz").write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+    with pytest.raises(UserError, match=r"cannot be read as an archive \(observations\.npy: Bad CRC-32"):
+        read_log(tmp_path / "altered.npz")
     with pytest.raises(UserError, match=r"There is no .*absent\.npz"):
         read_log(tmp_path / "absent.npz")
     with pytest.raises(UserError, match="is a folder, and a regular file is needed"):

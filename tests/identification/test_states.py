@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 from torch import Tensor
 
 from metarl.envs import get, make_worlds
+from metarl.errors import UserError
 from metarl.identification.states import Looking, states_seen
 
 
@@ -29,6 +31,12 @@ def test_an_observation_tells_its_state_but_for_where_the_robot_is() -> None:
     assert float((looking.observe(found.states) - observations).abs().max()) < 1e-6
     assert float((found.states["qpos"] - states["qpos"])[:, 1:].abs().max()) < 1e-6
     assert float((found.states["qvel"] - states["qvel"]).abs().max()) < 1e-6
+    # Of a single one all is told as well.
+    alone = states_seen(looking, observations[:1].numpy(), generator)
+    assert float((looking.observe(alone.states) - observations[:1]).abs().max()) < 1e-6
+    observations[1, 8] = 1e30
+    with pytest.raises(UserError, match=r"observations of 1e\+30 for number 8, .* \(m/s\), .* Check its unit\."):
+        states_seen(looking, observations.numpy(), generator)
     # One direction is not seen: along the ground.
     assert found.hidden.shape == (1, 18)
     assert abs(float(found.hidden[0, 0])) > 0.999

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,11 @@ IN_FORM: list[tuple[str, str, str]] = [
 
 IN_MODEL: list[tuple[str, str, str]] = [
     ("control_rate: 50 ", "control_rate: 60 ", "control_rate: got 60 Hz, which is 3.33333 steps of 0.005 s"),
+    (
+        "control_rate: 50 ",
+        "time_step: 1.0e-9\ncontrol_rate: 50 ",
+        "control_rate: got 50 Hz, and a time step of 1e-09 s, which are more than 10,000 physics steps of",
+    ),
     ("control_rate: 50 ", "control_rate: 50\nframe_skip: 5 ", "control_rate: got it and frame_skip."),
     ("quadruped.xml", "quadruped.urdf", "model.file: there is no file"),
     ("quadruped.xml", "quadruped.obj", "model.file: got 'quadruped.obj'. Give an MJCF or URDF file"),
@@ -183,7 +189,13 @@ def test_models_are_read_with_care(tmp_path: Path) -> None:
     for old, new, text in (
         ('qpos="0.25 0.5"', 'qpos="0.25"', "start.keyframe: 'bent' has 1 numbers for qpos, and the model 2."),
         ('qpos="0.25 0.5"', 'qpos="0 0 0"', "start.keyframe: MuJoCo cannot compile the model: keyframe 'bent'"),
+        ('qpos="0.25 0.5"', 'qpos="0.25 nan"', "start.keyframe: 'bent' has a number that is not finite in qpos."),
         ("<keyframe>", "<nonsense/><keyframe>", "model.file: "),
+        (
+            "<mujoco>",
+            "<mujoco><option timestep='x'/>",
+            "cannot be read: bad format in attribute 'timestep' Element 'option', line 1. Mend",
+        ),
         ("<worldbody>", '<asset><mesh name="m" file="m.stl"/></asset><worldbody>', "takes the mesh"),
         ("<worldbody>", '<include file="rest.xml"/><worldbody>', "model.file: leg.xml: there is no file"),
         (
@@ -196,6 +208,16 @@ def test_models_are_read_with_care(tmp_path: Path) -> None:
     ):
         model.write_text(whole.replace(old, new))
         assert text in said(file)
+
+
+def test_a_pipe_in_place_of_a_mesh_is_told(tmp_path: Path) -> None:
+    file = small(tmp_path)
+    model = tmp_path / "leg.xml"
+    model.write_text(
+        model.read_text().replace("<worldbody>", '<asset><mesh name="m" file="m.stl"/></asset><worldbody>')
+    )
+    os.mkfifo(tmp_path / "m.stl")
+    assert "m.stl is a pipe, and a regular file is needed" in said(file)
 
 
 def test_the_schema_is_one_and_accepts_what_is_right(tmp_path: Path) -> None:
