@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metarl.envs.robots.naming import joints, names_of, one, some, unit_of_joint
+from metarl.envs.robots.naming import TURNING, joints, names_of, one, some, unit_of_joint
 from metarl.errors import UserError
 
 NEAR = 1e-6
@@ -78,6 +78,7 @@ def home_of(model: mujoco.MjModel, start: Mapping[str, Any]) -> Float[Tensor, " 
                 f"start.keyframe: '{start['keyframe']}' has a number that is not finite in qpos. Correct it in the "
                 "model."
             )
+        _check_joints(model, start["keyframe"], pose)
     for pattern, value in start["pose"].items():
         for joint in joints(model, [pattern], f"start.pose.{pattern}"):
             low, high = model.jnt_range[joint]
@@ -94,6 +95,21 @@ def home_of(model: mujoco.MjModel, start: Mapping[str, Any]) -> Float[Tensor, " 
             raise UserError("start.place: the robot has no free joint, and stands where its model says. Leave it out.")
         pose[model.jnt_qposadr[free[0]] :][:3] = start["place"]
     return torch.from_numpy(pose)
+
+
+def _check_joints(model: mujoco.MjModel, keyframe: str, pose: np.ndarray) -> None:
+    """Refuse a keyframe with a joint outside its range."""
+    names = names_of(model, "joint")
+    for joint in range(model.njnt):
+        first, kind = int(model.jnt_qposadr[joint]), model.jnt_type[joint]
+        if kind in TURNING and model.jnt_limited[joint]:
+            low, high = model.jnt_range[joint]
+            if not low - NEAR <= pose[first] <= high + NEAR:
+                unit = unit_of_joint(model, joint)
+                raise UserError(
+                    f"start.keyframe: '{keyframe}' has {pose[first]:g} {unit} for '{names[joint]}', which goes from "
+                    f"{low:g} to {high:g} {unit}. Correct it in the model."
+                )
 
 
 def bounds_of(

@@ -190,6 +190,11 @@ def test_models_are_read_with_care(tmp_path: Path) -> None:
         ('qpos="0.25 0.5"', 'qpos="0.25"', "start.keyframe: 'bent' has 1 numbers for qpos, and the model 2."),
         ('qpos="0.25 0.5"', 'qpos="0 0 0"', "start.keyframe: MuJoCo cannot compile the model: keyframe 'bent'"),
         ('qpos="0.25 0.5"', 'qpos="0.25 nan"', "start.keyframe: 'bent' has a number that is not finite in qpos."),
+        (
+            'qpos="0.25 0.5"',
+            'qpos="0.25 90"',
+            "start.keyframe: 'bent' has 90 rad for 'knee', which goes from -1 to 1 rad. Correct it in the model.",
+        ),
         ("<keyframe>", "<nonsense/><keyframe>", "model.file: "),
         (
             "<mujoco>",
