@@ -111,6 +111,22 @@ class Check:
         """Episodes that were played."""
         return sum(played.episodes for played in self.played.values())
 
+    @property
+    def problems(self) -> list[str]:
+        """What nobody can train with, in words."""
+        found = []
+        if self.failures:
+            advice = self.advice or "Mend what it computes, or narrow its tasks."
+            found.append(f"{self.failures:,} of {self.episodes:,} simulations failed. {advice}")
+        elif self.family.horizon > 1 and all(p.steps == p.episodes for p in self.played.values()):
+            found.append(
+                f"Each of {self.episodes:,} episodes ended in its first step. Mend its ends, or where it starts."
+            )
+        rewards = [(name, spread) for played in self.played.values() for name, spread in played.rewards.items()]
+        for name in dict.fromkeys(name for name, spread in rewards if not math.isfinite(spread.mean)):
+            found.append(f"The reward {name} is not finite, or too large to be added up. Mend it, or its weight.")
+        return found
+
     def plain(self) -> dict[str, Any]:
         """Return it as plain data."""
         family = self.family
@@ -132,6 +148,7 @@ class Check:
                 for name, p in self.played.items()
             },
             "failures": self.failures,
+            "problems": self.problems,
             "advice": self.advice,
         }
 

@@ -26,7 +26,7 @@ CHECK = """\
 Look at a family before anyone trains on it: observations and actions with units, rewards at rest and under random
 actions, ranges of the tasks, mass and degrees of freedom, whether the physics holds at its time step under random and
 saturated actions, steps a second, and a picture of several tasks at several times. It ends with exit code 2 where a
-simulation failed, and says what helps.
+simulation failed, every episode ended in its first step, or a reward is not finite, and says what helps.
 
 --schema prints the form of robot files as JSON Schema, for editors.
 
@@ -96,10 +96,9 @@ def check_command(arguments: list[str]) -> int:
     else:
         _print(found, Console())
         print(f"Picture      {problem or out}")
-    if found.failures:
-        advice = found.advice or "Mend what it computes, or narrow its tasks."
-        ending.say(f"{found.failures:,} of {found.episodes:,} simulations failed. {advice}")
-    return BAD_INPUT if found.failures else 0
+    for text in found.problems:
+        ending.say(text)
+    return BAD_INPUT if found.problems else 0
 
 
 def _draw(family: Family, seed: int, out: Path) -> str:

@@ -52,3 +52,18 @@ def test_captions_say_when_an_episode_was_over(drawn: list[int], tmp_path: Path)
         "0.08 s (over at 0.02 s)",
     ]
     assert drawn == [0] * 6
+
+
+def test_what_nobody_can_train_with_is_a_problem(tmp_path: Path) -> None:
+    for number, (old, new, text) in enumerate(
+        (
+            ("below: 0.16", "below: 0.9", "Each of 4 episodes ended in its first step. Mend its ends, or where it"),
+            ("alive: 0.4", "alive: 1.0e+308", "The reward alive is not finite, or too large to be added up. Mend it,"),
+        )
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        file = example(folder, (old, new), ("horizon: 200", "horizon: 4"), ("name: quadruped", f"name: q{number}"))
+        (problem,) = checking.check(get(str(file)), 2, threads=1).problems
+        assert problem.startswith(text)
+    forget()
