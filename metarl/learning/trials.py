@@ -97,7 +97,9 @@ def observations_after(trials: Trials, finals: Float[Tensor, "M n O"]) -> Float[
     """Return the observation after each step: that of the next one, or the episode's final one; any in the padding."""
     following = pad(trials.observations, (0, 0, 0, 1))[:, 1:]
     # How many episodes are over before a step; in the padding all are.
-    over = (trials.ended.cumsum(1) - trials.ended).long().clamp_max(finals.shape[1] - 1)
+    # Whole numbers: sums of others would not be the same each time on a GPU.
+    ended = trials.ended.long()
+    over = (ended.cumsum(1) - ended).clamp_max(finals.shape[1] - 1)
     of_episode = finals.gather(1, over[..., None].expand_as(following))
     return torch.where(trials.ended[..., None] > 0, of_episode, following)
 

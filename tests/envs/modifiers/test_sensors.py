@@ -11,6 +11,7 @@ from metarl.envs import Observable, chance, get
 from metarl.envs.families.half_cheetah import HalfCheetahVel
 from metarl.envs.modifiers.effect import KEY
 from metarl.envs.modifiers.sensors import KINDS, SALT, Bias, Noise
+from metarl.envs.robots.robot_family import robot_family
 from metarl.errors import UserError
 from metarl.types import Tasks
 from tests.helpers.modified import actions_for, begun, modified
@@ -89,7 +90,7 @@ def test_an_unknown_unit_is_refused() -> None:
 
 
 def test_a_robot_file_knows_its_last_action_exactly() -> None:
-    base = get(str(ROOT / "scripts" / "examples" / "robot" / "quadruped.yaml"))
+    base = robot_family(ROOT / "scripts" / "examples" / "robot" / "quadruped.yaml")
     for kind, size in ((Noise(low=1.0, high=2.0), 0.01), (Bias(low=1.0, high=2.0), 0.01)):
         effect = kind.effect(base)
         assert [p.name for p in effect.parameters] == [f"{n}_{kind.word}" for n in ("angle", "turn", "ratio")]
