@@ -62,6 +62,21 @@ AGENTS: dict[str, Entry] = {
         make="varibad:Varibad",
         summary="learns a belief about the task over such trials, and a policy that acts on it",
     ),
+    "rma": Entry(
+        config="teacher_student:RmaConfig",
+        make="teacher_student:rma",
+        summary="a student that finds out, in a window of steps, what its teacher was told of the task",
+    ),
+    "teacher": Entry(
+        config="teacher_student:TeacherConfig",
+        make="teacher_student:teacher",
+        summary="one policy that is told the task through an encoder, by PPO: an oracle",
+    ),
+    "ppo": Entry(
+        config="teacher_student:PpoConfig",
+        make="teacher_student:ppo",
+        summary="the same networks, told nothing: plain domain randomisation",
+    ),
     "multitask": Entry(
         config="multitask:MultitaskConfig",
         make="multitask:multitask",

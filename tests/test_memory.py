@@ -225,6 +225,7 @@ LARGER = [
     # What is kept fills up.
     Rl("pearl", "half-cheetah-vel", {"train_tasks": 50, "first_rounds": 40, "updates": 2, "replay_steps": 10_000}),
     Rl("pearl", "point-nav", {"train_tasks": 5, "first_rounds": 1, "updates": 3, "batch": 2048, "replay_steps": 600}),
+    Rl("ppo", "point-nav", {"tasks": 100, "episodes": 10, "hidden": (500, 500), "epochs": 1}),
     Rl("rl2", "point-nav", {"tasks": 40, "width": 600, "minibatches": 1, "epochs": 1}),
     Rl("rl2", "point-nav", {"tasks": 20, "episodes": 10, "core": "transformer", "layers": 4, "epochs": 1}),
     Rl("rl2", "bandit", {"tasks": 10_000, "episodes": 10, "epochs": 1}),
@@ -233,8 +234,7 @@ LARGER = [
 ]
 
 FEW: dict[str, dict[str, Any]] = {
-    "rl2": {"tasks": 2, "minibatches": 1},
-    "varibad": {"tasks": 2, "minibatches": 1},
+    **{key: {"tasks": 2, "minibatches": 1} for key in ("rl2", "varibad", "ppo")},
     "pearl": {"tasks": 2, "train_tasks": 2, "first_rounds": 1, "updates": 1, "meta_batch": 1, "replay_steps": 2000},
 }
 MEASURED = pytest.mark.skipif(sys.platform != "linux", reason="the true peak is read from Linux's /proc")

@@ -65,7 +65,7 @@ def evaluate(
         episodes: parallel episodes of each task; if None as in the training of the first agent that takes gradient
             steps. If all have a memory: 10, fewer above 40 tasks (400 in all), at least 1.
         checkpoint: of runs that are given as folders.
-        oracle: runs of the oracle, for the gap closed; brings `random` with it.
+        oracle: runs of an agent that is told the task (oracle, teacher), for the gap closed; brings `random` with it.
         random: evaluate an untrained policy too.
         reality: other realities, by name (`metarl list --realities`) or as YAML files (see envs/reality.py): all agents
             meet the same tasks there too.

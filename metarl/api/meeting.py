@@ -30,6 +30,8 @@ from metarl.types import MetaAgent, Tasks
 
 Split = Literal["test", "ood", "train"]
 
+ORACLES = ("oracle", "teacher")
+"""Agents that are told the task."""
 RANDOM_NETWORKS = 5
 """Untrained networks behind `random`."""
 STEPS = 3
@@ -84,9 +86,10 @@ class Meeting:
         if not groups:
             return None
         for run in (group.runs[0] for group in groups):
-            if run.agent.name != "oracle":
+            if run.agent.name not in ORACLES:
                 raise UserError(
-                    f"Got {run.folder} for --oracle, which is a run of '{run.agent.name}'. Give one of 'oracle'."
+                    f"Got {run.folder} for --oracle, which is a run of '{run.agent.name}'. Give one of "
+                    f"{' or '.join(map(repr, ORACLES))}."
                 )
         if len(groups) > 1:
             names = " and ".join(f"'{group.label}'" for group in groups)
@@ -176,7 +179,7 @@ class Meeting:
         self.probed = [group for group in self.groups if not group.agent.pools]
         if not self.probed:
             names = ", ".join(f"'{group.agent.name}'" for group in self.groups)
-            raise UserError(f"Got --probe for {names}, which has no memory. Give a run of rl2, varibad or pearl.")
+            raise UserError(f"Got --probe for {names}, which has no memory. Give a run of rl2, varibad, pearl or rma.")
         self.probe_fit, self.probe_tasks = probing.probe_tasks(self.family.space, self.split, count, Streams(self.seed))
 
     def probe(self) -> list[dict[str, Any]]:

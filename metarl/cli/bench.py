@@ -14,9 +14,10 @@ from metarl.errors import UserError, nearest
 BENCH = """\
 Measure speed on this machine, contenders interleaved in one run: medians and ratios.
 
-usage: metarl bench {engines,maml,rl2,pearl,varibad,fewshot,gpu} [OPTIONS]
+usage: metarl bench {engines,agents,maml,rl2,pearl,varibad,fewshot,gpu} [OPTIONS]
 
   engines   env-steps/s of the CPU engine, its open-loop ceiling, Gymnasium's vector environments and EnvPool
+  agents    whole iterations of agents: seconds, and the shares of worlds, policy and update
   maml      one meta-iteration by part, the task-batched forms against a loop over tasks
   rl2       what the memory costs while acting, and in a training pass beside a bare nn.GRU; transformer beside GRU
   pearl     its batched update beside a loop over tasks; what an iteration is made of
@@ -34,6 +35,7 @@ examples:
 
 BENCHMARKS = {
     "engines": ("EnginesConfig", "run_engines"),
+    "agents": ("AgentsConfig", "run_agents"),
     "maml": ("MamlConfig", "run_maml"),
     "rl2": ("MemoryConfig", "run_rl2"),
     "pearl": ("PearlBenchConfig", "run_pearl"),

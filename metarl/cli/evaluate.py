@@ -71,7 +71,7 @@ class EvaluateOptions:
     checkpoint: Checkpoint = "last"
     """Which checkpoint of the runs."""
     oracle: tuple[Path, ...] = ()
-    """Runs of the oracle, for the gap closed; brings --random with it."""
+    """Runs of an agent that is told the task (oracle, teacher), for the gap closed; brings --random with it."""
     random: bool = False
     """Show an untrained policy too."""
     reality: tuple[str, ...] = ()

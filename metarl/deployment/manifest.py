@@ -88,11 +88,13 @@ def exported(agent: MetaAgent, family: Family, training: dict[str, Any]) -> Expo
 def _trial(agent: MetaAgent, description: Description, family: Family) -> dict[str, Any]:
     """Return how episodes follow one another, and what lasts from one to the next."""
     remembers = any(part.of == "reward" for part in description.inputs)
-    how = "memory" if remembers else "gradient" if description.steps else "told"
+    told = any(part.of == "task" for part in description.inputs)
+    how = "memory" if remembers else "gradient" if description.steps else "told" if told else "nothing"
     lasts = {
         "memory": "The memory lasts from the first step of a task to its last; an episode's end does not clear it.",
         "gradient": "Parameters last until the next gradient step; a new task begins with the initial ones.",
         "told": "What the policy is told of its task.",
+        "nothing": "There is nothing that lasts: the policy is the same in every task.",
     }
     return {
         "adapts_by": how,

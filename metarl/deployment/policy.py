@@ -239,7 +239,9 @@ class Policy:
             PolicyError: what was given does not fit; the policy stays as it was.
         """
         if self._adaptation is None:
-            how = "is told its task and" if self._told else "adapts in its memory, while it acts, and"
+            how = "is the same in every task, and"
+            if self._told or self._remembers:
+                how = "is told its task and" if self._told else "adapts in its memory, while it acts, and"
             raise PolicyError(f"Got episodes to adapt to, and this policy {how} takes no gradient steps. Leave it out.")
         if not isinstance(episodes, (list, tuple)) or not episodes:
             raise PolicyError(f"Got {_shown(episodes)} to adapt to. Give a list of episodes, at least one.")

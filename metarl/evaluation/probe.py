@@ -9,7 +9,8 @@ whose exact leave-one-out error is smallest there, and scored on other tasks:
 
     R2 = 1 - Σ(y - ŷ)² / Σ(y - ȳ)²      or, of a choice, accuracy; chance is what the best constant answer has
 
-0 episodes of experience are the reference: what the observation alone tells.
+0 episodes of experience are the reference: what the observation alone tells. Where an agent forgets an episode when it
+ends (rma), what it knew at that end is looked at.
 
 **Swap.** Before the last episode of the trials every world gets the memory of a world with another task, or none. If
 behaviour follows memory, the return falls, although starts and chance are the same.

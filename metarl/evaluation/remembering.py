@@ -30,7 +30,9 @@ def begin(agent: MetaAgent, tasks: Tasks) -> Remembering:
     """Return the agent's policy for new tasks, of which it remembers nothing."""
     policy = agent.start(tasks).policy
     if not isinstance(policy, Remembering):
-        raise UserError(f"Got --probe for '{agent.name}', which has no memory. Probe a run of rl2, varibad or pearl.")
+        raise UserError(
+            f"Got --probe for '{agent.name}', which has no memory. Probe a run of rl2, varibad, pearl or rma."
+        )
     return policy
 
 

@@ -70,7 +70,10 @@ def table(summary: dict[str, Any]) -> Table:
             else:
                 gain = _interval(point, ("gain", "gain_lower", "gain_upper"))
                 cells.append(rounded(point["gain"])[0] if has_gap else gain)
-            if point["gap_closed"] is not None:
+            if point["gap_closed"] is not None and point["gap_closed"] > 1.0:
+                # More than all of a gap says nothing of the agent: its oracle could be better.
+                cells.append("oracle not at its end")
+            elif point["gap_closed"] is not None:
                 cells.append(_percent(point, "gap_closed", 0 if has_success else 1))
             result.add_row(*cells)
         if agent["total"] is not None:

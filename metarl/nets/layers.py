@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from metarl.errors import UserError
@@ -64,6 +65,40 @@ def of_mlp(network: Network, params: Params) -> tuple[Layer, ...]:
             layers.append(Layer(kind="layer-norm", tensors=scale, numbers={"epsilon": NORM_EPSILON}))
         layers.append(Layer(kind=network.activation))
     return tuple(layers)
+
+
+def of_told(policy: tuple[Network, Params], encoder: tuple[MLP, Params] | None) -> tuple[Layer, ...]:
+    """Return the layers of a policy that acts on an observation x and on z = μ(e), where both stand side by side.
+
+    x passes the layers of μ as relu(x) and relu(-x), whose difference it is.
+
+    Args:
+        policy: π(x, z) and its parameters.
+        encoder: μ, with relu, and its parameters; None where there is no e.
+
+    Raises:
+        UserError: a part of it is something else, such as one behind an encoder of pictures.
+    """
+    layers = of_mlp(*policy)
+    if encoder is None:
+        return layers
+    mu = of_mlp(*encoder)
+    count = sum(layer.kind == "linear" for layer in mu)
+    last = mu[-1].tensors["weight"]
+    seen = torch.eye(layers[0].tensors["weight"].shape[1] - len(last)).to(last)
+    split = torch.cat((seen, -seen))
+    # What x goes through beside each linear layer.
+    ways = iter([split, *[torch.eye(len(split)).to(last)] * (count - 2), split.mT] if count > 1 else [seen])
+    found: list[Layer] = []
+    for layer in mu:
+        if layer.kind == "linear":
+            way, bias = next(ways), layer.tensors["bias"]
+            weight = torch.block_diag(way, layer.tensors["weight"])
+            layer = Layer(
+                kind="linear", tensors={"weight": weight, "bias": torch.cat((bias.new_zeros(len(way)), bias))}
+            )
+        found.append(layer)
+    return (*found, *layers)
 
 
 def of_core(core: Core) -> tuple[Layer, ...]:

@@ -28,6 +28,19 @@ GLOSSARY: dict[str, Metric] = {
     "return/post": Metric("Mean undiscounted return of the training tasks after adaptation", "reward", "higher"),
     "return/gain": Metric("What adaptation brings: return/post - return/pre", "reward", "higher"),
     "return/trial": Metric("Mean undiscounted return of all episodes of a trial together", "reward", "higher"),
+    "return/teacher": Metric(
+        "Mean undiscounted return of the teacher, which is told the task (rma; in phase 2 every tenth iteration)",
+        "reward",
+        "higher",
+    ),
+    "student/phase": Metric("1 while the teacher is trained, 2 while its student is (rma)", "", "-"),
+    "student/error": Metric(
+        "Mean squared error of the student's z in what it plays, in variances of z over the tasks: 1 is what the best "
+        "constant answer has (rma)",
+        "",
+        "lower",
+    ),
+    "student/error_at_end": Metric("The same in the last steps of the episodes alone (rma)", "", "lower"),
     "update/surrogate_before": Metric("Outer objective at the old parameters", "", "higher"),
     "update/surrogate_after": Metric("Outer objective at the new parameters", "", "higher"),
     "update/improvement": Metric("Gain of the outer objective: surrogate_after - surrogate_before", "", "higher"),

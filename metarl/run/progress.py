@@ -234,6 +234,8 @@ def figures(metrics: Metrics) -> str:
     if "return/post" in metrics:
         returns = rounded(*(metrics[tag] for tag in ("return/pre", "return/post") if tag in metrics))
         parts.append(f"return {' -> '.join(returns)}")
+    elif "return/teacher" in metrics:
+        parts.append(f"teacher's return {rounded(metrics['return/teacher'])[0]}")
     for tag, name, form in _LEARNING:
         if tag in metrics:
             parts.append(f"{name} {metrics[tag]:{form}}")

@@ -41,6 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         **{"tasks": 60, "episodes": 1, "width": 8, "hidden": (8,), "minibatches": 2, "learning_rate": 3e-2},
         **{"belief_updates": 1, "iterations": 8},
     },
+    "ppo": {"tasks": 15, "episodes": 4, "hidden": (8,), "minibatches": 2, "learning_rate": 3e-2, "iterations": 8},
     "rl2": {"tasks": 60, "episodes": 1, "width": 8, "minibatches": 2, "learning_rate": 3e-2, "iterations": 8},
 }
 

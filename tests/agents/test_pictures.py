@@ -34,6 +34,8 @@ FEW: dict[str, dict[str, Any]] = {
         key: {"tasks": 2, "episodes": 3, "hidden": (6,)}
         for key in ("maml-trpo", "promp", "multitask", "oracle", "random")
     },
+    **{key: {"tasks": 2, "episodes": 3, "hidden": (6,), "minibatches": 2} for key in ("ppo", "teacher")},
+    "rma": {"tasks": 2, "episodes": 3, "hidden": (6,), "minibatches": 2, "student_minibatches": 2},
     "rl2": {"tasks": 6, "episodes": 2, "width": 8, "minibatches": 2},
     "varibad": {
         **{"tasks": 6, "episodes": 2, "width": 8, "hidden": (6,), "minibatches": 2, "decode": "both"},

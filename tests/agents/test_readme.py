@@ -28,15 +28,17 @@ SMALLER = {"tasks": "10", "iterations": "1", "minibatches": "2", "width": "8", "
 
 def smaller(command: str) -> list[str]:
     """Return a command's words with smaller numbers, on one thread."""
-    for option, number in SMALLER.items():
+    for option, number in {**SMALLER, "iterations": "2" if " rma " in command else "1"}.items():
         command = re.sub(rf"--{option} \d+", f"--{option} {number}", command)
     words = command.split()[1:]
     if words[:2] == ["train", "pearl"]:
         words += ["--train-tasks", "5", "--first-rounds", "1", "--encoder-hidden", "8"]
     elif words[0] == "train" and words[1] != "rl2" and "--tasks" not in words:
         words += ["--tasks", "4", "--episodes", "3", "--hidden", "8"]
+        words += ["--horizon", "5"] if "walker2d-rand-params" in words else []
     if words[0] == "evaluate":
         words += ["--tasks", "4", "--steps", "1", "--no-film"]
+        words += ["--probe-tasks", "10"] if "--probe" in words else []
     if words[0] == "play" and "--tasks" not in words:
         words += ["--tasks", "4"]
     return words if "--threads" in words or words[0] == "play" else [*words, "--threads", "1"]
@@ -67,7 +69,11 @@ def test_commands_with_smaller_numbers(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     lines = commands(README)
-    assert [line.split()[1] for line in lines] == ["train"] * 6 + ["evaluate"] + ["train"] * 3
+    assert [line.split()[1] for line in lines] == [
+        *[*["train"] * 6, "evaluate"],
+        *[*["train"] * 3, "evaluate"],
+        *["train"] * 3,
+    ]
     for line in lines:
         assert main(smaller(line)) == 0, line
     assert (tmp_path / "runs" / "compared" / "adaptation.png").is_file()

@@ -29,6 +29,9 @@ SMALL: dict[str, dict[str, Any]] = {
         **{"train_tasks": 6, "tasks": 6, "first_rounds": 1, "updates": 2, "meta_batch": 3, "batch": 4, "context": 3},
         **{"hidden": (4,), "encoder_hidden": (4,), "replay_steps": 20},
     },
+    "ppo": {"tasks": 3, "episodes": 2, "hidden": (2,), "minibatches": 2},
+    "teacher": {"tasks": 3, "episodes": 2, "hidden": (2,), "minibatches": 2},
+    "rma": {"tasks": 3, "episodes": 2, "hidden": (2,), "minibatches": 2, "student_minibatches": 2, "rewards": True},
     "rl2": {"tasks": 6, "episodes": 2, "minibatches": 2, "width": 4},
     "varibad": {
         **{"tasks": 6, "episodes": 2, "minibatches": 2, "width": 4, "hidden": (4,), "belief_updates": 2},
@@ -42,6 +45,7 @@ CASES = [
     ("bandit", "oracle"),
     ("bandit", "promp"),
     ("point-nav", "pearl"),
+    ("tabular-mdp", "rma"),
 ]
 
 
@@ -67,6 +71,10 @@ def trained(family_name: str, name: str, device: torch.device) -> tuple[dict[str
     agent = make(name, config_class(name)(**SMALL[name]), family.spec(), Streams(0), device)
     worlds = make_worlds(family, 6, engine="gpu" if device == SECOND else "cpu", device=device)
     metrics = agent.train_iteration(worlds, family.space.sample, Streams(0))
+    if name == "rma":
+        # The teacher had one iteration; the others are its student's.
+        agent.iteration = agent.config.by_ppo  # pyright: ignore[reportAttributeAccessIssue]
+        metrics = {**metrics, **agent.train_iteration(worlds, family.space.sample, Streams(1))}
     tasks = family.space.sample(3, "test", torch.Generator().manual_seed(0))
     curve = adaptation_curve(agent, worlds, tasks, steps=1, episodes=2, generator=torch.Generator().manual_seed(0))
     return dict(metrics), curve.returns.flatten().tolist()

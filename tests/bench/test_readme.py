@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from metarl.bench import engines, fewshot, gpu, limits, maml, pearl, rl2, varibad
+from metarl.bench import agents, engines, fewshot, gpu, limits, maml, pearl, rl2, varibad
 from metarl.bench.meta_updates import OMNIGLOT, PROBLEMS
 from metarl.cli.bench import BENCHMARKS
 from metarl.cli.main import main
@@ -14,6 +14,7 @@ from tests.helpers.readme import commands
 
 SMALLER = {
     "engines": "--rounds 1 --env-steps 40 --threads 1",
+    "agents": "--family point-nav --agents ppo rma --tasks 5 --rounds 1 --threads 1",
     "maml": "--family point-nav --tasks 2 --episodes 2 --steps 3 --rounds 1 --threads 1",
     "rl2": "--width 3 --worlds 2 2 --steps 3 --trials 2 --length 4 --contexts 4 --rounds 1 --threads 1",
     "pearl": "--family point-nav --train-tasks 2 --meta-batch 2 --batch 3 --hidden 4 --steps 3 --updates 1 --rounds 1 "
@@ -51,7 +52,7 @@ def test_the_readme_shows_every_benchmark():
 
 # Their names as ids would mark one of the tests as in need of a GPU.
 @pytest.mark.parametrize(
-    "module", [engines, maml, rl2, pearl, varibad, fewshot, gpu], ids=lambda module: module.__name__
+    "module", [agents, engines, maml, rl2, pearl, varibad, fewshot, gpu], ids=lambda module: module.__name__
 )
 def test_help_explains_every_column(module, capsys: pytest.CaptureFixture[str]):
     # tyro ends the process after its help.

@@ -156,3 +156,28 @@ def test_evaluate_prints_the_table(runs: dict[str, Path], tmp_path: Path, capsys
         "tensorboard --logdir",
     ):
         assert text in shown
+
+
+def test_a_student_stands_beside_ppo_and_its_teacher_is_their_oracle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["--minibatches", "2", "--iterations", "2"]
+    student = train(tmp_path / "rma", "rma", *few, "--student-minibatches", "2", "--rewards")
+    plain, teacher = (train(tmp_path / name, name, *few) for name in ("ppo", "teacher"))
+    capsys.readouterr()
+    told = ["--oracle", str(teacher), "--probe", "--probe-tasks", "10", "--steps", "1", "--no-film"]
+    assert main(["evaluate", str(student), str(plain), *told, *SMALL, "--out", str(tmp_path / "all"), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    rma, ppo = summary["agents"]
+    assert [point["episodes"] for point in rma["points"]] == [0, 1]
+    assert [point["episodes"] for point in ppo["points"]] == [0, 2]
+    assert summary["oracle"]["agent"] == "teacher"
+    probe = json.loads((tmp_path / "all" / "probe.json").read_text())
+    assert [result["agent"] for result in probe["results"]] == ["rma"]
+    assert "run of 'ppo'. Give one of 'oracle' or 'teacher'" in refused(
+        ["evaluate", str(student), "--oracle", str(plain), *SMALL], capsys
+    )
+    assert "Ask for 2 or more" in refused(["train", "rma", "--family", "point-nav", "--iterations", "1"], capsys)
+    assert "--activation relu" in refused(
+        ["train", "ppo", "--family", "point-nav", "--hidden", "--activation", "relu"], capsys
+    )

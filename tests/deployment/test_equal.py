@@ -60,6 +60,9 @@ GRADIENT: dict[str, tuple[str, dict[str, Any]]] = {
     "elu": ("multitask", {"activation": "elu", "hidden": (5,)}),
     "no layers": ("multitask", {"hidden": (), "scale_observations": False}),
     "oracle": ("oracle", {"activation": "tanh"}),
+    "teacher": ("teacher", {"encoder": (5, 4), "activation": "elu"}),
+    "one layer": ("teacher", {"encoder": (), "hidden": (), "latent": 2}),
+    "ppo": ("ppo", {}),
 }
 
 
@@ -72,13 +75,17 @@ GRADIENT: dict[str, tuple[str, dict[str, Any]]] = {
         ("tabular-mdp", "tanh, norm"),
         ("bandit", "oracle"),
         ("levers", "elu"),
+        ("half-cheetah-vel", "teacher"),
+        ("levers", "teacher"),
+        ("bandit", "one layer"),
+        ("half-cheetah-vel", "ppo"),
     ],
 )
 def test_a_policy_takes_the_same_actions(name: str, kind: str, tmp_path: Path) -> None:
     (family, _), (agent_name, options) = TRIALS[name], GRADIENT[kind]
     agent = trained(agent_name, family, **options)
     tasks = one_task(family)
-    check(agent, family, tasks, 2, tmp_path, task=tasks.records()[0] if agent_name == "oracle" else None)
+    check(agent, family, tasks, 2, tmp_path, task=tasks.records()[0] if agent_name in ("oracle", "teacher") else None)
 
 
 def check(agent: Any, family: Family, tasks: Any, episodes: int, tmp_path: Path, task: Any) -> None:

@@ -154,3 +154,17 @@ def test_latency_is_measured_in_a_process_of_its_own(remembering: Path, tmp_path
     if available():
         folder = written(trained("oracle", LEVERS), LEVERS, tmp_path / "policy", onnx=True)
         assert latency(folder, 5).keys() >= {"policy.py", "onnxruntime"}
+
+
+def test_what_a_student_cannot_do_elsewhere_is_refused_and_a_policy_of_no_task_says_so(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'rma', whose student looks at a window of steps.*Export a run of rl2"):
+        written(trained("rma", Ragged()), Ragged(), tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+    policy = runtime(written(trained("ppo", Ragged()), Ragged(), tmp_path / "ppo"))
+    assert policy.manifest["trial"]["adapts_by"] == "nothing"
+    with pytest.raises(policy_error(policy), match="is the same in every task, and takes no gradient steps"):
+        policy.adapt([{}])
+
+
+def policy_error(policy: Any) -> type[Exception]:
+    return vars(sys.modules[type(policy).__module__])["PolicyError"]

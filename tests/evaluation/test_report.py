@@ -56,6 +56,17 @@ def test_success_is_told_beside_the_return(tmp_path: Path) -> None:
     assert [scalar.value for scalar in read.Scalars("adaptation/success")] == pytest.approx([0.05, 0.85])
 
 
+def test_where_an_agent_passes_its_oracle_the_table_says_so_in_place_of_a_gap() -> None:
+    oracle = entry("teacher", [[-25.0, -25.0, -25.0, -25.0]])
+    summary = summarise(made_up(random=entry("random", [[-50.0, -50.0, -50.0, -50.0]]), oracle=oracle))
+    # (agent + 50) / 25
+    assert [point["gap_closed"] for point in summary["agents"][0]["points"]] == pytest.approx([1.0, 1.4, 1.9])
+    column = next(column for column in table(summary).columns if str(column.header).startswith("gap"))
+    cells = [str(cell) for cell in column.cells]
+    assert cells[0].startswith("100.0% ")
+    assert cells[1:3] == ["oracle not at its end"] * 2
+
+
 def test_files_hold_what_was_measured(tmp_path: Path) -> None:
     evaluation = made_up(random=entry("random", [[-50.0, -51.0, -52.0, -53.0]]))
     summary = summarise(evaluation)

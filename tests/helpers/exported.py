@@ -29,6 +29,8 @@ CPU = torch.device("cpu")
 TYPES = {"float32": torch.float32, "float64": torch.float64}
 SMALL: dict[str, dict[str, Any]] = {
     **{name: {"tasks": 2, "episodes": 3, "hidden": (8, 8)} for name in ("maml-trpo", "multitask", "oracle")},
+    **{name: {"tasks": 2, "episodes": 3, "hidden": (8, 8), "minibatches": 2} for name in ("teacher", "ppo")},
+    "rma": {"tasks": 2, "episodes": 3, "hidden": (8, 8), "minibatches": 2, "student_minibatches": 2},
     "rl2": {"tasks": 4, "episodes": 3, "width": 8, "minibatches": 2},
 }
 
@@ -53,7 +55,11 @@ def trained(name: str, family: Family, **options: Any) -> MetaAgent:
     config = config_class(name)(**SMALL[name] | options)
     agent: Any = make_agent(name, config, family.spec(), Streams(0), CPU)
     agent.train_iteration(make_worlds(family, config.worlds, threads=1), family.space.sample, Streams(0))
-    tensors = dict(agent.network.named_parameters()) if name == "rl2" else getattr(agent, "meta", None) or agent.params
+    tensors = (
+        dict(agent.network.named_parameters())
+        if hasattr(agent, "network")
+        else getattr(agent, "meta", None) or agent.params
+    )
     with torch.no_grad():
         for number, (key, value) in enumerate(tensors.items()):
             if not key.startswith("rate/"):

@@ -21,6 +21,7 @@ from metarl.agents.multitask import Multitask
 from metarl.agents.pearl import Pearl
 from metarl.agents.promp import Promp
 from metarl.agents.rl2 import Rl2
+from metarl.agents.teacher_student import TeacherStudent
 from metarl.agents.varibad import Varibad
 from metarl.envs import get, make_worlds
 from metarl.errors import UserError
@@ -59,6 +60,14 @@ AGENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "pearl": ("pearl", "hopper-rand-params", PEARL),
     # Minibatches of a trial or two: some of them have none of a rank.
     "rl2-gru": ("rl2", "bandit", {**TRIALS, "minibatches": 3, "entropy": 0.01}),
+    # Episodes of many lengths.
+    "ppo": ("ppo", "hopper-rand-params", {**SMALL, "minibatches": 5}),
+    # The last iteration of the three is the student's.
+    "rma": (
+        "rma",
+        "point-nav",
+        {**SMALL, "minibatches": 3, "student_minibatches": 7, "iterations": 3, "rewards": True},
+    ),
     "rl2-transformer": ("rl2", "point-nav", {**TRIALS, "minibatches": 2, "core": "transformer"}),
     # A step on the belief takes three trials, of which a rank has one or two.
     "varibad": (
@@ -153,6 +162,10 @@ def agent_of(case: str, streams: Streams, ranks: Ranks) -> tuple[RunSettings, Tr
         agent.network.double()
     elif isinstance(agent, Pearl):
         agent.begin_with({part: double(params) for part, params in agent.networks.params.items()})
+    elif isinstance(agent, TeacherStudent):
+        agent.network.double()
+        if agent.student is not None:
+            agent.student.double()
     worlds = make_worlds(family, ranks.share(config.worlds), threads=1, dtype=DOUBLE, ranks=ranks)
     run = RunConfig(family=family.full_name, agent=name, threads=1, checkpoint_every=1)
     return run, agent, iterations_of(agent, worlds, family.space.sample, streams)

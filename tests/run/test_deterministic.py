@@ -33,6 +33,7 @@ TINY: dict[str, dict[str, Any]] = {
     "maml-trpo": {"tasks": 2, "episodes": 2, "hidden": (8,), "estimator": "dice"},
     "multitask": {"tasks": 2, "episodes": 2, "hidden": (8,)},
     "oracle": {"tasks": 2, "episodes": 2, "hidden": (8,)},
+    "rma": {"tasks": 2, "episodes": 2, "hidden": (8,), "minibatches": 1, "student_minibatches": 1, "iterations": 2},
     "rl2": {"tasks": 2, "episodes": 2, "width": 8, "minibatches": 1},
     "varibad": {
         **{"tasks": 2, "episodes": 2, "width": 8, "hidden": (8,), "minibatches": 1},
@@ -69,7 +70,9 @@ def test_agents_ask_for_nothing_that_a_gpu_does_otherwise_each_time(agent: str, 
     def iteration() -> None:
         learner = make(agent, config, shaped.spec(), Streams(0), CPU)
         worlds = make_worlds(shaped, config.worlds, engine="gpu")
-        learner.train_iteration(worlds, shaped.space.sample, Streams(0))
+        # Of rma an iteration of each phase.
+        for _ in range(1 + (agent == "rma")):
+            learner.train_iteration(worlds, shaped.space.sample, Streams(0))
 
     with repeatable(on=True):
         assert not refuses(iteration)

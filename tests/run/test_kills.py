@@ -35,6 +35,8 @@ TRAINED = {
     "varibad": "varibad --family tabular-mdp --tasks 4 --episodes 4 --width 8 --hidden 8 --minibatches 2 "
     "--belief-updates 3 --belief-trials 5 --buffer 10",
     "multitask": "multitask --family point-nav --tasks 4 --episodes 5 --hidden 16",
+    "rma": "rma --family point-nav --rewards --student-part 0.5 --tasks 4 --episodes 3 --hidden 16 --minibatches 2 "
+    "--student-minibatches 2",
     "maml": "maml --data sinusoid --shot 5 --inner-rate 0.001 --tasks 4 --hidden 16 --log-every 1 --validation 20 "
     "--test-episodes 0",
 }
@@ -114,7 +116,7 @@ def test_whatever_is_killed_ends_the_same(name: str, tmp_path: Path, capsys: pyt
         }
     )
     # An agent with a memory learns from nothing at evaluation.
-    wanted[("evaluation", "updating")] *= name not in ("rl2", "varibad")
+    wanted[("evaluation", "updating")] *= name not in ("rl2", "varibad", "rma")
     killed: Counter[tuple[str, str]] = Counter()
     chain = Chain(name, tmp_path / "killed")
     while (left := wanted - killed) or chain.trained or chain.folder.exists():

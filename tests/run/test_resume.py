@@ -38,6 +38,10 @@ VARIBAD = [
     *["varibad", "--family", "tabular-mdp", *RL2[1:], "--hidden", "8"],
     *["--belief-updates", "3", "--belief-trials", "5", "--buffer", "10"],
 ]
+RMA = [
+    *["rma", "--family", "point-nav", "--rewards", "--tasks", "4", "--episodes", "3", *SMALL],
+    *["--minibatches", "2", "--student-minibatches", "2", "--student-part", "0.75"],
+]
 CHEETAH = ["maml-trpo", "--family", "half-cheetah-vel", "--tasks", "2", "--episodes", "2", *SMALL]
 
 
@@ -54,7 +58,7 @@ def run_here(*arguments: str) -> None:
     assert main(["train", *arguments, "--json"]) == 0
 
 
-@pytest.mark.parametrize("arguments", [POINT, GRU, VARIBAD], ids=["maml-trpo", "rl2", "varibad"])
+@pytest.mark.parametrize("arguments", [POINT, GRU, VARIBAD, RMA], ids=["maml-trpo", "rl2", "varibad", "rma"])
 def test_runs_killed_at_any_moment_end_the_same(arguments: list[str], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run_here(*arguments, "--iterations", str(ITERATIONS), "--out", str(whole))
