@@ -38,16 +38,18 @@ from metarl.launches import launches_on
 from metarl.learning import figures
 from metarl.learning.chunks import passes
 from metarl.learning.optimisers import load_optimiser
-from metarl.learning.ppo import Played, in_one_kernel, ppo_update
+from metarl.learning.ppo import in_one_kernel
 from metarl.learning.recall import ActingNetwork, Actor, TrialLearner
 from metarl.learning.rollout import collect
-from metarl.learning.trial_advantages import Over, trial_advantages
+from metarl.learning.trial_advantages import Over
+from metarl.learning.trial_update import update_on_trials
 from metarl.learning.trials import Inputs, Trials, input_size, join
 from metarl.nets.layers import Layer, of_core, of_linear
 from metarl.nets.memory import CoreName, blank, make_core
 from metarl.nets.moments import Moments
 from metarl.nets.pictures import FEATURES, Encoder, SeeingCore, with_pictures
 from metarl.nets.policy import Distribution, Normal, chosen_by
+from metarl.nets.stored import load_network, network_state
 from metarl.ranks import ALONE, Ranks
 from metarl.seeding import Streams
 from metarl.types import BatchEnv, EnvSpec, Metrics, SampleTasks, Tasks
@@ -270,55 +272,24 @@ class Rl2:
 
     def _update(self, trials: Trials, generator: torch.Generator) -> Metrics:
         """Improve the policy by PPO."""
-        config = self.config
         everything = self.inputs.of(trials)
         old, values = self._measure(everything, trials)
-        advantages, targets, explained = trial_advantages(
-            trials,
-            values,
-            self.returns,
-            discount=config.discount,
-            trace=config.trace,
-            finite_horizon=config.finite_horizon,
-            over=config.advantages,
-            ranks=self.ranks,
-        )
-        part = 1.0 - min(self.iteration / max(config.iterations, 1), 1.0)
-        rate = config.final_learning_rate + part * (config.learning_rate - config.final_learning_rate)
-        entropy_weight = config.final_entropy + part * (config.entropy - config.final_entropy)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        means, end = ppo_update(
+        return update_on_trials(
             self.network,
             self.optimiser,
-            Played(
-                inputs=everything[:, :-1],
-                actions=trials.actions,
-                log_probs=old,
-                advantages=advantages,
-                targets=targets,
-                mask=trials.mask,
-            ),
+            trials,
             generator,
-            clip=config.clip,
-            epochs=config.epochs,
-            minibatches=config.minibatches,
-            max_kl=config.max_kl,
-            value_weight=config.value_weight,
-            entropy_weight=entropy_weight,
-            max_gradient_norm=config.max_gradient_norm,
+            self.config,
+            inputs=everything[:, :-1],
+            log_probs=old,
+            values=values,
+            returns=self.returns,
+            iteration=self.iteration,
+            iterations=self.config.iterations,
+            log_std=self.network.log_std,
             ranks=self.ranks,
             launches=self.launches,
         )
-        if self.network.log_std is not None:
-            means["policy/std"] = float(self.network.log_std.detach().exp().mean())
-        return {
-            **means,
-            **end,
-            "update/learning_rate": rate,
-            "update/entropy_weight": entropy_weight,
-            "update/explained_variance": explained,
-        }
 
     @torch.no_grad()
     def _measure(
@@ -342,8 +313,8 @@ class Rl2:
     def state_dict(self) -> dict[str, Any]:
         """Return network, optimiser, moments and the number of updates."""
         return {
-            # Copies: the optimiser works in place.
-            "network": {name: value.to("cpu", copy=True) for name, value in self.network.state_dict().items()},
+            # A copy: the optimiser works in place.
+            "network": network_state(self.network),
             "optimiser": deepcopy(self.optimiser.state_dict()),
             "observation": self.inputs.observation.state_dict(),
             "reward": self.inputs.reward.state_dict(),
@@ -357,10 +328,7 @@ class Rl2:
         Raises:
             ValueError: it does not fit.
         """
-        try:
-            self.network.load_state_dict(state["network"])
-        except RuntimeError as error:
-            raise ValueError(f"the stored network does not fit: {error}") from error
+        load_network(self.network, state["network"])
         # It may have been stored on another device.
         load_optimiser(self.optimiser, state["optimiser"], fused=in_one_kernel(self.device))
         self.inputs.observation.load_state_dict(state["observation"])

@@ -44,17 +44,19 @@ from metarl.learning import figures
 from metarl.learning.chunks import passes
 from metarl.learning.description import Description, Part
 from metarl.learning.optimisers import load_optimiser
-from metarl.learning.ppo import Played, in_one_kernel, ppo_update
+from metarl.learning.ppo import in_one_kernel
 from metarl.learning.rollout import collect
 from metarl.learning.student import Lesson, Steps, StudentPolicy, teach
 from metarl.learning.told import FixedLearner, ToldPolicy
-from metarl.learning.trial_advantages import Over, trial_advantages
+from metarl.learning.trial_advantages import Over
+from metarl.learning.trial_update import update_on_trials
 from metarl.learning.trials import Inputs, Trials, join
 from metarl.nets import history
 from metarl.nets.latent import LatentNetwork
 from metarl.nets.moments import Moments
 from metarl.nets.pictures import FEATURES, with_pictures
 from metarl.nets.policy import Activation
+from metarl.nets.stored import load_network, network_state
 from metarl.ranks import ALONE, Ranks
 from metarl.seeding import Streams
 from metarl.types import BatchEnv, EnvSpec, Metrics, SampleTasks, Tasks, Trajectories
@@ -341,54 +343,29 @@ class TeacherStudent:
 
     def _improve(self, trials: Trials, told: Float[Tensor, "N P"], generator: torch.Generator) -> Metrics:
         """Improve the policy by PPO."""
-        config = self.config
         inputs, behind = (
             torch.cat((self.inputs.shown(x), told[:, None].expand(*x.shape[:2], -1).to(x)), dim=-1)
             for x in (trials.observations, trials.final[:, None])
         )
         old, values = self._measure(inputs, behind, trials)
-        advantages, targets, explained = trial_advantages(
-            trials,
-            values,
-            self.returns,
-            discount=config.discount,
-            trace=config.trace,
-            finite_horizon=config.finite_horizon,
-            over=config.advantages,
-            ranks=self.ranks,
-        )
-        part = 1.0 - min(self.iteration / max(config.by_ppo, 1), 1.0)
-        rate = config.final_learning_rate + part * (config.learning_rate - config.final_learning_rate)
-        entropy_weight = config.final_entropy + part * (config.entropy - config.final_entropy)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        means, end = ppo_update(
+        metrics = update_on_trials(
             self.network,
             self.optimiser,
-            Played(
-                inputs=inputs,
-                actions=trials.actions,
-                log_probs=old,
-                advantages=advantages,
-                targets=targets,
-                mask=trials.mask,
-            ),
+            trials,
             generator,
-            clip=config.clip,
-            epochs=config.epochs,
-            minibatches=config.minibatches,
-            max_kl=config.max_kl,
-            value_weight=config.value_weight,
-            entropy_weight=entropy_weight,
-            max_gradient_norm=config.max_gradient_norm,
+            self.config,
+            inputs=inputs,
+            log_probs=old,
+            values=values,
+            returns=self.returns,
+            iteration=self.iteration,
+            iterations=self.config.by_ppo,
+            log_std=self.network.log_std,
             ranks=self.ranks,
             launches=self.launches,
         )
         self.inputs.update(trials, self.ranks)
-        if self.network.log_std is not None:
-            means["policy/std"] = float(self.network.log_std.detach().exp().mean())
-        schedule = {"update/learning_rate": rate, "update/entropy_weight": entropy_weight}
-        return {**means, **end, **schedule, "update/explained_variance": explained}
+        return metrics
 
     @torch.no_grad()
     def _measure(
@@ -462,8 +439,7 @@ class TeacherStudent:
         }
         for name, (network, optimiser) in self._parts().items():
             # Copies: the optimiser works in place.
-            weights = {key: value.to("cpu", copy=True) for key, value in network.state_dict().items()}
-            state |= {f"{name}network": weights, f"{name}optimiser": deepcopy(optimiser.state_dict())}
+            state |= {f"{name}network": network_state(network), f"{name}optimiser": deepcopy(optimiser.state_dict())}
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -473,10 +449,7 @@ class TeacherStudent:
             ValueError: it does not fit.
         """
         for name, (network, optimiser) in self._parts().items():
-            try:
-                network.load_state_dict(state[f"{name}network"])
-            except RuntimeError as error:
-                raise ValueError(f"the stored {name}network does not fit: {error}") from error
+            load_network(network, state[f"{name}network"], f"{name}network")
             # It may have been stored on another device.
             load_optimiser(optimiser, state[f"{name}optimiser"], fused=in_one_kernel(self.device))
         self.inputs.observation.load_state_dict(state["observation"])

@@ -47,11 +47,12 @@ from metarl.learning import figures
 from metarl.learning.chunks import passes
 from metarl.learning.decoding import DECODER, Decoding, make_decoders
 from metarl.learning.optimisers import load_optimiser
-from metarl.learning.ppo import Played, in_one_kernel, ppo_update
+from metarl.learning.ppo import in_one_kernel
 from metarl.learning.recall import ActingNetwork, Actor, TrialLearner
 from metarl.learning.rollout import collect
-from metarl.learning.trial_advantages import Over, trial_advantages
+from metarl.learning.trial_advantages import Over
 from metarl.learning.trial_buffer import TrialBuffer
+from metarl.learning.trial_update import update_on_trials
 from metarl.learning.trials import Inputs, Trials, final_observations, input_size, join
 from metarl.learning.variational import BeliefSettings, BeliefTraining
 from metarl.nets.belief import BeliefCore, Head
@@ -60,6 +61,7 @@ from metarl.nets.memory import CoreName, make_core
 from metarl.nets.moments import Moments
 from metarl.nets.pictures import FEATURES, Encoder, SeeingCore, with_pictures
 from metarl.nets.policy import Distribution
+from metarl.nets.stored import load_network, network_state
 from metarl.ranks import ALONE, Ranks
 from metarl.seeding import Streams
 from metarl.types import BatchEnv, EnvSpec, Metrics, SampleTasks, Tasks
@@ -339,57 +341,27 @@ class Varibad:
 
     def _update(self, trials: Trials, generator: torch.Generator) -> Metrics:
         """Improve the policy by PPO, on beliefs that it takes for what they are."""
-        config = self.config
         features, old, values = self._measure(self.inputs.of(trials), trials)
-        advantages, targets, explained = trial_advantages(
-            trials,
-            values,
-            self.returns,
-            discount=config.discount,
-            trace=config.trace,
-            finite_horizon=config.finite_horizon,
-            over=config.advantages,
-            ranks=self.ranks,
-        )
-        part = 1.0 - min(self.iteration / max(config.iterations, 1), 1.0)
-        rate = config.final_learning_rate + part * (config.learning_rate - config.final_learning_rate)
-        entropy_weight = config.final_entropy + part * (config.entropy - config.final_entropy)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        means, end = ppo_update(
+        metrics = update_on_trials(
             self.network.head,
             self.optimiser,
-            Played(
-                inputs=features[:, :-1],
-                actions=trials.actions,
-                log_probs=old,
-                advantages=advantages,
-                targets=targets,
-                mask=trials.mask,
-            ),
+            trials,
             generator,
-            clip=config.clip,
-            epochs=config.epochs,
-            minibatches=config.minibatches,
-            max_kl=config.max_kl,
-            value_weight=config.value_weight,
-            entropy_weight=entropy_weight,
-            max_gradient_norm=config.max_gradient_norm,
+            self.config,
+            inputs=features[:, :-1],
+            log_probs=old,
+            values=values,
+            returns=self.returns,
+            iteration=self.iteration,
+            iterations=self.config.iterations,
+            log_std=self.network.head.log_std,
             ranks=self.ranks,
             launches=self.launches,
         )
         believed = self.network.remembered(features[:, :-1])
         self.beliefs.update(believed[trials.mask > 0], ranks=self.ranks)
         self.network.head.show_beliefs(self.beliefs)
-        if self.network.head.log_std is not None:
-            means["policy/std"] = float(self.network.head.log_std.detach().exp().mean())
-        return {
-            **means,
-            **end,
-            "update/learning_rate": rate,
-            "update/entropy_weight": entropy_weight,
-            "update/explained_variance": explained,
-        }
+        return metrics
 
     @torch.no_grad()
     def _measure(
@@ -426,7 +398,7 @@ class Varibad:
         """Return networks, optimisers, moments, buffer and the number of updates."""
         return {
             # Copies: the optimisers work in place.
-            "network": {name: value.to("cpu", copy=True) for name, value in self.network.state_dict().items()},
+            "network": network_state(self.network),
             "optimiser": deepcopy(self.optimiser.state_dict()),
             **{name: moments.state_dict() for name, moments in self._moments().items()},
             "belief_training": self.belief_training.state_dict(),
@@ -439,10 +411,7 @@ class Varibad:
         Raises:
             ValueError: it does not fit.
         """
-        try:
-            self.network.load_state_dict(state["network"])
-        except RuntimeError as error:
-            raise ValueError(f"the stored network does not fit: {error}") from error
+        load_network(self.network, state["network"])
         # It may have been stored on another device.
         load_optimiser(self.optimiser, state["optimiser"], fused=in_one_kernel(self.device))
         for name, moments in self._moments().items():
