@@ -1,4 +1,4 @@
-"""Random numbers of every step of an episode, made where they are needed: no table is drawn ahead.
+"""Random numbers of every step of an episode, made where they are needed; the host makes those of a few steps at once.
 
 A world draws a key at its reset, on the host. The number of a step is a hash of the key, the step and the place of the
 number among those of the step: SplitMix64's mixing function (Steele, Lea and Flood 2014, "Fast splittable pseudorandom

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metarl.envs.family import Family, MujocoFamily, State, TorchFamily
 from metarl.envs.making import choose_engine, make_worlds
+from metarl.envs.models import MOST_SUBSTEPS
 from metarl.envs.modifiers.apply import ANYWHERE, ModifiedMujoco, ModifiedTorch, ordered
 from metarl.envs.modifiers.effect import Effect
 from metarl.envs.modifiers.gains import Strong
@@ -88,10 +89,6 @@ class Lagging(Effect):
         return motors, {MOTORS: motors}
 
 
-MOST_STEPS = 10_000
-"""Physics steps of a control step."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class RealMujoco(ModifiedMujoco):
     """A family on a MuJoCo model in another reality."""
@@ -105,11 +102,11 @@ class RealMujoco(ModifiedMujoco):
             self.base.model.opt.timestep / (reality.substeps or 1) if reality.time_step is None else reality.time_step
         )
         skip = self.base.frame_skip * self.base.model.opt.timestep / step
-        if skip > MOST_STEPS:
+        if skip > MOST_SUBSTEPS:
             key = "substeps" if reality.time_step is None else "time_step"
             raise UserError(
                 f"{key}: got {step:g} s for a physics step, of which a control step of "
-                f"{self.base.full_name} has more than {MOST_STEPS:,}. Take longer ones."
+                f"{self.base.full_name} has more than {MOST_SUBSTEPS:,}. Take longer ones."
             )
         if abs(skip - round(skip)) > 1e-6 or round(skip) < 1:
             seconds = self.base.frame_skip * self.base.model.opt.timestep

@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+MOST_SUBSTEPS = 10_000
+"""Physics steps of a control step."""
+
 
 def compiled(spec: mujoco.MjSpec) -> mujoco.MjModel:
     """Return a family's model, as engines run it: a simulation that fails goes on failing, it is not restarted."""

@@ -12,13 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from metarl.envs.models import MOST_SUBSTEPS
 from metarl.envs.robots.naming import TURNING, joints, names_of, one, some, unit_of_joint
 from metarl.errors import UserError
 
 NEAR = 1e-6
 """How near a control step has to be to whole physics steps, of one."""
-MOST_STEPS = 10_000
-"""Physics steps of a control step."""
 
 
 def chosen_joints(model: mujoco.MjModel, groups: tuple[dict[str, Any], ...]) -> list[tuple[str, dict[str, Any]]]:
@@ -51,9 +50,9 @@ def frame_skip_of(content: Mapping[str, Any], time_step: float) -> int:
         )
     if skip is not None:
         return skip
-    if rate * time_step * MOST_STEPS < 1.0 - NEAR:
+    if rate * time_step * MOST_SUBSTEPS < 1.0 - NEAR:
         raise UserError(
-            f"control_rate: got {rate:g} Hz, and a time step of {time_step:g} s, which are more than {MOST_STEPS:,} "
+            f"control_rate: got {rate:g} Hz, and a time step of {time_step:g} s, which are more than {MOST_SUBSTEPS:,} "
             "physics steps of a control step. Raise one of them."
         )
     exact = 1.0 / (rate * time_step)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from metarl.envs.robots.acting import MOST_STEPS
+from metarl.envs.models import MOST_SUBSTEPS
 from metarl.envs.robots.building import Library
 from metarl.envs.robots.ends import ENDS, SUCCESS
 from metarl.envs.robots.form import (
@@ -223,7 +223,7 @@ FORM = Table(
         "integrator": Key(Word(tuple(INTEGRATORS)), "of the physics; the model's if not given", None),
         "control_rate": Key(POSITIVE, "control steps a second, Hz", None),
         "frame_skip": Key(
-            Number(low=1, high=MOST_STEPS, whole=True), "physics steps of a control step, in place of it", None
+            Number(low=1, high=MOST_SUBSTEPS, whole=True), "physics steps of a control step, in place of it", None
         ),
         "horizon": Key(Number(low=1, high=LONGEST_HORIZON, whole=True), "control steps of an episode"),
         "camera": Key(Either(text=Text(), mapping=CAMERA), "of pictures: one of the model's, or a view", None),
