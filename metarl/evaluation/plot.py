@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
-COLOURS = ("#1f5a9e", "#d1603d", "#2a8c6e", "#8a5aa8", "#b8860b", "#c0417f")
+COLOURS = ("#1f5a9e", "#d1603d", "#2a8c6e", "#8a5aa8", "#b8860b", "#c0417f", "#4fa8cf", "#7a4a21")
 """Of the agents, the evaluated one first; they stay apart for colour-blind readers in this order."""
 INK, FAINT = "#222222", "#dddddd"
 REFERENCES = (("#555555", (0, (6, 3))), ("#999999", (0, (1, 2))), ("#777777", (0, (3, 1, 1, 1))))
@@ -78,29 +78,39 @@ def to_png(figure: Figure) -> bytes:
 
 def draw(summary: dict[str, Any]) -> Figure:
     """Draw the mean return with its interval over experience, a curve for each agent."""
+    return draw_pictures([picture_of(summary)])
+
+
+def picture_of(summary: dict[str, Any]) -> Picture:
+    """Return what a picture of the summary of an evaluation shows."""
     parts = [summary, *summary.get("realities", [])]
     agents = [agent for part in parts for agent in part["agents"]]
     found = [part[name] for part in parts for name in ("oracle", "random") if part[name] is not None]
     references = {reference["agent"]: reference["points"][0] for reference in found}
     keys = ("episodes", "mean", "lower", "upper")
     curves = {agent["agent"]: [tuple(point[key] for key in keys) for point in agent["points"]] for agent in agents}
-    return draw_picture(
-        Picture(
-            title=_title(summary),
-            subtitle=_subtitle(summary),
-            x_label="episodes of experience on the new task",
-            y_label="return",
-            curves=curves,
-            references={name: tuple(point[key] for key in keys[1:]) for name, point in references.items()},
-        )
+    return Picture(
+        title=_title(summary),
+        subtitle=_subtitle(summary),
+        x_label="episodes of experience on the new task",
+        y_label="return",
+        curves=curves,
+        references={name: tuple(point[key] for key in keys[1:]) for name, point in references.items()},
     )
 
 
 @rc_context(PLAIN_TEXT)
-def draw_picture(picture: Picture) -> Figure:
+def draw_pictures(pictures: Sequence[Picture], columns: int = 1) -> Figure:
+    """Draw pictures of curves with their intervals, so many side by side."""
+    rows = -(-len(pictures) // columns)
+    figure = Figure(figsize=(7.2 * columns, 4.4 * rows), dpi=160, facecolor="white", layout="constrained")
+    for place, picture in enumerate(pictures, start=1):
+        _draw(figure.add_subplot(rows, columns, place), picture)
+    return figure
+
+
+def _draw(axes: Axes, picture: Picture) -> None:
     """Draw curves with their intervals."""
-    figure = Figure(figsize=(7.2, 4.4), dpi=160, facecolor="white", layout="constrained")
-    axes = figure.add_subplot()
     labels: list[tuple[float, str, str]] = []
     for (name, (height, low, high)), (colour, style) in zip(picture.references.items(), cycle(REFERENCES)):
         axes.axhspan(low, high, color=colour, alpha=0.13, linewidth=0, zorder=1)
@@ -145,7 +155,6 @@ def draw_picture(picture: Picture) -> Figure:
             # Other curves may pass behind it.
             path_effects=[withStroke(linewidth=3, foreground="white")],
         )
-    return figure
 
 
 def _scale_experience(axes: Axes, picture: Picture) -> None:

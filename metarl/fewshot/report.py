@@ -12,7 +12,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from metarl.evaluation.plot import Picture, draw_picture, to_png
+from metarl.evaluation.plot import Picture, draw_pictures, to_png
 from metarl.fewshot.summary import Test, label
 from metarl.files import Folder
 from metarl.run.events import Events, clear_events
@@ -116,7 +116,7 @@ def write(tests: Sequence[Test], summary: dict[str, Any], folder: Folder | Path)
     for test in summary["tests"]:
         if any(row["points"] for row in test["rows"]):
             name = f"steps-{test['label'].replace(' ', '-')}.png"
-            pictures.append(folder.write(name, to_png(draw_picture(_picture(test, summary)))))
+            pictures.append(folder.write(name, to_png(draw_pictures([_picture(test, summary)]))))
     _write_events(summary, folder)
     return pictures
 

@@ -13,7 +13,7 @@ import metarl
 from metarl.cli.main import main
 from metarl.envs.external import child, pool
 from metarl.envs.external.pool import Job
-from metarl.evaluation.plot import Picture, draw_picture, to_png
+from metarl.evaluation.plot import Picture, draw_pictures, to_png
 from tests.helpers.tiny_trainings import SMALL
 
 NAMES = (
@@ -72,6 +72,6 @@ def test_a_style_of_the_present_folder_has_no_latex_run(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("matplotlib.texmanager.TexManager._run_checked_subprocess", run)
     picture = Picture(title="a", subtitle="b", x_label="c", y_label="d", curves={"e": [(0, 1.0, 0.0, 2.0)]})
-    plain = to_png(draw_picture(picture))
+    plain = to_png(draw_pictures([picture]))
     with matplotlib.rc_context({"text.usetex": True, "text.latex.preamble": r"\input{/etc/passwd}"}):
-        assert to_png(draw_picture(picture)) == plain
+        assert to_png(draw_pictures([picture])) == plain
