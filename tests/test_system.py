@@ -20,6 +20,7 @@ from tests.helpers.other_system import HIDDEN, LACKING
 from tests.helpers.readme import ROOT
 
 
+@pytest.mark.slow
 def test_it_trains_where_windows_lacks_what_linux_has(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.helpers.other_system", str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)

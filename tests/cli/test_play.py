@@ -28,7 +28,10 @@ def without_luck(result: dict[str, Any], mean: float) -> float:
     return mean if expected is None else mean - (result["ceiling"] - expected)
 
 
-@pytest.mark.parametrize(("family", "trial"), list(PUBLISHED))
+@pytest.mark.parametrize(
+    ("family", "trial"),
+    [pytest.param(*of, marks=[pytest.mark.slow] if of[1] == 100 else []) for of in PUBLISHED],
+)
 def test_play_agrees_with_the_published_table(family: str, trial: int) -> None:
     tasks = 1000 if family == "tabular-mdp@rl2" else 2000
     known, more = dict(PUBLISHED[family, trial]), ("certainty",) if "mdp" in family else ()

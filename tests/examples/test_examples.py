@@ -74,6 +74,7 @@ def test_own_family(tmp_path: Path) -> None:
     assert settings["family"] == "own_family.py:tilted-rail@v1"
 
 
+@pytest.mark.slow
 def test_own_robot(tmp_path: Path) -> None:
     printed = run("own_robot.py", tmp_path, "--iterations", "1", "--horizon", "10", "--out", "mine")
     summary = json.loads((tmp_path / "mine" / "evaluation" / "test" / "adaptation.json").read_text())

@@ -58,7 +58,11 @@ def run_here(*arguments: str) -> None:
     assert main(["train", *arguments, "--json"]) == 0
 
 
-@pytest.mark.parametrize("arguments", [POINT, GRU, VARIBAD, RMA], ids=["maml-trpo", "rl2", "varibad", "rma"])
+@pytest.mark.parametrize(
+    "arguments",
+    [POINT, GRU, pytest.param(VARIBAD, marks=pytest.mark.slow), pytest.param(RMA, marks=pytest.mark.slow)],
+    ids=["maml-trpo", "rl2", "varibad", "rma"],
+)
 def test_runs_killed_at_any_moment_end_the_same(arguments: list[str], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     run_here(*arguments, "--iterations", str(ITERATIONS), "--out", str(whole))
