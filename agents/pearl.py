@@ -123,10 +123,15 @@ class PearlConfig:
         """Parallel worlds of a training iteration, B."""
         return self.tasks * self.episodes
 
-    def steps_at_once(self, horizon: int) -> int:
-        """Return how many steps of a task have to be kept at least: its context, and what is played after that."""
+    def steps_at_once(self, horizon: int, tasks: int) -> int:
+        """Return how many steps of a task have to be kept at least: its context, and what is played after that.
+
+        Args:
+            horizon: steps of an episode.
+            tasks: different ones to train on; of fewer than an iteration plays some are played several times.
+        """
         rounds = max(self.first_rounds, self.prior_rounds + self.posterior_rounds)
-        return rounds * self.episodes * horizon
+        return -(-self.tasks // tasks) * rounds * self.episodes * horizon
 
     def network_weights(self, spec: EnvSpec) -> int:
         """Return the weights of the networks for a family."""
@@ -138,14 +143,20 @@ class PearlConfig:
 
     def memory_needed(self, spec: EnvSpec) -> dict[str, int]:
         """Reckon what a training needs beside the worlds, bytes: what asks for it -> how much."""
-        row = memory.FLOAT * row_size(spec.observation_size, spec.action_size)
         rounds = self.first_rounds * -(-self.train_tasks // self.tasks) + self.prior_rounds + self.posterior_rounds
         played = self.worlds * spec.horizon * max(1, rounds // 3)
         rows = self.meta_batch * (self.batch * 8 * sum(self.hidden) + self.context * 3 * sum(self.encoder_hidden))
         return {
             "--tasks, --episodes or --horizon": memory.episodes(played, spec.observation_size, spec.action_size),
+            "--meta-batch, --batch or --hidden": 2 * memory.FLOAT * rows,
+        }
+
+    def memory_of_each(self, spec: EnvSpec) -> dict[str, int]:
+        """Reckon what each of several processes has whole, bytes: what asks for it -> how much."""
+        row = memory.FLOAT * row_size(spec.observation_size, spec.action_size)
+        return {
             "--replay-steps or --train-tasks": CHECKPOINT_COPIES * self.train_tasks * self.replay_steps * row,
-            "--meta-batch, --batch or --hidden": 2 * memory.FLOAT * rows + memory.stored(self.network_weights(spec)),
+            "--hidden": memory.stored(self.network_weights(spec)),
         }
 
     def unused(self, name: str, spec: EnvSpec, device: torch.device) -> dict[str, str]:
@@ -178,11 +189,12 @@ def check_family(config: PearlConfig, spec: EnvSpec) -> None:
         raise UserError(
             f"Got --next-observations for {spec.family}, whose episodes end with their first step: leave it out."
         )
-    least = config.steps_at_once(spec.horizon)
+    tasks = config.train_tasks if spec.train_tasks is None else min(config.train_tasks, spec.train_tasks)
+    least = config.steps_at_once(spec.horizon, tasks)
     if config.replay_steps < least:
         raise UserError(
-            f"Got --replay-steps {config.replay_steps}, and an iteration plays up to {least} of a task: give "
-            f"--replay-steps {least} or more, or fewer rounds or episodes."
+            f"Got --replay-steps {config.replay_steps}, and an iteration plays up to {least} of each of the {tasks} "
+            f"training tasks: give --replay-steps {least} or more, or fewer rounds or episodes."
         )
 
 
@@ -265,8 +277,7 @@ class Pearl:
             UserError: what is played of a task in an iteration does not fit into it.
         """
         config, sizes = self.config, (self.spec.observation_size, self.spec.action_size)
-        times = -(-config.tasks // len(tasks))
-        least = times * config.steps_at_once(self.spec.horizon)
+        least = config.steps_at_once(self.spec.horizon, len(tasks))
         if config.replay_steps < least:
             raise UserError(
                 f"got --replay-steps {config.replay_steps}, and an iteration plays up to {least} steps of each of the "

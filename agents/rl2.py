@@ -137,10 +137,11 @@ class Rl2Config:
             blocks=self.layers,
         )
         played = memory.episodes(self.tasks * length, spec.observation_size, spec.action_size)
-        return {
-            "--tasks, --episodes, --width or --horizon": played + update,
-            "--width": memory.stored(self.network_weights(spec)),
-        }
+        return {"--tasks, --episodes, --width or --horizon": played + update}
+
+    def memory_of_each(self, spec: EnvSpec) -> dict[str, int]:
+        """Reckon what each of several processes has whole, bytes: what asks for it -> how much."""
+        return {"--width": memory.stored(self.network_weights(spec))}
 
     def unused(self, name: str, spec: EnvSpec, device: torch.device) -> dict[str, str]:
         """Return settings that change nothing for an agent of this name and a family -> what they would need."""

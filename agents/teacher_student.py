@@ -139,10 +139,11 @@ class PpoConfig:
         update = memory.policy_gradients(
             steps=steps, collections=2, at_a_time=-(-steps // self.minibatches), hidden=self.hidden
         )
-        return {
-            "--tasks, --episodes, --hidden or --horizon": played + update,
-            "--hidden": memory.stored(self.network_weights(spec)),
-        }
+        return {"--tasks, --episodes, --hidden or --horizon": played + update}
+
+    def memory_of_each(self, spec: EnvSpec) -> dict[str, int]:
+        """Reckon what each of several processes has whole, bytes: what asks for it -> how much."""
+        return {"--hidden": memory.stored(self.network_weights(spec))}
 
     def unused(self, name: str, spec: EnvSpec, device: torch.device) -> dict[str, str]:
         """Return settings that change nothing for an agent of this name and a family -> what they would need."""
@@ -208,6 +209,18 @@ class RmaConfig(TeacherConfig):
         # A window, and what is made of it, before and after relu.
         of_step = history.WINDOW * step + 2 * history.EMBEDDED * sum(history.lengths())
         return {**super().memory_needed(spec), "--tasks, --episodes or --horizon": memory.FLOAT * 2 * rows * of_step}
+
+    def check_family(self, spec: EnvSpec) -> None:
+        """Refuse a family whose tasks the student could not tell apart.
+
+        Raises:
+            UserError: says what to add.
+        """
+        if not self.rewards and not spec.dynamics_vary:
+            raise UserError(
+                f"Got {spec.family} for rma, whose tasks differ in what is rewarded alone, and a student that is not "
+                "shown rewards: add --rewards."
+            )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -173,14 +173,17 @@ class VaribadConfig:
         )
         pairs = self.belief_trials * min(self.decoded_moments, length + 1) * min(self.decoded_steps, length)
         decoded = 4 * memory.FLOAT * pairs * (sum(DECODER) + spec.observation_size) * len(self.decodes(spec))
-        # The trials, and a copy of them in a checkpoint.
-        kept = 3 * memory.FLOAT * self.buffer * length * (spec.observation_size + spec.action_size + 3)
         return {
             "--tasks, --episodes, --width or --horizon": played + update,
-            "--width or --hidden": memory.stored(self.network_weights(spec)),
             "--belief-trials, --decoded-moments or --decoded-steps": decoded,
-            "--buffer": kept,
         }
+
+    def memory_of_each(self, spec: EnvSpec) -> dict[str, int]:
+        """Reckon what each of several processes has whole, bytes: what asks for it -> how much."""
+        # The trials, and a copy of them in a checkpoint.
+        row = spec.observation_size + spec.action_size + 3
+        kept = 3 * memory.FLOAT * self.buffer * self.episodes * spec.horizon * row
+        return {"--width or --hidden": memory.stored(self.network_weights(spec)), "--buffer": kept}
 
     def unused(self, name: str, spec: EnvSpec, device: torch.device) -> dict[str, str]:
         """Return settings that change nothing for an agent of this name and a family -> what they would need."""

@@ -201,6 +201,7 @@ class Family(ABC):
             choices=self.choices,
             pictures=self.pictures,
             dynamics_vary=self.dynamics_vary,
+            train_tasks=self.space.train_tasks,
         )
 
     @abstractmethod

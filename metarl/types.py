@@ -191,6 +191,7 @@ class EnvSpec:
         choices: alternatives of each of these, A in all; (A,), one choice, where none are named.
         pictures: which numbers of an observation are pixels.
         dynamics_vary: whether what follows an action differs between tasks, not only what it is rewarded with.
+        train_tasks: how many different tasks there are to train on; None where there is no end of them.
     """
 
     family: str
@@ -203,6 +204,7 @@ class EnvSpec:
     choices: tuple[int, ...] = ()
     pictures: tuple[Picture, ...] = ()
     dynamics_vary: bool = True
+    train_tasks: int | None = None
 
     def __post_init__(self) -> None:
         if self.discrete and not self.choices:

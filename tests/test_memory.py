@@ -26,6 +26,7 @@ from metarl.fewshot.learners import config_class as learner_config
 from metarl.fewshot.run import fitted, open_data
 from metarl.fewshot.training import train as train_few_shot
 from metarl.nets.policy import MLP
+from metarl.ranks import Ranks
 from tests.helpers.commands import refused
 from tests.helpers.toys import seeded
 
@@ -155,6 +156,21 @@ def test_python_refuses_the_same(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_several_processes_share_what_is_played_and_each_keeps_the_rest_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, int]] = []
+    monkeypatch.setattr(memory, "require", lambda parts, device=None: asked.append(parts))
+    config = config_class("pearl")(tasks=4)
+    gpu = torch.device("cuda", 0)
+    for device, ranks in ((CPU, Ranks()), (CPU, Ranks(size=4, local=2)), (gpu, Ranks(size=4, local=2))):
+        check_training(get("point-nav"), config, engine="cpu", device=device, ranks=ranks)
+    played, updates, replay, networks = asked[0]
+    for found, shared, whole in zip(asked[1:], (2, 4), (2, 1), strict=True):
+        assert (found[played], found[updates]) == (asked[0][played] // shared, asked[0][updates] // shared)
+        assert (found[replay], found[networks]) == (asked[0][replay] * whole, asked[0][networks] * whole)
+    # Five times, 100 tasks of 30,000 steps of 8 numbers: two positions, action, reward, terminal or not.
+    assert (replay, asked[0][replay]) == ("--replay-steps or --train-tasks", 5 * 100 * 30_000 * 8 * 4)
+
+
 def test_the_advice_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_memory", lambda device: 10**8)
     given: dict[str, Any] = {"out": tmp_path / "run", "iterations": 1, "threads": 1, "console": Console(quiet=True)}
@@ -245,7 +261,7 @@ MEASURED = pytest.mark.skipif(sys.platform != "linux", reason="the true peak is 
 def test_a_training_takes_about_what_was_reckoned(case: Rl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_class(case.agent)(iterations=1, **case.settings)
     family = get(case.family)
-    reckoned = estimate(monkeypatch, lambda: check_training(family, config, engine="cpu", device=CPU, share=1))
+    reckoned = estimate(monkeypatch, lambda: check_training(family, config, engine="cpu", device=CPU))
     quiet: Any = {"console": Console(quiet=True), "threads": 1}
     few: Any = FEW.get(case.agent, {"tasks": 2, "episodes": 2})
     # What is loaded at the first training does not count.

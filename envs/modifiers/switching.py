@@ -107,6 +107,13 @@ class SwitchSpace(ParameterSpace):
         """Whether the base has an out-of-distribution part."""
         return self.base.has_ood
 
+    @property
+    def train_tasks(self) -> int | None:
+        """How many different trials there are to train on; None where there is no end of them."""
+        tasks = self.base.train_tasks
+        # With one task there is none to switch to, as `sample` says.
+        return None if tasks is None else max(1, tasks * (tasks - 1) * (self.latest - self.earliest + 1))
+
     def sample(self, count: int, split: str, generator: torch.Generator) -> Tasks:
         """Draw trials: both parts from the split, and different.
 

@@ -10,9 +10,10 @@ from metarl import memory
 from metarl.envs.family import Family, TorchFamily
 from metarl.envs.making import choose_engine
 from metarl.envs.physics import CPU
+from metarl.ranks import ALONE, Ranks
 
 
-def check_training(family: Family, config: Any, *, engine: str, device: torch.device, share: int) -> None:
+def check_training(family: Family, config: Any, *, engine: str, device: torch.device, ranks: Ranks = ALONE) -> None:
     """Refuse a training that does not fit into memory, before anything of it is there.
 
     Args:
@@ -20,7 +21,8 @@ def check_training(family: Family, config: Any, *, engine: str, device: torch.de
         config: the agent's settings; of an agent of one's own, only what is played is reckoned.
         engine: as in `make_worlds`.
         device: where the agent computes.
-        share: processes that share the tasks out.
+        ranks: the processes that train it together. They share out what is played and learned from; each has the
+            networks, and what is kept for good, whole.
 
     Raises:
         UserError: it does not fit.
@@ -31,7 +33,8 @@ def check_training(family: Family, config: Any, *, engine: str, device: torch.de
     else:
         steps = config.worlds * spec.horizon
         parts = {"its worlds, episodes or the horizon": memory.episodes(steps, spec.observation_size, spec.action_size)}
-    _require(family, config.worlds, parts, engine=engine, device=device, share=share)
+    whole = config.memory_of_each(spec) if hasattr(config, "memory_of_each") else {}
+    _require(family, config.worlds, parts, whole, engine=engine, device=device, ranks=ranks)
 
 
 def check_playing(
@@ -57,15 +60,25 @@ def check_playing(
         UserError: they do not fit.
     """
     played = memory.episodes(worlds * family.horizon, family.observation_size, family.action_size)
-    _require(family, worlds, {lower: played, **(more or {})}, engine=engine, device=device, share=1)
+    _require(family, worlds, {lower: played, **(more or {})}, {}, engine=engine, device=device, ranks=ALONE)
 
 
 def _require(
-    family: Family, worlds: int, parts: dict[str, int], *, engine: str, device: torch.device, share: int
+    family: Family,
+    worlds: int,
+    parts: dict[str, int],
+    whole: dict[str, int],
+    *,
+    engine: str,
+    device: torch.device,
+    ranks: Ranks,
 ) -> None:
     gpu = choose_engine(engine, family, device) == "gpu"
     in_torch = isinstance(family, TorchFamily)
     needed = memory.worlds(worlds, task_numbers=family.space.feature_size, in_torch=in_torch, gpu=gpu)
     first, *_ = parts
     parts = {**parts, first: parts[first] + needed}
-    memory.require({name: count // share for name, count in parts.items()}, device)
+    # The processes of a machine have its memory together; a GPU is of one of them.
+    here = ranks.local if device.type == "cpu" else 1
+    shared = {name: count * here // ranks.size for name, count in parts.items()}
+    memory.require(shared | {name: count * here for name, count in whole.items()}, device)

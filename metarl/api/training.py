@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from metarl.agents import config_class, make
@@ -27,6 +28,7 @@ from metarl.run.driver import train as train_in_folder
 from metarl.run.folder import RunFolder
 from metarl.run.settings import DEFAULT_FAMILY, Checkpoint, Device, Engine, RunConfig
 from metarl.seeding import Streams
+from metarl.types import EnvSpec
 
 
 @checked
@@ -241,10 +243,10 @@ def carry_out(
     streams = Streams(run.seed)
     device = resolve_device(run.device)
     with repeatable(on=run.deterministic), join(device) as ranks:
-        if checkpoint is None and hasattr(config, "unused"):
+        if checkpoint is None:
             # A run that goes on has what it was begun with.
-            check_used(config, config.unused(run.agent, family.spec(), device), run.agent)
-        check_training(family, config, engine=run.engine, device=device, share=ranks.size)
+            _check_new(run.agent, config, family.spec(), device)
+        check_training(family, config, engine=run.engine, device=device, ranks=ranks)
         agent = make(run.agent, config, family.spec(), streams, device, ranks)
         check_trials(family, agent.trial)
         threads = run.threads if ranks.local == 1 else resolve_threads(run.threads)
@@ -286,3 +288,11 @@ def carry_out(
         physics=describe_engine(env),
     )
     return Training(run=trained, result=result, ranks=ranks)
+
+
+def _check_new(agent: str, config: Any, spec: EnvSpec, device: torch.device) -> None:
+    """Refuse settings of a new run that change nothing, or with which a family cannot be learned."""
+    if hasattr(config, "unused"):
+        check_used(config, config.unused(agent, spec, device), agent)
+    if hasattr(config, "check_family"):
+        config.check_family(spec)

@@ -89,6 +89,13 @@ class ParameterSpace:
         return any(parameter.ood for parameter in self.parameters)
 
     @property
+    def train_tasks(self) -> int | None:
+        """How many different tasks there are to train on; None where there is no end of them."""
+        if self.coincide:
+            return math.prod(len(parameter.choices) for parameter in self.parameters)
+        return None if self.fixed is None else self.fixed.train
+
+    @property
     def feature_size(self) -> int:
         """P, the width of `features`."""
         return sum(parameter.feature_size for parameter in self.parameters)

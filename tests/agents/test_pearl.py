@@ -306,7 +306,14 @@ def test_stored_tasks_of_another_family_are_refused() -> None:
         (
             "point-nav",
             {"replay_steps": 100},
-            "Got --replay-steps 100, and an iteration plays up to 1000 of a task: give --replay-steps 1000",
+            "Got --replay-steps 100, and an iteration plays up to 1000 of each of the 100 training tasks: give "
+            "--replay-steps 1000",
+        ),
+        # 5 tasks of an iteration are 2 of which one is played three times, for 10 rounds of 200 steps.
+        (
+            "half-cheetah-dir",
+            {"replay_steps": 5999},
+            "plays up to 6000 of each of the 2 training tasks: give --replay-steps 6000 or more",
         ),
         (
             PointNav(variant="short", horizon=1).spec(),
@@ -314,7 +321,7 @@ def test_stored_tasks_of_another_family_are_refused() -> None:
             "episodes end with their first step: leave it out",
         ),
     ],
-    ids=["choices", "pictures", "replay", "one step"],
+    ids=["choices", "pictures", "replay", "few tasks", "one step"],
 )
 def test_what_it_cannot_be_trained_on_is_refused(family: Any, settings: dict[str, Any], message: str) -> None:
     spec = get(family).spec() if isinstance(family, str) else family
@@ -342,6 +349,10 @@ def test_settings_outside_their_bounds_are_refused(settings: dict[str, Any], mes
 def test_a_gpu_has_no_use_for_steps_at_a_time() -> None:
     assert PearlConfig().unused("pearl", POINT.spec(), CPU) == {}
     assert PearlConfig().unused("pearl", POINT.spec(), torch.device("cuda", 1)) == {"chunk_steps": "--device cpu"}
+
+
+def test_a_replay_as_large_as_was_asked_for_is_enough_for_few_tasks() -> None:
+    Pearl(PearlConfig(replay_steps=6000), get("half-cheetah-dir").spec(), Streams(0), CPU)
 
 
 def test_tasks_that_ranks_cannot_share_out_are_refused() -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
+import metarl
 from metarl.agents import config_class, make
 from metarl.agents.teacher_student import PpoConfig, RmaConfig, TeacherConfig, TeacherStudent
 from metarl.envs import get, make_worlds
@@ -232,6 +235,17 @@ def test_tasks_without_parameters_cannot_be_told() -> None:
         with pytest.raises(UserError, match=f"{name} got point-nav.*no parameters to be told. Train ppo"):
             make(name, SMALL[name], spec, Streams(0), CPU)
     make("ppo", SMALL["ppo"], spec, Streams(0), CPU)
+
+
+def test_a_student_that_could_not_tell_tasks_apart_is_refused(tmp_path: Path) -> None:
+    quiet: Any = {"threads": 1, "iterations": 2, "console": Console(quiet=True)} | FEW
+    blind = r"^Got bandit@bernoulli-5 for rma, whose tasks differ in what is rewarded alone.*: add --rewards\.$"
+    with pytest.raises(UserError, match=blind):
+        metarl.train("rma", "bandit", student_minibatches=2, out=tmp_path / "run", **quiet)
+    assert list(tmp_path.iterdir()) == []
+    metarl.train("rma", "bandit", student_minibatches=2, rewards=True, out=tmp_path / "run", **quiet)
+    for family in ("walker2d-rand-params", "half-cheetah-vel+mass", "tabular-mdp"):
+        RmaConfig().check_family(get(family).spec())
 
 
 def test_settings_that_change_nothing_are_named() -> None:

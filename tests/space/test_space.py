@@ -212,6 +212,7 @@ def test_choices_alone_are_balanced_and_shuffled_and_coincide() -> None:
     assert space.contains(space.sample(4, "train", generator()), "test").all()
 
     both = ParameterSpace("test", (SIGN, SHAPE))
+    assert (space.train_tasks, both.train_tasks) == (2, 6)
     pairs = [tuple(record.values()) for record in both.sample(14, "train", generator()).records()]
     counts = [pairs.count(pair) for pair in set(pairs)]
     assert sorted(counts) == [2, 2, 2, 2, 3, 3]
@@ -248,7 +249,9 @@ def test_fixed_sets_are_fixed_disjoint_and_given_without_repetition() -> None:
     assert set(many) == train
     assert max(many.count(value) for value in train) == 3
 
-    fresh = ParameterSpace("test", (VELOCITY,)).sample(50, "train", generator(2))
+    endless = ParameterSpace("test", (VELOCITY,))
+    assert (space.train_tasks, endless.train_tasks) == (100, None)
+    fresh = endless.sample(50, "train", generator(2))
     assert not space.contains(fresh, "train").any()
     assert space.contains(space.sample(250, "train", generator(2)), "train").all()
     assert not space.contains(space.sample(30, "test", generator(2)), "train").any()
