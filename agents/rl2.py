@@ -14,6 +14,10 @@ the episodes and stop at the trial's end. What adapts at test time is the memory
 Behind the trial's last step V is 0 after a terminal state; where the time limit cut the last episode it is that of what
 would have come, unless `finite_horizon` says that nothing was to come: the memory can count the steps.
 
+Policy and values are linear in the memory's features, or have hidden layers (`head`). They may be shown the present
+observation beside these, which need not carry it then (`head_observations`); or it is all that they are shown, and the
+memory emits their weights (`core` hyper; Beck et al. 2023, metarl/nets/heads.py).
+
 Whole trials go through the core at once (metarl/nets/memory.py), in minibatches of trials (metarl/learning/ppo.py); the
 states are computed anew from the first step. Observations, and rewards as inputs, are scaled by running moments; values
 by those of the returns from each step of a trial on, so that the network need not learn how much of the trial is left.
@@ -25,7 +29,7 @@ from __future__ import annotations
 import time
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -44,8 +48,9 @@ from metarl.learning.rollout import collect
 from metarl.learning.trial_advantages import Over
 from metarl.learning.trial_update import update_on_trials
 from metarl.learning.trials import Inputs, Trials, input_size, join
-from metarl.nets.layers import Layer, of_core, of_linear
-from metarl.nets.memory import CoreName, blank, make_core
+from metarl.nets.heads import BesideCore, Emitted, perceptron
+from metarl.nets.layers import Layer, of_core, of_perceptron
+from metarl.nets.memory import CoreName, make_core
 from metarl.nets.moments import Moments
 from metarl.nets.pictures import FEATURES, Encoder, SeeingCore, with_pictures
 from metarl.nets.policy import Distribution, Normal, chosen_by
@@ -60,6 +65,8 @@ ACT_GAIN = 0.01
 
 MOST_LAYERS = 1000
 """Layers of a transformer."""
+Rl2Core = Literal[CoreName, "hyper"]
+"""Memories by name; hyper is a gru that emits the weights of policy and values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,12 +79,17 @@ class Rl2Config:
     """Trials of an update, each with a task of its own, M."""
     episodes: int = 2
     """Episodes of a trial, n."""
-    core: CoreName = "gru"
-    """Memory: gru, lstm or transformer."""
+    core: Rl2Core = "gru"
+    """Memory: gru, lstm or transformer; or hyper, a gru that emits all weights of policy and values."""
     width: int = 128
     """Size of the memory's features, H."""
     layers: int = 1
     """Layers of a transformer."""
+    head: tuple[int, ...] = ()
+    """Hidden layers of the policy and of the values behind the memory; none: they are linear."""
+    head_observations: bool = False
+    """Show policy and values the present observation beside the memory's features. (With --core hyper they are shown
+    nothing else.)"""
     encode_pictures: bool = True
     """Show the network of pictures among the observations what a small convolutional encoder, trained with it, makes
     of their pixels; if not, pixels are numbers as others."""
@@ -119,33 +131,50 @@ class Rl2Config:
         """Parallel worlds of a training iteration, B: the episodes of a trial follow one another."""
         return self.tasks
 
+    @property
+    def memory_core(self) -> CoreName:
+        """The memory itself."""
+        return "gru" if self.core == "hyper" else self.core
+
+    def shown(self, spec: EnvSpec) -> int:
+        """Return how many numbers of an observation policy and values are shown; pictures come encoded."""
+        if not self.head_observations and self.core != "hyper":
+            return 0
+        return Encoder(spec.observation_size, with_pictures(spec, self.encode_pictures).pictures).outputs
+
+    def _heads(self, spec: EnvSpec) -> tuple[int, int]:
+        """Return the weights of policy and values, and how many numbers of a moment their gradient needs."""
+        shown, outputs = self.shown(spec), (spec.action_size, 1)
+        if self.core == "hyper":
+            emitted = sum(memory.layers(shown, self.head, count) for count in outputs)
+            return (self.width + 1) * emitted, emitted
+        return sum(memory.layers(self.width + shown, self.head, count) for count in outputs), shown + 2 * sum(self.head)
+
     def network_weights(self, spec: EnvSpec) -> int:
         """Return the weights of the network for a family; pictures have an encoder before it."""
         encoder, context = len(spec.pictures) * FEATURES * spec.observation_size, self.episodes * spec.horizon + 1
-        core = memory.memory_core(self.core, input_size(spec), self.width, self.layers, context)
-        return encoder + core + self.width * (spec.action_size + 1)
+        core = memory.memory_core(self.memory_core, input_size(spec), self.width, self.layers, context)
+        return encoder + core + self._heads(spec)[0]
 
     def memory_needed(self, spec: EnvSpec) -> dict[str, int]:
         """Reckon what a training needs beside the worlds, bytes: what asks for it -> how much."""
-        length = self.episodes * spec.horizon
+        length, rows = self.episodes * spec.horizon, -(-self.tasks // self.minibatches)
         update = memory.memory_update(
-            trials=self.tasks,
-            length=length,
-            rows=-(-self.tasks // self.minibatches),
-            core=self.core,
-            width=self.width,
-            blocks=self.layers,
+            trials=self.tasks, length=length, rows=rows, core=self.memory_core, width=self.width, blocks=self.layers
         )
+        heads = 4 * memory.FLOAT * rows * length * self._heads(spec)[1]
         played = memory.episodes(self.tasks * length, spec.observation_size, spec.action_size)
-        return {"--tasks, --episodes, --width or --horizon": played + update}
+        return {"--tasks, --episodes, --width or --horizon": played + update, "--head, --tasks or --episodes": heads}
 
     def memory_of_each(self, spec: EnvSpec) -> dict[str, int]:
         """Reckon what each of several processes has whole, bytes: what asks for it -> how much."""
-        return {"--width": memory.stored(self.network_weights(spec))}
+        return {"--width or --head": memory.stored(self.network_weights(spec))}
 
     def unused(self, name: str, spec: EnvSpec, device: torch.device) -> dict[str, str]:
         """Return settings that change nothing for an agent of this name and a family -> what they would need."""
         unused = {} if self.core == "transformer" else {"layers": "--core transformer"}
+        if self.core == "hyper":
+            unused["head_observations"] = "another --core (hyper's policy and values are shown nothing else)"
         if spec.discrete:
             unused["initial_std"] = "a family whose actions are numbers"
         if not spec.pictures:
@@ -160,6 +189,8 @@ class Rl2Config:
         check(self, above={"clip": 0.0, "learning_rate": 0.0, "max_gradient_norm": 0.0, "max_kl": 0.0})
         check(self, above={"initial_std": 0.0}, at_most={"discount": 1.0, "trace": 1.0})
         check(self, at_most={"iterations": MOST_ITERATIONS, "epochs": MOST_STEPS, "layers": MOST_LAYERS})
+        if any(size < 1 for size in self.head):
+            raise UserError(f"Got --head {' '.join(map(str, self.head))}. Give each hidden layer at least 1 unit.")
         if self.minibatches > self.tasks:
             raise UserError(
                 f"Got --minibatches {self.minibatches} for --tasks {self.tasks}. A minibatch has at least one trial: "
@@ -173,26 +204,28 @@ class Network(ActingNetwork):
     def __init__(self, config: Rl2Config, spec: EnvSpec, generator: torch.Generator) -> None:
         super().__init__()
         self.choices = spec.choices
+        self.shown = config.shown(spec)
         encoder = Encoder(input_size(spec), spec.pictures)
         core = make_core(
-            config.core,
+            config.memory_core,
             inputs=encoder.outputs,
             width=config.width,
             layers=config.layers,
             context=config.episodes * spec.horizon + 1,
             generator=generator,
         )
+        core = BesideCore(core, self.shown) if self.shown else core
         self.core = SeeingCore(encoder, core, generator) if spec.pictures else core
-        self.policy = blank(nn.Linear, config.width, spec.action_size)
-        self.value = blank(nn.Linear, config.width, 1)
+
+        def head(outputs: int, gain: float) -> nn.Module:
+            if config.core == "hyper":
+                return Emitted(self.shown, config.width, config.head, outputs, gain=gain, generator=generator)
+            return perceptron(self.core.width, config.head, outputs, gain=gain, generator=generator)
+
+        self.policy, self.value = head(spec.action_size, ACT_GAIN), head(1, 1.0)
         self.log_std = None
         if not spec.discrete:
             self.log_std = nn.Parameter(torch.full((spec.action_size,), config.initial_std).log())
-        with torch.no_grad():
-            nn.init.orthogonal_(self.policy.weight, gain=ACT_GAIN, generator=generator)
-            nn.init.orthogonal_(self.value.weight, generator=generator)
-            self.policy.bias.zero_()
-            self.value.bias.zero_()
 
     def forward(self, inputs: Float[Tensor, "N L I"]) -> tuple[Distribution, Float[Tensor, "N L"]]:
         """Compute the action distributions and the (scaled) values of whole trials."""
@@ -204,9 +237,13 @@ class Network(ActingNetwork):
         output = self.policy(features)
         return chosen_by(output, self.choices) if self.log_std is None else Normal(output, self.log_std.expand(1, -1))
 
+    def remembered(self, features: Float[Tensor, "*N H"]) -> Float[Tensor, "*N R"]:
+        """Return what the memory gives."""
+        return features[..., self.shown :]
+
     def told(self) -> tuple[tuple[Layer, ...], Tensor | None]:
         """Return core and policy head, and log σ."""
-        return (*of_core(self.core), of_linear(self.policy)), self.log_std
+        return (*of_core(self.core), *of_perceptron(self.policy)), self.log_std
 
 
 class Rl2:

@@ -109,6 +109,7 @@ REFUSED = {
         "--width",
         "9999",
     ],
+    "--head": ["train", "rl2", "--family", "point-nav", "--core", "hyper", "--head", "1000", "1000"],
     "--buffer": ["train", "varibad", "--family", "point-nav", "--buffer", MUCH],
     "--belief-trials": [
         *["train", "varibad", "--family", "half-cheetah-vel", "--belief-trials", "500"],
@@ -245,6 +246,8 @@ LARGER = [
     Rl("rl2", "point-nav", {"tasks": 40, "width": 600, "minibatches": 1, "epochs": 1}),
     Rl("rl2", "point-nav", {"tasks": 20, "episodes": 10, "core": "transformer", "layers": 4, "epochs": 1}),
     Rl("rl2", "bandit", {"tasks": 10_000, "episodes": 10, "epochs": 1}),
+    Rl("rl2", "half-cheetah-vel", {"tasks": 20, "core": "hyper", "head": (64, 64), "minibatches": 2, "epochs": 1}),
+    Rl("rl2", "point-nav", {"tasks": 40, "head": (512, 512), "minibatches": 1, "epochs": 1}),
     Rl("varibad", "point-nav", {"tasks": 100, "epochs": 1, "belief_updates": 1, "belief_trials": 100}),
     Rl("varibad", "half-cheetah-vel", {"tasks": 20, "epochs": 1, "belief_updates": 1, "buffer": 5000}),
 ]

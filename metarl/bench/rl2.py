@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import nn
 
 from metarl.agents import make
-from metarl.agents.rl2 import Rl2, Rl2Config
+from metarl.agents.rl2 import Rl2, Rl2Config, Rl2Core
 from metarl.bench.limits import SIDES, operations, product
 from metarl.bench.timing import explain, in_turn, percent, print_table, ratio, seconds_of
 from metarl.config import MOST_STEPS, check
@@ -57,6 +57,8 @@ class MemoryConfig:
 
     width: tuple[int, ...] = (Rl2Config().width,)
     """Sizes of the memory's features, H."""
+    head: tuple[int, ...] = (32,)
+    """Hidden layers of the policy and values that the memory of --core hyper emits."""
     worlds: tuple[int, int] = (1024, 256)
     """Worlds of the bandit and of half-cheetah-vel to act in."""
     steps: int = 100
@@ -101,7 +103,9 @@ def run_rl2(config: MemoryConfig) -> dict[str, Any]:
                 for family, worlds in ((get("bandit"), bandits), (robot, robots))
                 for row in _acting(family, worlds, threads, config)
             ],
-            "update": [_update(robot.spec(), width, config) for width in config.width],
+            "update": [
+                _update(robot.spec(), core, width, config) for width in config.width for core in ("gru", "hyper")
+            ],
             "transformer": [
                 _transformer(robot.spec(), width, steps, config) for width in config.width for steps in config.contexts
             ],
@@ -111,8 +115,8 @@ def run_rl2(config: MemoryConfig) -> dict[str, Any]:
     return report
 
 
-def _agent(spec: EnvSpec, core: CoreName, width: int, episodes: int = 1) -> Rl2:
-    settings = Rl2Config(core=core, width=width, episodes=episodes)
+def _agent(spec: EnvSpec, core: Rl2Core, width: int, config: MemoryConfig, episodes: int = 1) -> Rl2:
+    settings = Rl2Config(core=core, width=width, episodes=episodes, head=config.head if core == "hyper" else ())
     agent = make("rl2", settings, spec, Streams(0), torch.device("cpu"))
     assert isinstance(agent, Rl2)
     return agent
@@ -131,8 +135,8 @@ def _acting(family: Family, worlds: int, threads: int, config: MemoryConfig) -> 
         return sum(part.policy_seconds for part in parts), sum(part.seconds for part in parts)
 
     contenders = {
-        (core, width): partial(trial, _agent(spec, core, width, episodes))
-        for core in get_args(CoreName)
+        (core, width): partial(trial, _agent(spec, core, width, config, episodes))
+        for core in get_args(Rl2Core)
         for width in config.width
     }
     return [
@@ -150,11 +154,11 @@ def _acting(family: Family, worlds: int, threads: int, config: MemoryConfig) -> 
     ]
 
 
-def _update(spec: EnvSpec, width: int, config: MemoryConfig) -> dict[str, Any]:
+def _update(spec: EnvSpec, core: Rl2Core, width: int, config: MemoryConfig) -> dict[str, Any]:
     """Return the seconds of a training pass of RL2's network with its objective, and of a bare nn.GRU."""
     generator = torch.Generator().manual_seed(0)
     size = (config.trials, config.length)
-    network = _agent(spec, "gru", width).network
+    network = _agent(spec, core, width, config).network
     inputs = torch.randn(*size, input_size(spec), generator=generator)
     actions = torch.randn(*size, spec.action_size, generator=generator)
     slopes = torch.randn(*size, width, generator=generator)
@@ -172,7 +176,7 @@ def _update(spec: EnvSpec, width: int, config: MemoryConfig) -> dict[str, Any]:
     bare = nn.GRU(inputs.shape[-1], width, batch_first=True)
     return _compare(
         {"rl2_s": (network, ours), "gru_s": (bare, lambda: bare(inputs)[0].backward(slopes))},
-        {"width": width, "steps": config.length},
+        {"core": core, "width": width, "steps": config.length},
         config.rounds,
     )
 
@@ -237,12 +241,13 @@ def _print_rl2(report: dict[str, Any]) -> None:
         words=("worlds", "core"),
     )
     console.print(explain(ACTING))
+    first = {"gru": "rl2 / bare nn.GRU", "hyper": "rl2 hyper / nn.GRU"}
     print_table(
         f"RL2 learning from {report['trials']} trials, {rounds}",
         ("forward and backward", "width", *list(PASSES)[1:]),
         [
             (
-                first,
+                first.get(row.get("core"), "transformer / gru"),
                 str(row["width"]),
                 str(row["steps"]),
                 f"{row['rl2_s' if kind == 'update' else 'transformer_s']:.3f}",
@@ -250,7 +255,7 @@ def _print_rl2(report: dict[str, Any]) -> None:
                 f"{row['ratio']:.2f}",
                 percent(row["share_of_product"]),
             )
-            for kind, first in (("update", "rl2 / bare nn.GRU"), ("transformer", "transformer / gru"))
+            for kind in ("update", "transformer")
             for row in report[kind]
         ],
         words=("forward and backward",),

@@ -67,11 +67,12 @@ class _Graph:
         self.outputs: list[Any] = []
         self.initializers: list[Any] = []
         self._known: dict[str, str] = {}
+        self.given = ""
 
     def build(self) -> None:
         """Add all of the policy."""
         network = self.manifest["network"]
-        x = self._parts(network["inputs"])
+        self.given = x = self._parts(network["inputs"])
         for layer in network["layers"]:
             tensors = {part: self.array(name) for part, name in layer["tensors"].items()}
             x = LAYERS[layer["kind"]](self, x, tensors, layer)
@@ -248,6 +249,11 @@ def _transformer(graph: _Graph, x: str, tensors: dict[str, str], layer: dict[str
     return x
 
 
+def _beside(graph: _Graph, x: str, tensors: dict[str, str], layer: dict[str, Any]) -> str:
+    bounds = (graph.constant([value]) for value in (0, layer["numbers"]["first"], -1))
+    return graph.node("Concat", graph.node("Slice", graph.given, *bounds), x, axis=-1)
+
+
 LAYERS = {
     "linear": _linear,
     "layer-norm": _layer_norm,
@@ -255,6 +261,7 @@ LAYERS = {
     "gru": _gru,
     "lstm": _lstm,
     "transformer": _transformer,
+    "beside": _beside,
 }
 """Layers by the kinds of the manifest."""
 

@@ -96,6 +96,8 @@ class Policy:
         network, self._adaptation = manifest["network"], manifest["adaptation"]
         self._inputs = _Inputs(network["inputs"], tensors, dtype)
         self._layers = [LAYERS[layer["kind"]](layer, tensors) for layer in network["layers"]]
+        for layer in self._layers:
+            layer.given = self._inputs.result
         self._output = (_Normal if manifest["action"]["kind"] == "continuous" else _Choices)(manifest, tensors, dtype)
         self._places = self._inputs.places
         self._remembers, self._told = "reward" in self._places, "task" in self._places
@@ -462,6 +464,7 @@ class _Layer:
 
     Attributes:
         parameters: what gradient steps change, name -> float32 array.
+        given: what the network is given at this moment.
     """
 
     def __init__(self, layer, tensors):
@@ -469,6 +472,7 @@ class _Layer:
         self.names = layer["tensors"]
         self.numbers = layer["numbers"]
         self.parameters = {name: tensors[name] for name in self.names.values()}
+        self.given = np.empty(0)
 
     def begin(self):
         """Forget everything."""
@@ -688,6 +692,13 @@ class _Transformer(_Layer):
         return x
 
 
+class _Beside(_Layer):
+    """The first numbers of what the network is given, and beside them what the layer before gave."""
+
+    def step(self, values):
+        return np.concatenate((self.given[: self.numbers["first"]], values))
+
+
 LAYERS = {
     "linear": _Linear,
     "layer-norm": _LayerNorm,
@@ -697,6 +708,7 @@ LAYERS = {
     "gru": _Gru,
     "lstm": _Lstm,
     "transformer": _Transformer,
+    "beside": _Beside,
 }
 """Layers by the kinds of manifest.json."""
 

@@ -7,6 +7,7 @@ What leaves this project (metarl/deployment) knows these kinds and no class of o
     relu, tanh, elu
     gru, lstm     weight_ih [G H, I], weight_hh [G H, H], bias_ih, bias_hh [G H]: gates in torch's order
     transformer   one moment after the other, with a cache of keys and values (`metarl.nets.memory.Transformer`)
+    beside        the `first` numbers of what the network is given, and x beside them
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.errors import UserError
+from metarl.nets.heads import BesideCore
 from metarl.nets.memory import Core, Recurrent, Transformer
 from metarl.nets.policy import MLP, NORM_EPSILON, Network
 from metarl.types import Params
@@ -39,6 +41,22 @@ class Layer:
 def of_linear(linear: nn.Linear) -> Layer:
     """Return a linear layer."""
     return Layer(kind="linear", tensors={"weight": linear.weight, "bias": linear.bias})
+
+
+def of_perceptron(head: nn.Module) -> tuple[Layer, ...]:
+    """Return the layers of a head (metarl/nets/heads.py).
+
+    Raises:
+        UserError: its weights come from the memory.
+    """
+    if isinstance(head, nn.Sequential):
+        return tuple(of_linear(part) if isinstance(part, nn.Linear) else Layer(kind="tanh") for part in head)
+    if isinstance(head, nn.Linear):
+        return (of_linear(head),)
+    raise UserError(
+        "Got a run whose memory emits the weights of its policy (--core hyper), and an exported policy has fixed ones. "
+        "Train with another --core, and --head-observations."
+    )
 
 
 def of_mlp(network: Network, params: Params) -> tuple[Layer, ...]:
@@ -120,6 +138,8 @@ def of_core(core: Core) -> tuple[Layer, ...]:
         }
         weights = {name: value for name, value in core.named_parameters() if not name.startswith("norm.")}
         return Layer(kind="transformer", tensors=weights, numbers=numbers), _of_norm(core.norm)
+    if isinstance(core, BesideCore):
+        return (*of_core(core.core), Layer(kind="beside", numbers={"first": core.shown}))
     raise _unknown(core)
 
 

@@ -107,6 +107,12 @@ def _deterministic(stored: Stored) -> None:
     stored.run["deterministic"] = False
 
 
+def _head(stored: Stored) -> None:
+    """Convert 11 to 12: heads of rl2 may have layers and be shown observations; before, they were linear in memory."""
+    if stored.trained == "rl2":
+        stored.config.update(head=[], head_observations=False)
+
+
 CONVERSIONS: tuple[Conversion, ...] = (
     _number,
     _data_options,
@@ -118,6 +124,7 @@ CONVERSIONS: tuple[Conversion, ...] = (
     _gpu_memory,
     _room,
     _deterministic,
+    _head,
 )
 """The first one leads from format 1 to 2, and so on."""
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from metarl.agents.rl2 import Rl2, Rl2Config
+from metarl.agents.rl2 import Rl2, Rl2Config, Rl2Core
 from metarl.envs import get, make_worlds
 from metarl.envs.families.bandit import Bandit
 from metarl.envs.families.point_nav import PointNav
@@ -21,7 +21,6 @@ from metarl.envs.modifiers.apply import with_switch
 from metarl.errors import NotFiniteError, UserError
 from metarl.learning.recall import Actor
 from metarl.learning.rollout import collect
-from metarl.nets.memory import CoreName
 from metarl.nets.moments import Moments
 from metarl.run.glossary import look_up
 from metarl.seeding import Streams
@@ -31,7 +30,7 @@ from metarl.types import MetaAgent, Tasks
 from tests.helpers.toys import seeded
 from tests.helpers.trials import CPU, SMALL, Ragged, collected, make, play
 
-CORES: tuple[CoreName, ...] = get_args(CoreName)
+CORES: tuple[Rl2Core, ...] = get_args(Rl2Core)
 
 
 def test_rates_and_entropy_fall_in_a_straight_line() -> None:
@@ -109,7 +108,7 @@ def trained(config: Rl2Config, iterations: int, seed: int = 0) -> Rl2:
 
 
 @pytest.mark.parametrize("core", CORES)
-def test_state_goes_round_and_training_goes_on_bit_for_bit(core: CoreName) -> None:
+def test_state_goes_round_and_training_goes_on_bit_for_bit(core: Rl2Core) -> None:
     config = replace(SMALL, core=core)
     agent = trained(config, 2)
     state = agent.state_dict()
@@ -184,6 +183,11 @@ def test_the_seed_decides_everything() -> None:
         (Ragged(longest=1), {"core": "transformer"}),
         (Ragged(longest=1, discrete=True), {"episodes": 1}),
         (Ragged(horizon=1), {"core": "lstm", "width": 2}),
+        ("bandit", {"head": (3, 2), "core": "transformer"}),
+        (Ragged(), {"head": (1,), "head_observations": True, "tasks": 1, "minibatches": 1}),
+        ("tabular-mdp", {"head_observations": True, "minibatches": 5}),
+        ("bandit+switch=1..2", {"core": "hyper", "width": 2}),
+        (Ragged(longest=1), {"core": "hyper", "head": (3, 2)}),
     ],
 )
 def test_it_runs_whatever_the_sizes(family: Any, options: dict[str, Any]) -> None:
@@ -279,6 +283,7 @@ def test_worlds_that_do_not_fit_are_refused() -> None:
         ({"max_gradient_norm": 0.0}, "--max-gradient-norm 0.0.* more than 0"),
         ({"max_kl": 0.0}, "--max-kl 0.0.* more than 0"),
         ({"initial_std": 0.0}, "--initial-std 0.0.* more than 0"),
+        ({"head": (4, 0)}, "--head 4 0. Give each hidden layer at least 1 unit"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
@@ -322,7 +327,7 @@ class Doors(Bandit):
 
 
 @pytest.mark.parametrize("core", CORES)
-def test_it_learns_to_adapt(core: CoreName) -> None:
+def test_it_learns_to_adapt(core: Rl2Core) -> None:
     family = Doors(rewards="bernoulli", arms=2, source="this test")
     config = Rl2Config(tasks=100, episodes=6, core=core, width=16, iterations=12, epochs=4, learning_rate=1e-2)
     agent, streams = Rl2(config, family.spec(), Streams(0), CPU), Streams(0)

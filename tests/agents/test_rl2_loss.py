@@ -6,28 +6,29 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from metarl.agents import rl2
-from metarl.agents.rl2 import Rl2
+from metarl.agents.rl2 import Rl2, Rl2Core
 from metarl.envs import make_worlds
 from metarl.learning.trials import Inputs, Trials
-from metarl.nets.memory import CoreName
+from metarl.nets.heads import BesideCore, Emitted
+from metarl.nets.memory import Core
 from metarl.seeding import Streams
-from metarl.types import Trajectories
+from metarl.types import EnvSpec, Trajectories
 from tests.helpers.toys import DOUBLE, normal
 from tests.helpers.trials import SMALL, Ragged, collected, make, mean_and_deviation
 
 # --- the gradient ------------------------------------------------------------------------------------------------
 
 
-def plain_gru(network: rl2.Network, rows: Tensor) -> list[Tensor]:
-    weights = dict(network.core.named_parameters())
-    hidden = rows.new_zeros(network.core.width)
+def plain_gru(core: Core, rows: Tensor) -> list[Tensor]:
+    weights = dict(core.named_parameters())
+    hidden = rows.new_zeros(core.width)
     states = []
     for row in rows:
         ours = weights["cells.weight_ih_l0"] @ row + weights["cells.bias_ih_l0"]
@@ -39,9 +40,9 @@ def plain_gru(network: rl2.Network, rows: Tensor) -> list[Tensor]:
     return states
 
 
-def plain_lstm(network: rl2.Network, rows: Tensor) -> list[Tensor]:
-    weights = dict(network.core.named_parameters())
-    hidden, cell = rows.new_zeros(2, network.core.width)
+def plain_lstm(core: Core, rows: Tensor) -> list[Tensor]:
+    weights = dict(core.named_parameters())
+    hidden, cell = rows.new_zeros(2, core.width)
     states = []
     for row in rows:
         gates = weights["cells.weight_ih_l0"] @ row + weights["cells.bias_ih_l0"]
@@ -53,9 +54,9 @@ def plain_lstm(network: rl2.Network, rows: Tensor) -> list[Tensor]:
     return states
 
 
-def plain_transformer(network: rl2.Network, rows: Tensor) -> list[Tensor]:
+def plain_transformer(core: Core, rows: Tensor) -> list[Tensor]:
     """Every moment anew from all that came before it, so that nothing can come from behind it."""
-    return [network.core(rows[None, : t + 1])[0, -1] for t in range(len(rows))]
+    return [core(rows[None, : t + 1])[0, -1] for t in range(len(rows))]
 
 
 def plain_norm(weights: dict[str, Any], name: str, x: Tensor) -> Tensor:
@@ -64,8 +65,25 @@ def plain_norm(weights: dict[str, Any], name: str, x: Tensor) -> Tensor:
     return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
-PLAIN: dict[str, Callable[[rl2.Network, Tensor], list[Tensor]]] = {
+def plain_head(head: nn.Module, seen: Tensor, feature: Tensor) -> Tensor:
+    """Return what policy or values make of an observation that they are shown, if any, and of the memory."""
+    if isinstance(head, Emitted):
+        x, numbers = seen, head.emit.weight @ feature + head.emit.bias
+        for layer, (inputs, outputs) in enumerate(pairwise(head.sizes)):
+            x = x.tanh() if layer else x
+            x = numbers[: inputs * outputs].view(outputs, inputs) @ x + numbers[inputs * outputs :][:outputs]
+            numbers = numbers[(inputs + 1) * outputs :]
+        return x
+    x = torch.cat((seen, feature))
+    layers = [part for part in head.modules() if isinstance(part, nn.Linear)]
+    for number, layer in enumerate(layers):
+        x = layer.weight @ (x.tanh() if number else x) + layer.bias
+    return x
+
+
+PLAIN: dict[str, Callable[[Core, Tensor], list[Tensor]]] = {
     "gru": plain_gru,
+    "hyper": plain_gru,
     "lstm": plain_lstm,
     "transformer": plain_transformer,
 }
@@ -93,7 +111,9 @@ class PlainStep:
     """The advantage, standardised."""
 
 
-def plain_trial(agent: Rl2, inputs: Inputs, episodes: list[Trajectories], world: int) -> tuple[list[PlainStep], float]:
+def plain_trial(
+    agent: Rl2, spec: EnvSpec, inputs: Inputs, episodes: list[Trajectories], world: int
+) -> tuple[list[PlainStep], float]:
     """Return the steps of one trial, and the value behind the last of them."""
     network, rows, taken = agent.network, [], []
     mean, deviation, size = inputs.observation.mean, inputs.observation.deviation, inputs.reward.size
@@ -114,10 +134,11 @@ def plain_trial(agent: Rl2, inputs: Inputs, episodes: list[Trajectories], world:
             taken.append((action, reward))
     rows.append(row(episodes[-1].final_observations[world, 0]))
     trial = []
-    features = PLAIN[agent.config.core](network, torch.stack(rows))
-    for feature, (action, reward) in zip(features, taken, strict=False):
-        output = network.policy.weight @ feature + network.policy.bias
-        value = (network.value.weight @ feature + network.value.bias).squeeze(0)
+    core = network.core.core if isinstance(network.core, BesideCore) else network.core
+    features = PLAIN[agent.config.core](core, torch.stack(rows))
+    shown = [seen[: agent.config.shown(spec)] for seen in rows]
+    for seen, feature, (action, reward) in zip(shown, features, taken, strict=False):
+        output, value = plain_head(network.policy, seen, feature), plain_head(network.value, seen, feature).squeeze(0)
         if network.log_std is None:
             logs = output - output.exp().sum().log()
             chance, entropy = (logs * action).sum(), -(logs.exp() * logs).sum()
@@ -126,7 +147,7 @@ def plain_trial(agent: Rl2, inputs: Inputs, episodes: list[Trajectories], world:
             density = (-0.5 * ((action - output) / std) ** 2).exp() / (std * math.sqrt(2.0 * math.pi))
             chance, entropy = density.log().sum(), (0.5 * (2.0 * math.pi * math.e * std**2).log()).sum()
         trial.append(PlainStep(reward, chance, entropy, value))
-    behind = float((network.value.weight @ features[-1] + network.value.bias).detach())
+    behind = float(plain_head(network.value, shown[-1], features[-1]).detach())
     return trial, 0.0 if bool(episodes[-1].terminated[world]) or agent.config.finite_horizon else behind
 
 
@@ -171,10 +192,15 @@ def plain_loss(agent: Rl2, trials: list[tuple[list[PlainStep], float]], chosen: 
         ("gru", True, {"advantages": "task"}),
         ("lstm", True, {"finite_horizon": True}),
         ("transformer", False, {"advantages": "task"}),
+        ("gru", False, {"head_observations": True}),
+        ("lstm", True, {"head": (3, 5)}),
+        ("transformer", False, {"head": (3,), "head_observations": True}),
+        ("hyper", True, {}),
+        ("hyper", False, {"head": (3,)}),
     ],
 )
 def test_the_gradient_is_a_plain_loops(
-    core: CoreName, discrete: bool, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    core: Rl2Core, discrete: bool, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = Ragged(discrete=discrete)
     config = replace(SMALL, core=core, width=8, discount=0.9, trace=0.8, max_kl=100.0, max_gradient_norm=1e9, **options)
@@ -204,12 +230,12 @@ def test_the_gradient_is_a_plain_loops(
     env = make_worlds(family, config.tasks, threads=1, dtype=DOUBLE)
     agent.train_iteration(env, family.space.sample, Streams(7))
 
-    trials = [plain_trial(before, inputs, episodes, world) for world in range(config.tasks)]
+    trials = [plain_trial(before, family.spec(), inputs, episodes, world) for world in range(config.tasks)]
     assert len({len(trial) for trial, _ in trials}) > 1
     first = torch.randperm(config.tasks, generator=Streams(7)["update"])[:3].tolist()
     plain_loss(before, trials, first, shift).backward()
     for name, parameter in before.network.named_parameters():
         assert parameter.grad is not None
-        assert bool(parameter.grad.any()) or name == "core.cells.bias_hh_l0", name
+        assert bool(parameter.grad.any()) or name.endswith("cells.bias_hh_l0"), name
         torch.testing.assert_close(gradients[0][name], parameter.grad, rtol=1e-9, atol=1e-11, msg=name)
     assert len(gradients) == config.epochs * config.minibatches

@@ -27,12 +27,13 @@ def test_rl2_measures_acting_and_learning(capsys: pytest.CaptureFixture[str]):
     assert [(row["family"], row["worlds"], row["core"], row["width"]) for row in report["acting"]] == [
         (family, worlds, core, width)
         for family, worlds in (("bandit@bernoulli-5", 3), ("half-cheetah-vel@v5+horizon=4", 2))
-        for core in ("gru", "lstm", "transformer")
+        for core in ("gru", "lstm", "transformer", "hyper")
         for width in (3, 4)
     ]
     assert all(0.0 < row["policy_s"] < row["collect_s"] for row in report["acting"])
     assert all(0.0 < row["policy_share"] < 1.0 for row in report["acting"])
-    assert [(row["width"], row["steps"]) for row in report["update"]] == [(3, 7), (4, 7)]
+    updates = [(row["core"], row["width"], row["steps"]) for row in report["update"]]
+    assert updates == [("gru", 3, 7), ("hyper", 3, 7), ("gru", 4, 7), ("hyper", 4, 7)]
     assert [(row["width"], row["steps"]) for row in report["transformer"]] == [(3, 5), (3, 6), (4, 5), (4, 6)]
     assert all(row["rl2_s"] > 0.0 and row["gru_s"] > 0.0 and row["ratio"] > 0.0 for row in report["update"])
     assert all(row["transformer_s"] > 0.0 for row in report["transformer"])
@@ -53,6 +54,7 @@ def test_rl2_shows_shares_in_80_columns(capsys: pytest.CaptureFixture[str], monk
         "2 half-cheetah-vel",
         "transformer",
         "rl2 / bare nn.GRU",
+        "rl2 hyper / nn.GRU",
         "transformer / gru",
         "of product",
         "GFLOP/s",

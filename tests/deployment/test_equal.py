@@ -30,6 +30,8 @@ CORES: dict[str, dict[str, Any]] = {
     "lstm": {"core": "lstm"},
     "transformer": {"core": "transformer", "layers": 2},
     "one head": {"core": "transformer", "width": 3},
+    "observations": {"head_observations": True},
+    "deep head": {"core": "transformer", "head": (5, 4), "head_observations": True},
 }
 
 
@@ -45,6 +47,8 @@ CORES: dict[str, dict[str, Any]] = {
         ("tabular-mdp", "transformer"),
         ("ragged", "gru"),
         ("levers", "gru"),
+        ("half-cheetah-vel", "observations"),
+        ("levers", "deep head"),
     ],
 )
 def test_a_memory_takes_the_same_actions_over_whole_trials(name: str, core: str, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ CASES: list[tuple[str, Family, dict[str, Any]]] = [
     ("rl2", Ragged(), {}),
     ("rl2", get("bandit"), {"core": "lstm", "episodes": 6}),
     ("rl2", Ragged(), {"core": "transformer", "layers": 2}),
+    ("rl2", Ragged(), {"head": (5, 4), "head_observations": True}),
     ("maml-trpo", Ragged(), {"activation": "elu", "layer_norm": True}),
     ("multitask", LEVERS, {"activation": "tanh"}),
     ("oracle", LEVERS, {}),

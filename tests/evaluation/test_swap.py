@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -56,9 +58,16 @@ def test_partners_are_other_tasks() -> None:
         partners(tasks.select([0, 0, 0]))
 
 
-@pytest.mark.parametrize("core", ["gru", "lstm", "transformer"])
-def test_rl2_carries_everything_it_remembers(core: str) -> None:
-    agent = rl2(core)
+OPTIONS: list[dict[str, Any]] = [
+    *({"core": core} for core in ("gru", "lstm", "transformer", "hyper")),
+    {"head_observations": True},
+]
+"""Of rl2."""
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_rl2_carries_everything_it_remembers(options: dict[str, Any]) -> None:
+    agent = rl2(**options)
     unscaled(agent.inputs)
     policy = agent.start(POINT.space.sample(4, "test", seeded())).policy
     assert isinstance(policy, Remembering)
@@ -102,9 +111,9 @@ def test_rl2_carries_everything_it_remembers(core: str) -> None:
     assert torch.equal(policy.look(moment)[0], seen)
 
 
-@pytest.mark.parametrize("core", ["gru", "lstm", "transformer"])
-def test_rl2_is_probed_with_the_last_reward_in_its_memory(core: str) -> None:
-    agent = rl2(core)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_rl2_is_probed_with_the_last_reward_in_its_memory(options: dict[str, Any]) -> None:
+    agent = rl2(**options)
     unscaled(agent.inputs)
     tasks = POINT.space.sample(4, "test", seeded())
     moment, looks = torch.zeros(4, 2), []

@@ -157,8 +157,8 @@ def probed(agent: MadeUp, count: int = 60, worlds: int = 60, split: str = "test"
     return probe([agent], env, space, fit, tasks, 0, discrete=agent.family.discrete)
 
 
-def rl2(core: str = "gru", family: Family = POINT) -> Rl2:
-    config = config_class("rl2")(tasks=4, minibatches=1, episodes=2, width=8, core=core)
+def rl2(core: str = "gru", family: Family = POINT, **options: Any) -> Rl2:
+    config = config_class("rl2")(tasks=4, minibatches=1, episodes=2, width=8, core=core, **options)
     agent = make("rl2", config, family.spec(), Streams(0), CPU)
     assert isinstance(agent, Rl2)
     return agent

@@ -69,6 +69,7 @@ AGENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {**SMALL, "minibatches": 3, "student_minibatches": 7, "iterations": 3, "rewards": True},
     ),
     "rl2-transformer": ("rl2", "point-nav", {**TRIALS, "minibatches": 2, "core": "transformer"}),
+    "rl2-hyper": ("rl2", "point-nav", {**TRIALS, "minibatches": 3, "core": "hyper", "head": (3,)}),
     # A step on the belief takes three trials, of which a rank has one or two.
     "varibad": (
         "varibad",

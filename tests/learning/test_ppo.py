@@ -129,8 +129,10 @@ def trained(agent: Rl2, family: Family, iterations: int) -> list[Metrics]:
         (Ragged(), {}),
         (with_horizon(get("point-nav"), 4), {"core": "lstm"}),
         (get("bandit@bernoulli-5"), {"core": "transformer", "tasks": 4}),
+        (Ragged(), {"head": (3,), "head_observations": True}),
+        (with_horizon(get("point-nav"), 4), {"core": "hyper", "head": (3,)}),
     ],
-    ids=["gru", "lstm", "transformer"],
+    ids=["gru", "lstm", "transformer", "head", "hyper"],
 )
 def test_gradients_that_are_launched_are_the_same(family: Family, options: dict[str, Any]) -> None:
     config = replace(SMALL, epochs=4, max_kl=100.0, **options)
@@ -229,7 +231,7 @@ def test_a_gpu_measures_four_minibatches_at_once() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("core", ["gru", "lstm", "transformer"])
+@pytest.mark.parametrize("core", ["gru", "lstm", "transformer", "hyper"])
 def test_on_a_gpu_the_update_is_that_of_a_cpu(core: Any) -> None:
     family = get("point-nav")
     config = replace(SMALL, tasks=24, core=core, width=32, minibatches=4, epochs=2, max_kl=100.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from dataclasses import replace
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -37,10 +37,19 @@ CORES: tuple[CoreName, ...] = get_args(CoreName)
 
 
 @pytest.mark.parametrize("discrete", [False, True], ids=["continuous", "discrete"])
-@pytest.mark.parametrize("core", CORES)
-def test_acting_and_learning_agree(core: CoreName, discrete: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"core": core} for core in CORES),
+        {"head": (3,), "head_observations": True},
+        {"core": "transformer", "head_observations": True},
+        {"core": "hyper", "head": (3,)},
+    ],
+    ids=str,
+)
+def test_acting_and_learning_agree(options: Any, discrete: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     family = Ragged(discrete=discrete)
-    agent = make(replace(SMALL, core=core, tasks=20), family.spec())
+    agent = make(replace(SMALL, tasks=20, **options), family.spec())
     env, streams = make_worlds(family, 20, threads=1), Streams(1)
     # After one iteration, everything is scaled.
     agent.train_iteration(env, family.space.sample, streams)

@@ -1,6 +1,6 @@
 """Runs of earlier formats: real ones, as the versions of their time wrote them.
 
-`runs-of-format-1.zip` has runs of 2 of 3 iterations; the last row of their progress.csv is what the version that wrote
+`runs-of-format-N.zip` have runs of 2 of 3 iterations; the last row of their progress.csv is what the version that wrote
 them came to in the third.
 """
 
@@ -28,25 +28,24 @@ from tests.helpers.run_folders import CONFIG, logged, quiet
 from tests.helpers.tiny_fewshot import store
 from tests.helpers.tiny_run import RUN, Follower, start
 
-OLD = zipfile.ZipFile(Path(__file__).with_name("runs-of-format-1.zip"))
-
 
 @pytest.fixture
 def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    OLD.extractall(tmp_path)
+    for file in Path(__file__).parent.glob("runs-of-format-*.zip"):
+        zipfile.ZipFile(file).extractall(tmp_path)
     # The data root of the few-shot run is a path from here.
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["maml-trpo", "oracle", "maml", "proto"])
-def test_a_run_of_format_1_goes_on_as_its_version_did(old: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["maml-trpo", "oracle", "maml", "proto", "rl2"])
+def test_a_run_of_an_earlier_format_goes_on_as_its_version_did(old: Path, name: str) -> None:
     expected = logged(old / name)
     assert [row["step"] for row in expected] == [1, 2, 3]
     rest = ["--resume", str(old / name), "--json"]
     if name == "proto":
         store(old / "data")
-    if name in ("maml-trpo", "oracle"):
+    if name in ("maml-trpo", "oracle", "rl2"):
         assert main(["train", *rest]) == 0
     else:
         assert main(["fewshot", "train", *rest, "--test-episodes", "0"]) == 0
@@ -60,7 +59,7 @@ def test_a_run_of_format_1_goes_on_as_its_version_did(old: Path, name: str) -> N
     assert read_header(old / name / "checkpoints" / "last.pt")["format"] == FORMAT
     # The one before is as the earlier version wrote it, and is read too.
     previous = old / name / "checkpoints" / "previous.pt"
-    assert "format" not in read_header(previous)
+    assert read_header(previous).get("format", 1) == (11 if name == "rl2" else 1)
     assert load_checkpoint(previous, {"seed": 1})["iteration"] == 2
 
 
@@ -81,6 +80,12 @@ def test_the_version_of_the_package_is_no_reason_to_refuse(tmp_path: Path, monke
     assert read_header(tmp_path / "checkpoints" / "last.pt")["version"] == "0.0.9"
     _, result = start(tmp_path, CONFIG, iterations=2, resume=True, console=quiet())
     assert result.iteration == 2
+
+
+def test_what_rl2_did_before_its_heads_is_what_it_does_now_if_nothing_is_said(old: Path) -> None:
+    config = RunFolder(old / "rl2")._read_config()["config"]
+    assert (config.pop("head"), config.pop("head_observations")) == ([], False)
+    assert config == yaml.safe_load((old / "rl2" / "config.yaml").read_text())["config"]
 
 
 def add_momentum(stored: Stored) -> None:
