@@ -62,6 +62,11 @@ AGENTS: dict[str, Entry] = {
         make="varibad:Varibad",
         summary="learns a belief about the task over such trials, and a policy that acts on it",
     ),
+    "dpt": Entry(
+        config="dpt:DptConfig",
+        make="dpt:Dpt",
+        summary="a transformer that is taught to name the best action, where a family says it",
+    ),
     "rma": Entry(
         config="teacher_student:RmaConfig",
         make="teacher_student:rma",

@@ -44,10 +44,10 @@ from metarl.learning.chunks import passes
 from metarl.learning.optimisers import load_optimiser
 from metarl.learning.ppo import in_one_kernel
 from metarl.learning.recall import ActingNetwork, Actor, TrialLearner
-from metarl.learning.rollout import collect
+from metarl.learning.rollout import collect_trials
 from metarl.learning.trial_advantages import Over
 from metarl.learning.trial_update import update_on_trials
-from metarl.learning.trials import Inputs, Trials, input_size, join
+from metarl.learning.trials import Inputs, Trials, check_minibatches, input_size, join, memory_of_trials
 from metarl.nets.heads import BesideCore, Emitted, perceptron
 from metarl.nets.layers import Layer, of_core, of_perceptron
 from metarl.nets.memory import CoreName, make_core
@@ -159,12 +159,9 @@ class Rl2Config:
     def memory_needed(self, spec: EnvSpec) -> dict[str, int]:
         """Reckon what a training needs beside the worlds, bytes: what asks for it -> how much."""
         length, rows = self.episodes * spec.horizon, -(-self.tasks // self.minibatches)
-        update = memory.memory_update(
-            trials=self.tasks, length=length, rows=rows, core=self.memory_core, width=self.width, blocks=self.layers
-        )
         heads = 4 * memory.FLOAT * rows * length * self._heads(spec)[1]
-        played = memory.episodes(self.tasks * length, spec.observation_size, spec.action_size)
-        return {"--tasks, --episodes, --width or --horizon": played + update, "--head, --tasks or --episodes": heads}
+        trials = memory_of_trials(self, spec, core=self.memory_core, rows=rows)
+        return {"--tasks, --episodes, --width or --horizon": trials, "--head, --tasks or --episodes": heads}
 
     def memory_of_each(self, spec: EnvSpec) -> dict[str, int]:
         """Reckon what each of several processes has whole, bytes: what asks for it -> how much."""
@@ -191,11 +188,7 @@ class Rl2Config:
         check(self, at_most={"iterations": MOST_ITERATIONS, "epochs": MOST_STEPS, "layers": MOST_LAYERS})
         if any(size < 1 for size in self.head):
             raise UserError(f"Got --head {' '.join(map(str, self.head))}. Give each hidden layer at least 1 unit.")
-        if self.minibatches > self.tasks:
-            raise UserError(
-                f"Got --minibatches {self.minibatches} for --tasks {self.tasks}. A minibatch has at least one trial: "
-                "ask for as many tasks, or fewer minibatches."
-            )
+        check_minibatches(self)
 
 
 class Network(ActingNetwork):
@@ -291,10 +284,7 @@ class Rl2:
         config = self.config
         tasks = sample_tasks(config.tasks, "train", streams["tasks"]).select(self.ranks.rows(config.tasks))
         actor = Actor(self.network, self.inputs, self.device, self.ranks)
-        episodes = [
-            collect(env, actor, tasks, 1, streams["rollout"], new_trial=number == 0, ranks=self.ranks)
-            for number in range(config.episodes)
-        ]
+        episodes = collect_trials(env, actor, tasks, config.episodes, streams["rollout"], self.ranks)
         started = time.perf_counter()
         trials = join([episode.to(self.device) for episode in episodes])
         update = self._update(trials, streams["update"])

@@ -27,6 +27,7 @@ the reward to a step of the window: where tasks differ in what is rewarded alone
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -210,8 +211,12 @@ class RmaConfig(TeacherConfig):
         of_step = history.WINDOW * step + 2 * history.EMBEDDED * sum(history.lengths())
         return {**super().memory_needed(spec), "--tasks, --episodes or --horizon": memory.FLOAT * 2 * rows * of_step}
 
-    def check_family(self, spec: EnvSpec) -> None:
+    def check_family(self, spec: EnvSpec, known: Iterable[EnvSpec] = ()) -> None:
         """Refuse a family whose tasks the student could not tell apart.
+
+        Args:
+            spec: the family's.
+            known: those of all families.
 
         Raises:
             UserError: says what to add.

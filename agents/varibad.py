@@ -49,11 +49,19 @@ from metarl.learning.decoding import DECODER, Decoding, make_decoders
 from metarl.learning.optimisers import load_optimiser
 from metarl.learning.ppo import in_one_kernel
 from metarl.learning.recall import ActingNetwork, Actor, TrialLearner
-from metarl.learning.rollout import collect
+from metarl.learning.rollout import collect_trials
 from metarl.learning.trial_advantages import Over
 from metarl.learning.trial_buffer import TrialBuffer
 from metarl.learning.trial_update import update_on_trials
-from metarl.learning.trials import Inputs, Trials, final_observations, input_size, join
+from metarl.learning.trials import (
+    Inputs,
+    Trials,
+    check_minibatches,
+    final_observations,
+    input_size,
+    join,
+    memory_of_trials,
+)
 from metarl.learning.variational import BeliefSettings, BeliefTraining
 from metarl.nets.belief import BeliefCore, Head
 from metarl.nets.layers import Layer
@@ -166,15 +174,11 @@ class VaribadConfig:
     def memory_needed(self, spec: EnvSpec) -> dict[str, int]:
         """Reckon what a training needs beside the worlds, bytes: what asks for it -> how much."""
         length = self.episodes * spec.horizon
-        played = memory.episodes(self.tasks * length, spec.observation_size, spec.action_size)
         rows = max(self.belief_trials, -(-self.tasks // self.minibatches))
-        update = memory.memory_update(
-            trials=self.tasks, length=length, rows=rows, core=self.core, width=self.width, blocks=self.layers
-        )
         pairs = self.belief_trials * min(self.decoded_moments, length + 1) * min(self.decoded_steps, length)
         decoded = 4 * memory.FLOAT * pairs * (sum(DECODER) + spec.observation_size) * len(self.decodes(spec))
         return {
-            "--tasks, --episodes, --width or --horizon": played + update,
+            "--tasks, --episodes, --width or --horizon": memory_of_trials(self, spec, core=self.core, rows=rows),
             "--belief-trials, --decoded-moments or --decoded-steps": decoded,
         }
 
@@ -206,11 +210,7 @@ class VaribadConfig:
         check(self, above={"initial_std": 0.0, "max_kl": 0.0}, at_most={"discount": 1.0, "trace": 1.0})
         check(self, at_most={"iterations": MOST_ITERATIONS, "epochs": MOST_STEPS, "layers": MOST_LAYERS})
         check(self, at_most={"belief_updates": MOST_STEPS})
-        if self.minibatches > self.tasks:
-            raise UserError(
-                f"Got --minibatches {self.minibatches} for --tasks {self.tasks}. A minibatch has at least one trial: "
-                "ask for as many tasks, or fewer minibatches."
-            )
+        check_minibatches(self)
         if self.belief_trials > self.buffer:
             raise UserError(
                 f"Got --belief-trials {self.belief_trials} for --buffer {self.buffer}. They are drawn from the buffer: "
@@ -318,10 +318,7 @@ class Varibad:
         config = self.config
         tasks = sample_tasks(config.tasks, "train", streams["tasks"]).select(self.ranks.rows(config.tasks))
         actor = Actor(self.network, self.inputs, self.device, self.ranks)
-        episodes = [
-            collect(env, actor, tasks, 1, streams["rollout"], new_trial=number == 0, ranks=self.ranks)
-            for number in range(config.episodes)
-        ]
+        episodes = collect_trials(env, actor, tasks, config.episodes, streams["rollout"], self.ranks)
         started = time.perf_counter()
         there = [episode.to(self.device) for episode in episodes]
         trials, finals = join(there), final_observations(there)

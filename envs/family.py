@@ -202,6 +202,7 @@ class Family(ABC):
             pictures=self.pictures,
             dynamics_vary=self.dynamics_vary,
             train_tasks=self.space.train_tasks,
+            optimal_action=None if type(self).optimal_action is Family.optimal_action else self.optimal_action,
         )
 
     @abstractmethod
@@ -291,6 +292,21 @@ class Family(ABC):
     def success(self, state: State, tasks: Tasks) -> Bool[Tensor, " B"] | None:
         """Return which worlds meet their task's goal now, or None where the family has no such goal."""
         return None
+
+    def optimal_action(self, observation: Float[Tensor, "B O"], tasks: Tasks) -> Float[Tensor, "B A"]:
+        """Return the best action of one who knows the task, as an agent gives it: -1..1 of the bounds, or one-hot.
+
+        A family that writes this method can be learned by agents that are shown what is best (dpt). Default: it does
+        not say it.
+
+        Args:
+            observation: what is seen, which has to be enough to tell the best action of a known task.
+            tasks: one for each observation.
+
+        Raises:
+            UserError: it does not say it.
+        """
+        raise UserError(f"{self.full_name} does not say its optimal action: write its `optimal_action`")
 
 
 class TorchFamily(Family):

@@ -192,6 +192,8 @@ class EnvSpec:
         pictures: which numbers of an observation are pixels.
         dynamics_vary: whether what follows an action differs between tasks, not only what it is rewarded with.
         train_tasks: how many different tasks there are to train on; None where there is no end of them.
+        optimal_action: observations, one task for each -> the best actions of one who knows these, as agents give them
+            (numbers in -1..1 of the bounds, or one-hot); None where the family does not say it.
     """
 
     family: str
@@ -205,6 +207,7 @@ class EnvSpec:
     pictures: tuple[Picture, ...] = ()
     dynamics_vary: bool = True
     train_tasks: int | None = None
+    optimal_action: Callable[[Float[Tensor, "N O"], Tasks], Float[Tensor, "N A"]] | None = None
 
     def __post_init__(self) -> None:
         if self.discrete and not self.choices:

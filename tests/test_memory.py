@@ -248,12 +248,13 @@ LARGER = [
     Rl("rl2", "bandit", {"tasks": 10_000, "episodes": 10, "epochs": 1}),
     Rl("rl2", "half-cheetah-vel", {"tasks": 20, "core": "hyper", "head": (64, 64), "minibatches": 2, "epochs": 1}),
     Rl("rl2", "point-nav", {"tasks": 40, "head": (512, 512), "minibatches": 1, "epochs": 1}),
+    Rl("dpt", "point-nav", {"tasks": 40, "minibatches": 2}),
     Rl("varibad", "point-nav", {"tasks": 100, "epochs": 1, "belief_updates": 1, "belief_trials": 100}),
     Rl("varibad", "half-cheetah-vel", {"tasks": 20, "epochs": 1, "belief_updates": 1, "buffer": 5000}),
 ]
 
 FEW: dict[str, dict[str, Any]] = {
-    **{key: {"tasks": 2, "minibatches": 1} for key in ("rl2", "varibad", "ppo")},
+    **{key: {"tasks": 2, "minibatches": 1} for key in ("rl2", "varibad", "ppo", "dpt")},
     "pearl": {"tasks": 2, "train_tasks": 2, "first_rounds": 1, "updates": 1, "meta_batch": 1, "replay_steps": 2000},
 }
 MEASURED = pytest.mark.skipif(sys.platform != "linux", reason="the true peak is read from Linux's /proc")

@@ -179,7 +179,9 @@ class Meeting:
         self.probed = [group for group in self.groups if not group.agent.pools]
         if not self.probed:
             names = ", ".join(f"'{group.agent.name}'" for group in self.groups)
-            raise UserError(f"Got --probe for {names}, which has no memory. Give a run of rl2, varibad, pearl or rma.")
+            raise UserError(
+                f"Got --probe for {names}, which has no memory. Give a run of rl2, varibad, dpt, pearl or rma."
+            )
         self.probe_fit, self.probe_tasks = probing.probe_tasks(self.family.space, self.split, count, Streams(self.seed))
 
     def probe(self) -> list[dict[str, Any]]:

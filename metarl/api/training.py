@@ -16,7 +16,7 @@ from metarl.api.runs import Run
 from metarl.arguments import checked
 from metarl.config import check_numbers, check_used, from_plain, to_plain
 from metarl.devices import repeatable, resolve_device, resolve_threads
-from metarl.envs import get, make_worlds, mujoco_log
+from metarl.envs import families, get, make_worlds, mujoco_log
 from metarl.envs.family import Family
 from metarl.envs.making import describe_engine
 from metarl.envs.modifiers.switching import check_trials
@@ -295,4 +295,4 @@ def _check_new(agent: str, config: Any, spec: EnvSpec, device: torch.device) -> 
     if hasattr(config, "unused"):
         check_used(config, config.unused(agent, spec, device), agent)
     if hasattr(config, "check_family"):
-        config.check_family(spec)
+        config.check_family(spec, (one.spec() for variants in families().values() for one in variants))

@@ -74,7 +74,7 @@ class PlayOptions:
     """What is played, by whom."""
 
     runs: tuple[Path, ...] = ()
-    """Run folders of trained agents that have a memory (rl2, varibad), to play too."""
+    """Run folders of trained agents that have a memory (rl2, varibad, dpt), to play too."""
     family: str | None = None
     """A bandit or a tabular MDP, as NAME or NAME@VARIANT (see `metarl list`); if not given that of the runs, bandit if
     there are none."""
@@ -204,8 +204,8 @@ def _who_and_what(options: PlayOptions) -> tuple[Family, int, list[Group]]:
     for run in (group.runs[0] for group in trained):
         if run.agent.pools:
             raise UserError(
-                f"Got {run.folder}, a run of '{run.agent.name}', which has no memory of a trial. Give runs of rl2 "
-                "or varibad, or use metarl evaluate."
+                f"Got {run.folder}, a run of '{run.agent.name}', which has no memory of a trial. Give runs of "
+                "rl2, varibad or dpt, or use metarl evaluate."
             )
         if run.agent.trial != episodes:
             raise UserError(
@@ -228,7 +228,7 @@ def model_of(family: Family) -> Model:
     from metarl.envs.families.tabular_mdp import REWARD_MEAN, TabularMdp
 
     if isinstance(family, Bandit):
-        return BanditModel(arms=family.arms, rewards=family.rewards)
+        return BanditModel(arms=family.arms, rewards=family.rewards, means=family.means, noise=family.noise)
     if isinstance(family, TabularMdp):
         return MdpModel(states=family.states, actions=family.actions, horizon=family.horizon, reward_mean=REWARD_MEAN)
     known = [one.full_name for some in families().values() for one in some if isinstance(one, Bandit | TabularMdp)]

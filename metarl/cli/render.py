@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 RENDER = """\
 Make a GIF of one task: a trained agent before and after adaptation, side by side, from the same start; of one that
-adapts in its memory (rl2, varibad), the first and last episode of a trial. Or, with --grid, a picture of many tasks
-side by side (--video: a GIF of the agent, before adaptation, in all of them).
+adapts in its memory (rl2, varibad, dpt), the first and last episode of a trial. Or, with --grid, a picture of many
+tasks side by side (--video: a GIF of the agent, before adaptation, in all of them).
 
 Robots need off-screen OpenGL (no screen, no graphics card): on Debian and Ubuntu `apt-get install libegl1`.
 

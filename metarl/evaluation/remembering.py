@@ -31,7 +31,7 @@ def begin(agent: MetaAgent, tasks: Tasks) -> Remembering:
     policy = agent.start(tasks).policy
     if not isinstance(policy, Remembering):
         raise UserError(
-            f"Got --probe for '{agent.name}', which has no memory. Probe a run of rl2, varibad, pearl or rma."
+            f"Got --probe for '{agent.name}', which has no memory. Probe a run of rl2, varibad, dpt, pearl or rma."
         )
     return policy
 

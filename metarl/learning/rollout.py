@@ -77,6 +77,13 @@ def collect(
     return played
 
 
+def collect_trials(
+    env: BatchEnv, policy: Policy, tasks: Tasks, episodes: int, generator: torch.Generator, ranks: Ranks = ALONE
+) -> list[Trajectories]:
+    """Play a trial of so many episodes of every task, one after another; arguments as in `collect`, with K = 1."""
+    return [collect(env, policy, tasks, 1, generator, new_trial=number == 0, ranks=ranks) for number in range(episodes)]
+
+
 def _play(
     env: BatchEnv,
     policy: Policy,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from metarl.devices import numbered
 from metarl.learning.chunks import passes
-from metarl.learning.ppo import add_gradients, shared_minibatches
+from metarl.learning.supervised import descend
 from metarl.learning.trials import LARGEST_INPUT, Inputs
 from metarl.nets.history import WINDOW, HistoryEncoder, windows
 from metarl.nets.latent import LatentNetwork
@@ -200,17 +200,16 @@ def teach(
         How far from z the student was before.
     """
     before = _far(student, lesson, minibatches, ranks)
-    for rows in shared_minibatches(lesson.mask, epochs, minibatches, generator, ranks):
-        some, mask = rows, lesson.mask[rows]
-        if not len(rows):
-            # Some row, of which nothing counts: all ranks take part in every step.
-            some, mask = rows.new_zeros(1), torch.zeros_like(lesson.mask[:1])
-        # Of all ranks, so that their losses add up to that of the minibatch.
-        loss = (lesson.errors(student, some) * mask).sum() / ranks.sum(mask.sum())
-        optimiser.zero_grad()
-        loss.backward()
-        add_gradients(student.parameters(), ranks)
-        optimiser.step()
+    descend(
+        student,
+        optimiser,
+        lambda rows: lesson.errors(student, rows),
+        lesson.mask,
+        generator,
+        epochs=epochs,
+        minibatches=minibatches,
+        ranks=ranks,
+    )
     return before
 
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from metarl import memory
+from metarl.errors import UserError
 from metarl.learning.description import Part
 from metarl.nets.moments import Moments
 from metarl.nets.pictures import pixels_in_bounds
@@ -102,6 +105,38 @@ def observations_after(trials: Trials, finals: Float[Tensor, "M n O"]) -> Float[
     over = (ended.cumsum(1) - ended).clamp_max(finals.shape[1] - 1)
     of_episode = finals.gather(1, over[..., None].expand_as(following))
     return torch.where(trials.ended[..., None] > 0, of_episode, following)
+
+
+def memory_of_trials(config: Any, spec: EnvSpec, *, core: str, rows: int) -> int:
+    """Reckon what playing M trials with a memory and learning from them needs beside worlds and weights, bytes.
+
+    Args:
+        config: the agent's, with `tasks`, `episodes`, `width` and `layers`.
+        spec: the family's sizes.
+        core: gru, lstm or transformer.
+        rows: trials whose graph is in memory at once.
+    """
+    length = config.episodes * spec.horizon
+    played = memory.episodes(config.tasks * length, spec.observation_size, spec.action_size)
+    return played + memory.memory_update(
+        trials=config.tasks, length=length, rows=rows, core=core, width=config.width, blocks=config.layers
+    )
+
+
+def check_minibatches(config: Any) -> None:
+    """Refuse minibatches without a trial.
+
+    Args:
+        config: an agent's, with `tasks` (trials of an update) and `minibatches`.
+
+    Raises:
+        UserError: there are more of them than trials.
+    """
+    if config.minibatches > config.tasks:
+        raise UserError(
+            f"Got --minibatches {config.minibatches} for --tasks {config.tasks}. A minibatch has at least one trial: "
+            "ask for as many tasks, or fewer minibatches."
+        )
 
 
 def input_size(spec: EnvSpec) -> int:

@@ -32,6 +32,9 @@ class Levers(Bandit):
     def reward_terms(self, before: State, state: State, action: Tensor, tasks: Tasks) -> Terms:
         return {"pull": action[:, 2] + action[:, 4]}
 
+    def optimal_action(self, observation: Tensor, tasks: Tasks) -> Tensor:
+        return torch.tensor([0.0, 0.0, 1.0, 0.0, 1.0]).expand(len(observation), -1)
+
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "maml-trpo": {"tasks": 5, "episodes": 20, "max_kl": 0.1},
@@ -42,6 +45,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         **{"belief_updates": 1, "iterations": 8},
     },
     "ppo": {"tasks": 15, "episodes": 4, "hidden": (8,), "minibatches": 2, "learning_rate": 3e-2, "iterations": 8},
+    "dpt": {"tasks": 60, "episodes": 1, "width": 8, "minibatches": 2, "learning_rate": 3e-2, "iterations": 8},
     "rl2": {"tasks": 60, "episodes": 1, "width": 8, "minibatches": 2, "learning_rate": 3e-2, "iterations": 8},
 }
 

@@ -72,6 +72,7 @@ def test_commands_with_smaller_numbers(
     assert [line.split()[1] for line in lines] == [
         *[*["train"] * 6, "evaluate"],
         *[*["train"] * 3, "evaluate"],
+        *["train"] * 2,
         *["train"] * 3,
     ]
     for line in lines:

@@ -33,6 +33,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "teacher": {"tasks": 3, "episodes": 2, "hidden": (2,), "minibatches": 2},
     "rma": {"tasks": 3, "episodes": 2, "hidden": (2,), "minibatches": 2, "student_minibatches": 2, "rewards": True},
     "rl2": {"tasks": 6, "episodes": 2, "minibatches": 2, "width": 4},
+    "dpt": {"tasks": 6, "episodes": 2, "minibatches": 2, "width": 4, "layers": 1},
     "varibad": {
         **{"tasks": 6, "episodes": 2, "minibatches": 2, "width": 4, "hidden": (4,), "belief_updates": 2},
         **{"belief_trials": 4, "buffer": 10, "decoded_moments": 3, "decoded_steps": 3},
@@ -46,6 +47,7 @@ CASES = [
     ("bandit", "promp"),
     ("point-nav", "pearl"),
     ("tabular-mdp", "rma"),
+    ("point-nav", "dpt"),
 ]
 
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from torch import Tensor
 
 from metarl.agents import config_class, make
+from metarl.agents.dpt import Dpt
 from metarl.agents.maml_trpo import MamlTrpo
 from metarl.agents.multitask import Multitask
 from metarl.agents.pearl import Pearl
@@ -68,6 +69,8 @@ AGENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "point-nav",
         {**SMALL, "minibatches": 3, "student_minibatches": 7, "iterations": 3, "rewards": True},
     ),
+    # A step takes a trial or two, of which a rank has one or none.
+    "dpt": ("dpt", "bandit", {**TRIALS, "minibatches": 3, "layers": 1}),
     "rl2-transformer": ("rl2", "point-nav", {**TRIALS, "minibatches": 2, "core": "transformer"}),
     "rl2-hyper": ("rl2", "point-nav", {**TRIALS, "minibatches": 3, "core": "hyper", "head": (3,)}),
     # A step on the belief takes three trials, of which a rank has one or two.
@@ -159,7 +162,7 @@ def agent_of(case: str, streams: Streams, ranks: Ranks) -> tuple[RunSettings, Tr
         agent.begin_with(double(agent.meta))
     elif isinstance(agent, Multitask):
         agent.params = double(agent.params)
-    elif isinstance(agent, Rl2 | Varibad):
+    elif isinstance(agent, Rl2 | Varibad | Dpt):
         agent.network.double()
     elif isinstance(agent, Pearl):
         agent.begin_with({part: double(params) for part, params in agent.networks.params.items()})

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.agents import rl2
 from metarl.agents.rl2 import Rl2, Rl2Config
 from metarl.envs.family import Observable, State, Terms, TorchFamily
+from metarl.learning import rollout
 from metarl.learning.recall import Actor
 from metarl.learning.rollout import collect
 from metarl.learning.trials import Inputs
@@ -197,7 +197,7 @@ def collected(agent: Rl2, monkeypatch: pytest.MonkeyPatch) -> list[Trajectories]
         episodes.append(collect(*arguments, **options))
         return episodes[-1]
 
-    monkeypatch.setattr(rl2, "collect", watched)
+    monkeypatch.setattr(rollout, "collect", watched)
     return episodes
 
 

@@ -100,7 +100,7 @@ def test_launched_steps_are_played_again_too(agent: str, monkeypatch: pytest.Mon
     family, found = with_horizon(get("point-nav"), 4), []
     assert isinstance(family, TorchFamily)
     config = config_class(agent)(tasks=4, episodes=2, **({"minibatches": 2, "width": 8} if agent == "rl2" else {}))
-    place = {"maml-trpo": "learning.meta_batch", "rl2": "agents.rl2"}[agent]
+    place = {"maml-trpo": "learning.meta_batch", "rl2": "learning.rollout"}[agent]
     monkeypatch.setattr(f"metarl.{place}.collect", partial(collect, watch=False))
     for short in ((), (0, 3)):
         recorder, streams = Recorder(), Streams(0)
