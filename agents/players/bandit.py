@@ -3,7 +3,8 @@
 A player pulls the arm of the highest score, among equals the first. After n pulls with rewards of sum s, an arm's
 belief is its posterior: Beta(1 + s, 1 + n - s) for a Bernoulli arm with mean U[0, 1], N(s / (n + 1), 1 / (n + 1)) for
 a normal arm with mean N(0, 1) and noise N(0, 1). The prior counts as 2 pulls with one success, or as 1 pull with
-reward 0.
+reward 0. For a normal arm with mean U[0, 1] and noise σ it is taken for N(1/2, 1/12), as DPT's paper does (Lee et al.
+2023): 12 σ² pulls with reward 1/2.
 
 | player | score of an arm |
 |---|---|
@@ -37,7 +38,7 @@ from metarl.types import Learner, Policy, Tasks, Trajectories
 
 UCB_SCALE = {"bernoulli": 0.2, "gaussian": 0.5}
 """c of `ucb1`, from multiples of 0.1: the best for Bernoulli arms at 100 pulls (as RL2 has it), for normal arms good at
-10 and at 100."""
+10 and at 100 where the noise is 1."""
 EPSILON = 0.1
 """ε of `epsilon-greedy`."""
 MOST_PULLS = 200
@@ -51,13 +52,27 @@ class BanditModel:
     arms: int
     """k."""
     rewards: Literal["bernoulli", "gaussian"]
-    """Distribution of an arm's reward; its mean is U[0, 1], or N(0, 1) with unit noise."""
+    """Distribution of an arm's reward."""
+    means: Literal["", "uniform", "normal"] = ""
+    """Distribution of its mean: U[0, 1], or N(0, 1), which Gaussian ones have unless given."""
+    noise: float = 1.0
+    """Standard deviation of a Gaussian reward."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "means", self.means or ("uniform" if self.rewards == "bernoulli" else "normal"))
+
+    @property
+    def prior(self) -> tuple[float, float]:
+        """Return the pulls that the prior counts as, and the mean of their rewards."""
+        if self.rewards == "bernoulli":
+            return 2.0, 0.5
+        return (12.0 * self.noise**2, 0.5) if self.means == "uniform" else (self.noise**2, 0.0)
 
 
 class Arms(NamedTuple):
     """What was seen of the k arms of M tasks; [M, 1, k] to play K episodes of each, every one the same belief."""
 
-    rewards: Literal["bernoulli", "gaussian"]
+    model: BanditModel
     total: Tensor
     """Sum of the rewards."""
     pulls: Tensor
@@ -66,18 +81,20 @@ class Arms(NamedTuple):
     @property
     def weight(self) -> Tensor:
         """Pulls, and those that the prior stands for."""
-        return self.pulls + (2.0 if self.rewards == "bernoulli" else 1.0)
+        return self.pulls + self.model.prior[0]
 
     @property
     def mean(self) -> Tensor:
         """Posterior mean."""
-        return (self.total + (1.0 if self.rewards == "bernoulli" else 0.0)) / self.weight
+        pulls, mean = self.model.prior
+        return (self.total + pulls * mean) / self.weight
 
     def sample(self, episodes: int, generator: torch.Generator) -> Float[Tensor, "M K A"]:
         """Draw means from the posterior, anew for each of K episodes."""
         mean, weight = (x.expand(-1, episodes, -1) for x in (self.mean, self.weight))
-        if self.rewards == "gaussian":
-            return mean + torch.randn(mean.shape, generator=generator, dtype=mean.dtype) / weight.sqrt()
+        if self.model.rewards == "gaussian":
+            noise = self.model.noise * torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
+            return mean + noise / weight.sqrt()
         wins, losses = draw_gamma(torch.stack((mean * weight, (1.0 - mean) * weight)), generator)
         return wins / (wins + losses)
 
@@ -106,7 +123,8 @@ def epsilon_greedy(arms: Arms, episodes: int, generator: torch.Generator) -> Ten
 def ucb1(arms: Arms, episodes: int, generator: torch.Generator) -> Tensor:
     """Score by posterior mean and bonus."""
     time = arms.pulls.sum(-1, keepdim=True).clamp_min(1.0)
-    return arms.mean + UCB_SCALE[arms.rewards] * (2.0 * time.log() / arms.weight).sqrt()
+    scale = UCB_SCALE[arms.model.rewards] * arms.model.noise
+    return arms.mean + scale * (2.0 * time.log() / arms.weight).sqrt()
 
 
 def ucb1_auer(arms: Arms, episodes: int, generator: torch.Generator) -> Tensor:
@@ -176,7 +194,7 @@ def bandit_players(model: BanditModel, trial: int) -> dict[str, Callable[[Tasks]
 
     def begin(score: Score, tasks: Tasks) -> Learner:
         nothing = torch.zeros(len(tasks), model.arms, dtype=torch.float64)
-        return ArmLearner(Arms(model.rewards, nothing, nothing), score)
+        return ArmLearner(Arms(model, nothing, nothing), score)
 
     found: dict[str, Callable[[Tasks], Learner]] = {}
     if model.rewards == "bernoulli" and trial <= MOST_PULLS:

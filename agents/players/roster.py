@@ -122,6 +122,6 @@ def ceiling(model: Model, tasks: Tasks) -> Float[Tensor, " M"]:
 
 def expected_ceiling(model: Model, trial: int) -> float | None:
     """Return the mean of the ceiling over all tasks, for a trial; None where there is no formula for it."""
-    if isinstance(model, BanditModel) and model.rewards == "bernoulli":
+    if isinstance(model, BanditModel) and model.means == "uniform":
         return trial * model.arms / (model.arms + 1)
     return None

@@ -7,9 +7,11 @@ is the reward of every pull. The best that can be had is known (`metarl play` sh
 |---|---|---|---|---|
 | bernoulli-5 (default), bernoulli-10, bernoulli-50 | 5, 10, 50 | U[0, 1] | 1 with this probability, else 0 | RL2 |
 | gaussian-5, gaussian-10 | 5, 10 | N(0, 1) | normal around it, standard deviation 1 | 10-armed testbed |
+| dpt23 | 5 | U[0, 1] | normal around it, standard deviation 0.3 | DPT |
 
-RL2 is Duan et al. 2016, section 3.1; the 10-armed testbed is that of Sutton & Barto 2018, section 2.3. There are no
-out-of-distribution tasks: a probability has nowhere else to be, a normal no ends.
+RL2 is Duan et al. 2016, section 3.1; the 10-armed testbed is that of Sutton & Barto 2018, section 2.3; DPT is Lee et
+al. 2023, whose trials are 500 pulls. There are no out-of-distribution tasks: a probability has nowhere else to be, a
+normal no ends.
 
 | index | observation | unit |
 |---|---|---|
@@ -39,6 +41,10 @@ class Bandit(TorchFamily):
     """Distribution of an arm's reward around its mean."""
     arms: int
     """k."""
+    means: Literal["", "uniform", "normal"] = ""
+    """Distribution of the arms' mean rewards: U[0, 1], or N(0, 1), which Gaussian ones have unless given."""
+    noise: float = 1.0
+    """Standard deviation of a Gaussian reward."""
     variant: str = ""
     """Distribution and number of arms unless given."""
     name: str = "bandit"
@@ -55,11 +61,12 @@ class Bandit(TorchFamily):
     space: ParameterSpace = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "means", self.means or ("uniform" if self.rewards == "bernoulli" else "normal"))
         object.__setattr__(self, "variant", self.variant or f"{self.rewards}-{self.arms}")
         object.__setattr__(self, "action_low", (0.0,) * self.arms)
         object.__setattr__(self, "action_high", (1.0,) * self.arms)
         text = "mean reward of every arm"
-        if self.rewards == "bernoulli":
+        if self.means == "uniform":
             mean = Parameter(name="mean", unit="", description=text, scale="uniform", low=0.0, high=1.0, size=self.arms)
         else:
             mean = Parameter(name="mean", unit="", description=text, scale="normal", mean=0.0, std=1.0, size=self.arms)
@@ -91,7 +98,12 @@ class Bandit(TorchFamily):
         mean = (tasks["mean"] * action).sum(1)
         # The clamp is for worlds that have not begun, or that have ended and step on: nothing of theirs is used.
         chance = state["chance"].gather(1, (state["pulls"].long() - 1).clamp(0, self.horizon - 1)).squeeze(1)
-        return {"pull": (chance < mean).double() if self.rewards == "bernoulli" else mean + chance}
+        return {"pull": (chance < mean).double() if self.rewards == "bernoulli" else mean + self.noise * chance}
+
+    def optimal_action(self, observation: Float[Tensor, "B O"], tasks: Tasks) -> Float[Tensor, "B A"]:
+        """Return the arm of the highest mean; of several choices the best of each."""
+        parts = tasks["mean"].split(list(self.choices), 1)
+        return torch.cat([torch.zeros_like(part).scatter(1, part.argmax(1, keepdim=True), 1.0) for part in parts], 1)
 
     def terminated(self, state: State, tasks: Tasks) -> Bool[Tensor, " B"]:
         """Return which worlds have made their pulls: nothing follows, so this is no time limit."""
@@ -101,7 +113,7 @@ class Bandit(TorchFamily):
         """Return a bar of every arm's mean reward, that of the arm last pulled in blue, others grey."""
         image = Image.new("RGB", (width, height), "white")
         canvas = ImageDraw.Draw(image)
-        low, high = (0.0, 1.0) if self.rewards == "bernoulli" else (-3.0, 3.0)
+        low, high = (0.0, 1.0) if self.means == "uniform" else (-3.0, 3.0)
 
         def row(mean: float) -> float:
             return height * (0.95 - 0.9 * (min(max(mean, low), high) - low) / (high - low))
@@ -120,5 +132,6 @@ TESTBED = "Sutton & Barto 2018 (10-armed testbed)"
 FAMILIES = (
     *(Bandit(rewards="bernoulli", arms=arms, source=RL2) for arms in (5, 10, 50)),
     *(Bandit(rewards="gaussian", arms=arms, source=TESTBED) for arms in (5, 10)),
+    Bandit(rewards="gaussian", arms=5, means="uniform", noise=0.3, variant="dpt23", source="Lee et al. 2023 (DPT)"),
 )
 """Default variant first."""

@@ -29,13 +29,13 @@ from tests.helpers.players import episodes, two_tasks
 from tests.helpers.toys import DOUBLE
 from tests.helpers.toys import seeded as generator
 
-BERNOULLI = BanditModel(arms=2, rewards="bernoulli")
+BERNOULLI, GAUSSIAN = BanditModel(arms=2, rewards="bernoulli"), BanditModel(arms=2, rewards="gaussian")
 
 
 def arms(total: list[float], pulls: list[float], *, gaussian: bool = False) -> Arms:
     """Return one task's arms, as a score sees them."""
     seen = [torch.tensor([[row]], dtype=DOUBLE) for row in (total, pulls)]
-    return Arms("gaussian" if gaussian else "bernoulli", *seen)
+    return Arms(GAUSSIAN if gaussian else BERNOULLI, *seen)
 
 
 def test_gittins_knows_when_its_trial_is_over() -> None:
@@ -43,6 +43,20 @@ def test_gittins_knows_when_its_trial_is_over() -> None:
     assert score(arms([1.0, 0.0], [1.0, 1.0]), 1, generator()).shape == (1, 1, 2)
     with pytest.raises(UserError, match="got pull 4 of a trial of 3"):
         score(arms([1.0, 0.0], [2.0, 1.0]), 1, generator())
+
+
+def test_beliefs_about_normal_arms_of_uniform_mean_by_hand() -> None:
+    model = BanditModel(arms=2, rewards="gaussian", means="uniform", noise=0.3)
+    seen = Arms(model, *(torch.tensor([[row]], dtype=DOUBLE) for row in ([1.3, 0.0], [2.0, 0.0])))
+    # The prior N(1/2, 1/12) counts as 12 x 0.09 pulls.
+    assert seen.weight[0, 0].tolist() == pytest.approx([3.08, 1.08])
+    assert seen.mean[0, 0].tolist() == pytest.approx([1.84 / 3.08, 0.5])
+    drawn = seen.sample(40_000, generator())[0]
+    assert drawn.mean(0).tolist() == pytest.approx([1.84 / 3.08, 0.5], abs=5e-3)
+    assert drawn.std(0).tolist() == pytest.approx([0.3 / math.sqrt(3.08), math.sqrt(1 / 12)], rel=0.02)
+    bonus = 0.3 * UCB_SCALE["gaussian"] * math.sqrt(2.0 * math.log(2.0))
+    expected = [1.84 / 3.08 + bonus / math.sqrt(3.08), 0.5 + bonus / math.sqrt(1.08)]
+    assert ucb1(seen, 1, generator())[0, 0].tolist() == pytest.approx(expected)
 
 
 def test_ucb1_by_hand() -> None:

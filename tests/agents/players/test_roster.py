@@ -64,6 +64,7 @@ def test_the_expected_ceiling_is_the_mean_of_the_largest() -> None:
     tasks = fresh_tasks(get("bandit"), 50_000, 0)
     assert expected_ceiling(model, 10) == pytest.approx(10.0 * 5 / 6)
     assert 10.0 * ceiling(model, tasks).mean().item() == pytest.approx(10.0 * 5 / 6, abs=0.03)
+    assert expected_ceiling(model_of(get("bandit@dpt23")), 10) == pytest.approx(10.0 * 5 / 6)
     assert expected_ceiling(BanditModel(arms=5, rewards="gaussian"), 10) is None
 
 

@@ -48,6 +48,13 @@ def family(request: pytest.FixtureRequest) -> TorchFamily:
     return request.param
 
 
+def test_the_best_arm_is_that_of_the_highest_mean() -> None:
+    family = get("bandit@bernoulli-5")
+    means = [[0.1, 0.9, 0.3, 0.2, 0.4], [0.7, 0.1, 0.1, 0.2, 0.6]]
+    tasks = family.space.from_records([{"mean": mean} for mean in means])
+    assert torch.equal(family.optimal_action(torch.zeros(2, 1), tasks), one_hot([1, 0], 5))
+
+
 # --- definitions -------------------------------------------------------------------------------------------------
 
 
@@ -59,6 +66,7 @@ def family(request: pytest.FixtureRequest) -> TorchFamily:
         ("bandit@bernoulli-50", 1, 1, 50, {"mean": ("uniform", 50)}),
         ("bandit@gaussian-5", 1, 1, 5, {"mean": ("normal", 5)}),
         ("bandit@gaussian-10", 1, 1, 10, {"mean": ("normal", 10)}),
+        ("bandit@dpt23", 1, 1, 5, {"mean": ("uniform", 5)}),
         ("tabular-mdp@rl2", 10, 10, 5, {"reward": ("normal", 50), "transition": ("simplex", 500)}),
     ],
 )
@@ -106,6 +114,9 @@ def test_gaussian_reward() -> None:
     family = get("bandit@gaussian-5")
     tasks = family.space.from_records([{"mean": [0.0, 0.4, -2.5, 0.6, 1.0]}])
     assert pull(family, tasks, -0.7, 2) == {"pull": pytest.approx(-3.2)}
+    family = get("bandit@dpt23")
+    tasks = family.space.from_records([{"mean": [0.0, 0.4, 0.5, 0.6, 1.0]}])
+    assert pull(family, tasks, -0.7, 1) == {"pull": pytest.approx(0.4 - 0.3 * 0.7)}
 
 
 def pull(family: Any, tasks: Tasks, chance: float, arm: int) -> dict[str, float]:
