@@ -14,14 +14,13 @@ from metarl.errors import UserError, nearest
 BENCH = """\
 Measure speed on this machine, contenders interleaved in one run: medians and ratios.
 
-usage: metarl bench {engines,agents,maml,rl2,pearl,varibad,fewshot,gpu} [OPTIONS]
+usage: metarl bench {engines,agents,maml,rl2,pearl,fewshot,gpu} [OPTIONS]
 
   engines   env-steps/s of the CPU engine, its open-loop ceiling, Gymnasium's vector environments and EnvPool
-  agents    whole iterations of agents: seconds, and the shares of worlds, policy and update
+  agents    whole iterations of agents: seconds, beside the first one's, and the shares of worlds, policy and update
   maml      one meta-iteration by part, the task-batched forms against a loop over tasks
   rl2       what the memory costs while acting, and in a training pass beside a bare nn.GRU; transformer beside GRU
   pearl     its batched update beside a loop over tasks; what an iteration is made of
-  varibad   one iteration of VariBAD by part, beside RL2's on as many trials
   fewshot   supervised meta-updates by every executor, Reptile and episode sampling, beside loops over tasks
   gpu       both engines: whole steps beside physics alone, by worlds and cores; iterations, few-shot updates
 
@@ -39,7 +38,6 @@ BENCHMARKS = {
     "maml": ("MamlConfig", "run_maml"),
     "rl2": ("MemoryConfig", "run_rl2"),
     "pearl": ("PearlBenchConfig", "run_pearl"),
-    "varibad": ("VaribadBenchConfig", "run_varibad"),
     "fewshot": ("FewShotConfig", "run_fewshot"),
     "gpu": ("GpuConfig", "run_gpu"),
 }

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from metarl.bench import agents, engines, fewshot, gpu, limits, maml, pearl, rl2, varibad
+from metarl.bench import agents, engines, fewshot, gpu, limits, maml, pearl, rl2
 from metarl.bench.meta_updates import OMNIGLOT, PROBLEMS
 from metarl.cli.bench import BENCHMARKS
 from metarl.cli.main import main
@@ -19,7 +19,6 @@ SMALLER = {
     "rl2": "--width 3 --worlds 2 2 --steps 3 --trials 2 --length 4 --contexts 4 --rounds 1 --threads 1",
     "pearl": "--family point-nav --train-tasks 2 --meta-batch 2 --batch 3 --hidden 4 --steps 3 --updates 1 --rounds 1 "
     "--threads 1",
-    "varibad": "--family point-nav --tasks 4 --steps 3 --width 4 --belief-updates 1 --rounds 1 --threads 1",
     "fewshot": "--rounds 1 --threads 1",
     "gpu": "--family point-nav --worlds 2 --cpu-worlds 2 --steps 2 --rounds 1 --tasks 2 --episodes 2 --horizon 2 "
     "--case omniglot-1 --threads 1",
@@ -52,7 +51,7 @@ def test_the_readme_shows_every_benchmark():
 
 # Their names as ids would mark one of the tests as in need of a GPU.
 @pytest.mark.parametrize(
-    "module", [agents, engines, maml, rl2, pearl, varibad, fewshot, gpu], ids=lambda module: module.__name__
+    "module", [agents, engines, maml, rl2, pearl, fewshot, gpu], ids=lambda module: module.__name__
 )
 def test_help_explains_every_column(module, capsys: pytest.CaptureFixture[str]):
     # tyro ends the process after its help.
