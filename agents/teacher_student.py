@@ -309,6 +309,11 @@ class TeacherStudent:
             self.student = history.HistoryEncoder(size, config.latent, streams["student"]).to(device)
             self.student_optimiser = adam(self.student.parameters(), lr=config.student_learning_rate)
 
+    @property
+    def begun(self) -> bool:
+        """Whether what acts at test is being trained already: a student is not before phase 2."""
+        return self.student is None or self.iteration > self.config.by_ppo
+
     # -- training ---------------------------------------------------------------------------------------------------
 
     def train_iteration(self, env: BatchEnv, sample_tasks: SampleTasks, streams: Streams) -> Metrics:

@@ -346,6 +346,9 @@ class MetaAgent(Protocol):
             has no memory of its own.
         pools: whether it learns from all K parallel episodes of a task together, so that one step of learning is K
             episodes of experience; if not, every world is a trial of its own, and a step is one episode.
+
+    One that is trained in phases may also have `begun`: whether what acts at test is being trained already. It is not
+    validated before (metarl/evaluation/validation.py).
     """
 
     name: str

@@ -21,7 +21,7 @@ from metarl.ranks import ALONE, Ranks, join
 from metarl.run.checkpoint import load
 from metarl.run.tracking import read_progress
 from tests.helpers.processes import Started
-from tests.helpers.ranked import CASES, ITERATIONS, run_case
+from tests.helpers.ranked import CASES, ITERATIONS, VALIDATED, run_case
 
 TOLERANCE: dict[str, float] = {"maml-trpo": 1e-8, "multitask": 1e-6, "oracle": 1e-8}
 """Of parameters and everything else that is learned, for those cases that need more than the usual 1e-10: conjugate
@@ -91,6 +91,8 @@ def assert_same_run(first: Path, second: Path) -> None:
     ours, theirs = (load(folder / "checkpoints" / "last.pt", {}) for folder in (first, second))
     assert ours["iteration"] == theirs["iteration"] == ITERATIONS
     assert ours["totals"] == theirs["totals"]
+    assert ours["waited"] == theirs["waited"]
+    assert ours["reference"] == pytest.approx(theirs["reference"], rel=1e-6)
     # The ranks draw the same numbers, and as many.
     for (name, a), (_, b) in zip(leaves(ours["streams"]), leaves(theirs["streams"]), strict=True):
         assert torch.equal(a, b) if isinstance(a, Tensor) else a == b, name
@@ -112,6 +114,8 @@ def assert_same_run(first: Path, second: Path) -> None:
 def test_two_ranks_train_as_one_process_does(case: str, pair: Path, tmp_path: Path) -> None:
     run_case(case, tmp_path, ALONE)
     assert_same_run(tmp_path / case, pair / case)
+    validated = {tag for row in read_progress(pair / case) for tag in row if tag == "validation/return"}
+    assert bool(validated) == (case in VALIDATED)
     first, last = (load(tmp_path / case / "checkpoints" / f"{name}.pt", {})["agent"] for name in ("previous", "last"))
     assert any(
         not torch.equal(a, b)

@@ -114,6 +114,11 @@ class SwitchSpace(ParameterSpace):
         # With one task there is none to switch to, as `sample` says.
         return None if tasks is None else max(1, tasks * (tasks - 1) * (self.latest - self.earliest + 1))
 
+    @property
+    def unfixed(self) -> ParameterSpace:
+        """The same trials with parts that are of no finite set."""
+        return self if self.base.fixed is None else replace(self, base=self.base.unfixed)
+
     def sample(self, count: int, split: str, generator: torch.Generator) -> Tasks:
         """Draw trials: both parts from the split, and different.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from metarl.api.adaptation import Adaptation
 from metarl.api.meeting import Meeting, Split
 from metarl.api.recording import Recording
-from metarl.api.runs import Run, grouped
+from metarl.api.runs import Run, ending, grouped
 from metarl.arguments import check, checked
 from metarl.devices import repeatable, resolve_device
 from metarl.envs import mujoco_log
@@ -19,6 +19,7 @@ from metarl.evaluation.elsewhere import summarise_elsewhere
 from metarl.evaluation.summary import summarise
 from metarl.files import Folder
 from metarl.identification.log import Form
+from metarl.run.plateau import training_said
 from metarl.run.settings import Checkpoint, Device, Engine
 from metarl.system import file_name
 
@@ -120,6 +121,7 @@ def evaluate(
             seed=seed,
             entries=entries,
             oracle=meeting.entry(told, steps=0) if told is not None else None,
+            oracle_training=None if told is None else training_said([ending(run) for run in told.runs]),
             random=meeting.random() if random or told is not None else None,
             coincide=meeting.family.space.coincide,
         )

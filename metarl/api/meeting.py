@@ -21,7 +21,7 @@ from metarl.envs.reality import Named
 from metarl.envs.worlds import Worlds
 from metarl.errors import UserError
 from metarl.evaluation import probe as probing
-from metarl.evaluation.curve import Curve, Entry, Evaluation, adaptation_curve
+from metarl.evaluation.curve import Curve, Entry, Evaluation, adaptation_curve, parallel_episodes, steps_at_test
 from metarl.evaluation.elsewhere import Elsewhere
 from metarl.evaluation.film import to_gif
 from metarl.run.settings import Engine
@@ -34,10 +34,6 @@ ORACLES = ("oracle", "teacher")
 """Agents that are told the task."""
 RANDOM_NETWORKS = 5
 """Untrained networks behind `random`."""
-STEPS = 3
-"""Adaptation steps of an agent that pools, where no number is given."""
-TRIALS, MOST_TRIALS = 400, 10
-"""Parallel trials of all tasks together, and most of one task, where no agent says how many episodes it learns from."""
 BOOTSTRAP_BYTES = 60_000
 """Memory that an interval needs for a task and training seed: 2,000 resamples."""
 
@@ -74,12 +70,8 @@ class Meeting:
         self.device = device
         self.engine = engine
         self.threads = threads
-        self.episodes = self._episodes() if episodes is None else episodes
-
-    def _episodes(self) -> int:
-        """Return the number of parallel episodes of each task, K, where none is given."""
-        pooling = [group.agent.config.episodes for group in self.groups if group.agent.pools]
-        return pooling[0] if pooling else min(MOST_TRIALS, max(1, TRIALS // max(1, self.count)))
+        agents = [group.agent for group in groups]
+        self.episodes = parallel_episodes(agents, count) if episodes is None else episodes
 
     def oracle(self, groups: Sequence[Group]) -> Group | None:
         """Return the runs of the oracle, of the same family, if there are any."""
@@ -223,9 +215,7 @@ class Meeting:
 
     def _steps(self, agent: MetaAgent) -> int:
         """Return how often an agent learns."""
-        if self.steps is not None:
-            return self.steps
-        return STEPS if agent.pools else agent.trial - 1
+        return steps_at_test(agent) if self.steps is None else self.steps
 
     def _curve(self, agent: MetaAgent, steps: int, label: str, seed: int) -> Curve:
         """Evaluate an agent, and record its episodes where that was asked for."""

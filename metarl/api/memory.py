@@ -13,7 +13,9 @@ from metarl.envs.physics import CPU
 from metarl.ranks import ALONE, Ranks
 
 
-def check_training(family: Family, config: Any, *, engine: str, device: torch.device, ranks: Ranks = ALONE) -> None:
+def check_training(
+    family: Family, config: Any, *, engine: str, device: torch.device, ranks: Ranks = ALONE, validated: int = 0
+) -> None:
     """Refuse a training that does not fit into memory, before anything of it is there.
 
     Args:
@@ -23,6 +25,7 @@ def check_training(family: Family, config: Any, *, engine: str, device: torch.de
         device: where the agent computes.
         ranks: the processes that train it together. They share out what is played and learned from; each has the
             networks, and what is kept for good, whole.
+        validated: worlds of the validation, which the first of them has alone.
 
     Raises:
         UserError: it does not fit.
@@ -34,7 +37,11 @@ def check_training(family: Family, config: Any, *, engine: str, device: torch.de
         steps = config.worlds * spec.horizon
         parts = {"its worlds, episodes or the horizon": memory.episodes(steps, spec.observation_size, spec.action_size)}
     whole = config.memory_of_each(spec) if hasattr(config, "memory_of_each") else {}
-    _require(family, config.worlds, parts, whole, engine=engine, device=device, ranks=ranks)
+    alone = {}
+    if validated:
+        played = memory.episodes(validated * spec.horizon, spec.observation_size, spec.action_size)
+        alone["--validation"] = played + _of_worlds(family, validated, engine, device)
+    _require(family, config.worlds, parts, whole, alone, engine=engine, device=device, ranks=ranks)
 
 
 def check_playing(
@@ -60,7 +67,7 @@ def check_playing(
         UserError: they do not fit.
     """
     played = memory.episodes(worlds * family.horizon, family.observation_size, family.action_size)
-    _require(family, worlds, {lower: played, **(more or {})}, {}, engine=engine, device=device, ranks=ALONE)
+    _require(family, worlds, {lower: played, **(more or {})}, {}, {}, engine=engine, device=device, ranks=ALONE)
 
 
 def _require(
@@ -68,17 +75,21 @@ def _require(
     worlds: int,
     parts: dict[str, int],
     whole: dict[str, int],
+    alone: dict[str, int],
     *,
     engine: str,
     device: torch.device,
     ranks: Ranks,
 ) -> None:
-    gpu = choose_engine(engine, family, device) == "gpu"
-    in_torch = isinstance(family, TorchFamily)
-    needed = memory.worlds(worlds, task_numbers=family.space.feature_size, in_torch=in_torch, gpu=gpu)
     first, *_ = parts
-    parts = {**parts, first: parts[first] + needed}
+    parts = {**parts, first: parts[first] + _of_worlds(family, worlds, engine, device)}
     # The processes of a machine have its memory together; a GPU is of one of them.
     here = ranks.local if device.type == "cpu" else 1
     shared = {name: count * here // ranks.size for name, count in parts.items()}
-    memory.require(shared | {name: count * here for name, count in whole.items()}, device)
+    memory.require(shared | {name: count * here for name, count in whole.items()} | alone, device)
+
+
+def _of_worlds(family: Family, worlds: int, engine: str, device: torch.device) -> int:
+    gpu = choose_engine(engine, family, device) == "gpu"
+    in_torch = isinstance(family, TorchFamily)
+    return memory.worlds(worlds, task_numbers=family.space.feature_size, in_torch=in_torch, gpu=gpu)

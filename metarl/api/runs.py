@@ -19,6 +19,7 @@ from metarl.envs.family import Family
 from metarl.errors import UserError
 from metarl.run.folder import RunFolder
 from metarl.run.settings import Checkpoint, Device, RunConfig, by_settings
+from metarl.run.standing import Standing
 from metarl.seeding import Streams
 from metarl.types import MetaAgent, Tasks
 
@@ -152,6 +153,13 @@ def grouped(
     configs = [{key: v for key, v in to_plain(run.agent.config).items() if key != "iterations"} for run in loaded]
     things = [(run.settings.agent, config, run) for run, config in zip(loaded, configs, strict=True)]
     return [Group(label=label, runs=tuple(group)) for label, group in by_settings(things)]
+
+
+def ending(run: Run) -> tuple[Standing, int]:
+    """Return where a training stood at its last checkpoint, or else at that which was loaded, and its patience."""
+    folder = RunFolder(run.folder)
+    which = "last" if folder.checkpoint("last").exists() else run.checkpoint
+    return folder.standing(which, run.agent), run.settings.patience
 
 
 def check_family(runs: Sequence[Run]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import partial
+from json import dumps as to_json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from metarl.agents import config_class, make
 from metarl.api.finding import family_of, own_name
 from metarl.api.memory import check_training
 from metarl.api.runs import Run
+from metarl.api.validating import validation_said, validation_tasks, validation_worlds
 from metarl.arguments import checked
 from metarl.config import check_numbers, check_used, from_plain, to_plain
 from metarl.devices import repeatable, resolve_device, resolve_threads
@@ -22,8 +25,9 @@ from metarl.envs.making import describe_engine
 from metarl.envs.modifiers.switching import check_trials
 from metarl.envs.registry import address, resolve, sources_of
 from metarl.errors import UserError, nearest
+from metarl.evaluation.validation import Validation
 from metarl.ranks import Ranks, join
-from metarl.run.driver import TrainResult, iterations_of
+from metarl.run.driver import TrainResult, console_of, iterations_of
 from metarl.run.driver import train as train_in_folder
 from metarl.run.folder import RunFolder
 from metarl.run.settings import DEFAULT_FAMILY, Checkpoint, Device, Engine, RunConfig
@@ -44,6 +48,8 @@ def train(
     deterministic: bool = False,
     threads: int = 0,
     checkpoint_every: int = 10,
+    validation: int = 0,
+    patience: int = 0,
     console: Console | None = None,
     **settings: Any,
 ) -> Run:
@@ -63,6 +69,9 @@ def train(
         deterministic: give the same numbers in every run, bit for bit; a CPU does so anyway, a GPU is slower then.
         threads: CPU threads; 0 for all cores.
         checkpoint_every: iterations from one checkpoint to the next.
+        validation: tasks that the agent meets at every checkpoint, the same each time, of the training distribution;
+            best.pt is then chosen by them. 0: none.
+        patience: checkpoints in a row that do not raise the validation, after which the run ends; 0: none does.
         console: where progress is shown; standard output, or the notebook's cell, if None.
         **settings: the agent's own, by name (`metarl train AGENT --help`): iterations, tasks, episodes, ...
 
@@ -86,6 +95,8 @@ def train(
         deterministic=deterministic,
         threads=threads,
         checkpoint_every=checkpoint_every,
+        validation=validation,
+        patience=patience,
     )
     folder = default_folder(family, agent, seed) if out is None else Path(out)
     return carry_out(folder, run, config, config.iterations, console=console).run
@@ -97,6 +108,7 @@ def resume(
     iterations: int | None = None,
     *,
     checkpoint: Checkpoint = "last",
+    patience: int | None = None,
     device: Device | None = None,
     deterministic: bool = False,
     console: Console | None = None,
@@ -109,6 +121,7 @@ def resume(
         folder: the run folder.
         iterations: in the end; as many as it was last asked for if None.
         checkpoint: which one to go on from.
+        patience: from now on, as in `train`; as it was if None.
         device: where the networks live from now on; where they did if None.
         deterministic: from now on give the same numbers in every run; what was so stays so.
         console: where progress is shown; standard output, or the notebook's cell, if None.
@@ -118,7 +131,9 @@ def resume(
     Raises:
         UserError: there is no such run or checkpoint, it does not fit, or another process trains there.
     """
-    asked = stored(folder, iterations, device=device, deterministic=deterministic, trust=trust, source=source)
+    asked = stored(
+        folder, iterations, patience=patience, device=device, deterministic=deterministic, trust=trust, source=source
+    )
     return carry_out(*asked, checkpoint=checkpoint, console=console).run
 
 
@@ -189,6 +204,7 @@ def stored(
     folder: Path | str,
     iterations: int | None,
     *,
+    patience: int | None = None,
     device: Device | None = None,
     deterministic: bool = False,
     trust: bool = False,
@@ -201,7 +217,12 @@ def stored(
     opened = RunFolder(folder)
     run, plain = opened.settings(RunConfig)
     _, run = family_of(opened, run, trust=trust, source=source)
-    run = replace(run, device=device or run.device, deterministic=deterministic or run.deterministic)
+    run = replace(
+        run,
+        device=device or run.device,
+        deterministic=deterministic or run.deterministic,
+        patience=run.patience if patience is None else patience,
+    )
     config = from_plain(config_class(run.agent), plain)
     return opened.path, run, config, opened.iterations() if iterations is None else iterations
 
@@ -249,16 +270,21 @@ def carry_out(
         check_training(family, config, engine=run.engine, device=device, ranks=ranks)
         agent = make(run.agent, config, family.spec(), streams, device, ranks)
         check_trials(family, agent.trial)
+        worlds = validation_worlds(agent, run.validation)
+        if worlds:
+            check_training(family, config, engine=run.engine, device=device, ranks=ranks, validated=worlds)
         threads = run.threads if ranks.local == 1 else resolve_threads(run.threads)
-        env = make_worlds(
-            family,
-            ranks.share(config.worlds),
-            threads=threads,
-            engine=run.engine,
-            device=device,
-            ranks=ranks,
-            room=RunFolder(folder).room(checkpoint, agent) if checkpoint else {},
-        )
+        room = RunFolder(folder).standing(checkpoint, agent).room if checkpoint else {}
+        make_some = partial(make_worlds, family, threads=threads, engine=run.engine, device=device, room=room)
+        env = make_some(ranks.share(config.worlds), ranks=ranks)
+        validation = None
+        if worlds:
+            tasks = validation_tasks(family, run.validation)
+            # The first process has them alone.
+            validation = Validation(agent, tasks, make_some(worlds) if ranks.first else None, ranks)
+            show = console_of(ranks, console)
+            for text in validation_said(family, agent, run):
+                show.out(to_json({"message": text}) if json else text, highlight=False)
         try:
             result = train_in_folder(
                 folder,
@@ -267,12 +293,15 @@ def carry_out(
                 iterations_of(agent, env, family.space.sample, streams),
                 streams,
                 iterations,
+                score="validation/return" if worlds else "return/post",
                 resume=checkpoint is not None,
                 checkpoint=checkpoint or "last",
                 console=console,
                 json=json,
                 ranks=ranks,
                 room=lambda: env.room,
+                validate=validation,
+                patience=run.patience,
             )
         finally:
             mujoco_log.report(folder if ranks.first else None)

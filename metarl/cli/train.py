@@ -20,14 +20,20 @@ TRAIN = """\
 Meta-train an agent on a family of tasks.
 
 usage: metarl train AGENT [OPTIONS]
-       metarl train --resume RUN [--iterations N] [--checkpoint WHICH]
+       metarl train --resume RUN [--iterations N] [--patience P] [--checkpoint WHICH]
 
 The run folder holds config.yaml, checkpoints, progress.csv and TensorBoard events. A run that was stopped or killed
 goes on, bit for bit, with --resume.
 
+With --validation N the agent meets the same N tasks at every checkpoint, with the same starts and noise: tasks of the
+training distribution, never of the test split, and none that it is trained on. (Where a family has but a few tasks,
+these are trained on and tested too, and a line at the start says so.) With --patience P the run ends at its plateau:
+when P checkpoints in a row did not raise the validation, task by task, by more than the 95% interval of the mean.
+
 examples:
   metarl train maml-trpo --family half-cheetah-vel --seed 1
   metarl train maml-trpo --family point-nav --inner-rate 0.5 --iterations 100 --out runs/point
+  metarl train oracle --family point-nav --iterations 1000 --validation 40 --patience 5 --out runs/oracle
   metarl train --resume runs/point --iterations 200"""
 
 
@@ -53,6 +59,11 @@ class TrainOptions:
     """CPU threads; 0 for all cores."""
     checkpoint_every: int = 10
     """Iterations from one checkpoint to the next."""
+    validation: int = 0
+    """Validation tasks at every checkpoint, drawn from the training distribution; best.pt is then chosen by them. 0:
+    none."""
+    patience: int = 0
+    """End the run once so many checkpoints in a row did not raise the validation; 0: never end by it."""
     json: bool = False
     """Show progress as JSON lines, for scripts."""
 
@@ -67,6 +78,8 @@ class ResumeOptions:
     """Iterations in the end; as many as it was last asked for if not given."""
     checkpoint: Checkpoint = "last"
     """Which checkpoint to go on from."""
+    patience: int | None = None
+    """From now on end the run once so many checkpoints in a row did not raise its validation; 0: never end by it."""
     device: Device | None = None
     """Where the networks live from now on, if elsewhere than before."""
     deterministic: bool = False
@@ -125,6 +138,7 @@ def _resume(options: ResumeOptions) -> int:
     asked = stored(
         options.resume,
         options.iterations,
+        patience=options.patience,
         device=options.device,
         deterministic=options.deterministic,
         trust=options.trust,

@@ -18,7 +18,7 @@ is drawn with the same tasks for all three.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,11 @@ from torch import Tensor
 from metarl.errors import UserError
 from metarl.learning.rollout import collect
 from metarl.types import BatchEnv, MetaAgent, Tasks, Trajectories
+
+STEPS = 3
+"""Adaptation steps at test of an agent that pools."""
+TRIALS, MOST_TRIALS = 400, 10
+"""Parallel trials of all tasks together, and most of one task, where no agent says how many episodes it learns from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +104,8 @@ class Evaluation:
     """The agent itself first, then those it is compared with."""
     oracle: Entry | None = None
     """A policy that is told the task; only its first point counts."""
+    oracle_training: str | None = None
+    """Whether that was trained to its plateau, in some words."""
     random: Entry | None = None
     """An untrained policy; only its first point counts."""
     coincide: bool = False
@@ -114,6 +121,22 @@ class Evaluation:
     def everyone(self) -> tuple[Entry, ...]:
         """All entries, the references last."""
         return (*self.entries, *(entry for entry in (self.oracle, self.random) if entry is not None))
+
+
+def steps_at_test(agent: MetaAgent) -> int:
+    """Return how often an agent learns at test, where no number is given."""
+    return STEPS if agent.pools else agent.trial - 1
+
+
+def parallel_episodes(agents: Sequence[MetaAgent], tasks: int) -> int:
+    """Return the number of parallel episodes of each task, K, where none is given.
+
+    Args:
+        agents: that meet the tasks; the first one that pools says how many it learns from.
+        tasks: M.
+    """
+    pooling = [agent.config.episodes for agent in agents if agent.pools]
+    return pooling[0] if pooling else min(MOST_TRIALS, max(1, TRIALS // max(1, tasks)))
 
 
 def adaptation_curve(

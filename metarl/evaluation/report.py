@@ -39,6 +39,7 @@ def table(summary: dict[str, Any]) -> Table:
         caption_justify="left",
     )
     result.add_column("agent", no_wrap=True)
+    notes = {} if summary["oracle_training"] is None else {"oracle": f"Oracle: {summary['oracle_training']}."}
     last = ""
     has_gap = any(point["gap_closed"] is not None for agent in summary["agents"] for point in agent["points"])
     has_success = summary["agents"][0]["points"][0]["success"] is not None
@@ -54,7 +55,7 @@ def table(summary: dict[str, Any]) -> Table:
         points = agent["points"]
         shown = _some(len(points))
         if len(shown) < len(points):
-            result.caption = "Of long curves some points are shown; the files hold all."
+            notes["points"] = "Of long curves some points are shown; the files hold all."
         for number in shown:
             point = points[number]
             cells = [
@@ -81,6 +82,7 @@ def table(summary: dict[str, Any]) -> Table:
         if agent.get("survives") is not None:
             result.add_row("survives", "", "", "", "", _percent(agent, "survives", 0))
         result.add_section()
+    result.caption = "\n".join(notes.values()) or None
     return result
 
 

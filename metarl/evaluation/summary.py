@@ -36,6 +36,7 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
         "seed": evaluation.seed,
         "tasks": len(first.curves[0].tasks),
         "gap_note": None,
+        "oracle_training": evaluation.oracle_training,
         "agents": [],
         "oracle": None,
         "random": None,

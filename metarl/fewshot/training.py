@@ -6,7 +6,6 @@ tested on the same episodes of the validation classes, where the data have such;
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from json import dumps as to_json
 from pathlib import Path
@@ -41,8 +40,9 @@ from metarl.fewshot.run import (
     with_backbone,
 )
 from metarl.ranks import ALONE, Ranks
-from metarl.run.driver import Step, console_of
+from metarl.run.driver import Validate, console_of
 from metarl.run.driver import train as train_in_folder
+from metarl.run.standing import Standing
 from metarl.seeding import Streams
 from metarl.types import Metrics
 
@@ -109,7 +109,7 @@ def train(
         folder,
         run,
         trainable(learner),
-        _updates(learner, source, run, asked, _validation(run, source, console, json=json), ranks),
+        lambda number: learner.update(source, number),
         streams,
         asked,
         stride=run.log_every,
@@ -120,6 +120,7 @@ def train(
         console=console,
         json=json,
         ranks=ranks,
+        validate=_validate(learner, source, _validation(run, source, console, json=json), ranks),
     )
     given = run.backbone if isinstance(run.backbone, Given) else None
     return replace(load(folder, source=source, backbone=given, device=run.device), result=result)
@@ -170,25 +171,13 @@ def _validation(run: FewShotRun, source: Source, console: Console, *, json: bool
         return None
 
 
-def _updates(
-    learner: FewShotLearner,
-    source: Source,
-    run: FewShotRun,
-    iterations: int,
-    validation: Manifest | None,
-    ranks: Ranks,
-) -> Step:
-    """Return the iterations of a learner, as metarl/run/driver.py takes them."""
+def _validate(learner: FewShotLearner, source: Source, validation: Manifest | None, ranks: Ranks) -> Validate | None:
+    """Return the validation of a learner, as metarl/run/driver.py takes it; None where there are no episodes for it."""
+    if validation is None:
+        return None
 
-    def step(number: int) -> Metrics:
-        metrics = learner.update(source, number)
-        done = number + 1
-        if validation is None or (done % run.checkpoint_every and done != iterations):
-            return metrics
-        before = time.perf_counter()
-        episodes = validation
-        mean = ranks.once(lambda: float(measure(learner, source, episodes).values.mean()))
-        scores = {"validation/loss": mean} if source.outputs else {"validation/accuracy": mean}
-        return {**metrics, **scores, "time/validation": time.perf_counter() - before}
+    def validate(standing: Standing, counts: bool) -> Metrics:
+        mean = ranks.once(lambda: float(measure(learner, source, validation).values.mean()))
+        return {"validation/loss" if source.outputs else "validation/accuracy": mean}
 
-    return step
+    return validate

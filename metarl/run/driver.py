@@ -26,6 +26,7 @@ from metarl.errors import NotFiniteError, UserError, tell
 from metarl.problems import problem_of
 from metarl.ranks import ALONE, Ranks
 from metarl.run.folder import RunFolder, Trainable
+from metarl.run.plateau import at_plateau, end_said, plateau_said
 from metarl.run.progress import duration, open_display
 from metarl.run.settings import RunSettings
 from metarl.run.standing import Standing
@@ -35,6 +36,9 @@ from metarl.types import BatchEnv, MetaAgent, Metrics, SampleTasks
 
 Step = Callable[[int], Metrics]
 """Takes the iteration with a number, counted from 0, and returns its metrics."""
+Validate = Callable[[Standing, bool], Metrics]
+"""Measures what is trained, and returns the figures. Takes where the run stands, whose count for a plateau it may
+change, and whether the checkpoint counts there, as one that ends a full interval does."""
 VITAL = ("return/pre", "return/post", "train/loss", "update/gradient_norm")
 """Figures without which there is no training."""
 SLOW = 1.0
@@ -51,6 +55,8 @@ class TrainResult:
     """Figures that are summed over the whole run, such as env/steps."""
     interrupted: bool
     """Whether a signal ended it before its last iteration; the run can be resumed."""
+    plateau: bool = False
+    """Whether it is at its plateau, by its patience."""
 
 
 def train(
@@ -70,6 +76,8 @@ def train(
     json: bool = False,
     ranks: Ranks = ALONE,
     room: Callable[[], dict[str, int]] = dict,
+    validate: Validate | None = None,
+    patience: int = 0,
 ) -> TrainResult:
     """Train an agent or a learner in a run folder, from the start or from a checkpoint.
 
@@ -92,6 +100,8 @@ def train(
         json: show progress as JSON lines.
         ranks: the processes that train together. `step` has the metrics of this one's share, or of all.
         room: tells what the engine's buffers have room for, to be kept with checkpoints.
+        validate: measures what is trained, before every checkpoint but that of a signal.
+        patience: checkpoints in a row that do not raise the validation, after which the run ends; 0: none does.
 
     Raises:
         UserError: if the folder is taken or in use, or does not hold what is to be resumed; nothing is overwritten.
@@ -121,21 +131,26 @@ def train(
         if iterations == 0 and not resume:
             standing.room |= _most(room(), ranks)
             folder.save(standing, streams, scored=False)
+        elif resume and at_plateau(standing, patience):
+            show(display.message, f"{plateau_said(standing, iterations, str(run_dir))}.")
         elif started >= iterations:
             show(
                 display.message, f"{run_dir} has {started} of {iterations} iterations: give more --iterations to go on."
             )
         stopped_by = 0
-        while standing.iteration < iterations and not stopped_by:
+        while standing.iteration < iterations and not stopped_by and not at_plateau(standing, patience):
             number = standing.iteration + 1
             before = time.perf_counter()
             try:
                 metrics = step(standing.iteration)
+                full = number % run.checkpoint_every == 0
+                scored = full or number == iterations
+                if validate is not None and scored:
+                    metrics = {**metrics, **_timed(validate, standing, full)}
                 seconds = time.perf_counter() - before
                 metrics = _of_all({**metrics, "time/iteration": seconds}, totals, ranks)
                 _check(metrics, score)
                 standing.take(metrics, score)
-                scored = standing.iteration % run.checkpoint_every == 0 or standing.iteration == iterations
                 if scored or standing.iteration % stride == 0:
                     row = standing.logged()
                     folder.log(standing.iteration, row)
@@ -161,7 +176,9 @@ def train(
                     f"Iteration {number} of {run_dir} failed, {problem.removesuffix('.')}. "
                     f"{'Its checkpoints are kept' if kept else 'It has no checkpoint yet'}. {hint}"
                 ) from error
-        if stopped_by and standing.iteration < iterations:
+        plateau = at_plateau(standing, patience)
+        interrupted = standing.iteration < iterations and not plateau
+        if stopped_by and interrupted:
             show(
                 display.message,
                 f"Stopped by {signal.Signals(stopped_by).name} after iteration {standing.iteration} of {iterations}, "
@@ -171,11 +188,20 @@ def train(
             done, took = standing.iteration, duration(time.monotonic() - clock)
             some = "iteration" if done == 1 else "iterations"
             show(display.message, f"Trained {done} {some} ({took} for the last {done - started}).")
+            if plateau:
+                show(display.message, f"{plateau_said(standing, iterations, str(run_dir))}.")
+            elif rising := end_said(standing, patience, str(run_dir)):
+                show(display.message, f"{rising}.")
         # Whoever is behind this line finds the last checkpoint.
         ranks.once(lambda: None)
-    return TrainResult(
-        iteration=standing.iteration, totals=standing.totals, interrupted=standing.iteration < iterations
-    )
+    return TrainResult(iteration=standing.iteration, totals=standing.totals, interrupted=interrupted, plateau=plateau)
+
+
+def _timed(validate: Validate, standing: Standing, counts: bool) -> Metrics:
+    """Return the figures of a validation, with its time; none where there are none."""
+    before = time.perf_counter()
+    found = validate(standing, counts)
+    return {**found, "time/validation": time.perf_counter() - before} if found else {}
 
 
 def _show(stop: list[int], display: Callable[..., None], *what: Any) -> None:

@@ -23,6 +23,7 @@ randomness belongs to a rank, so that any number of them goes on with a run that
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields, replace
@@ -161,10 +162,10 @@ class RunFolder:
         path = self.checkpoint(which)
         payload = load(path, header_of(run, to_plain(thing.config)), _at_most(thing))
         _fill(thing, payload, path)
-        return _standing(payload, path)
+        return _standing(payload, path, run)
 
-    def room(self, which: str, thing: Trainable | None = None) -> dict[str, int]:
-        """Return what the engine's buffers had room for at a checkpoint; nothing where there is no such checkpoint.
+    def standing(self, which: str, thing: Trainable | None = None) -> Standing:
+        """Return where the run stood at a checkpoint; as one that begins where there is no such checkpoint.
 
         Args:
             which: the checkpoint: `last`, `previous` or `best`.
@@ -174,7 +175,7 @@ class RunFolder:
             UserError: it is damaged, or of a later format.
         """
         path = self.checkpoint(which)
-        return _standing(load(path, {}, _at_most(thing)), path).room if path.exists() else {}
+        return _standing(load(path, {}, _at_most(thing)), path) if path.exists() else Standing()
 
     def _read_config(self) -> dict[str, Any]:
         """Return the content of config.yaml in the present format (formats.py)."""
@@ -311,7 +312,7 @@ class OpenFolder:
             streams.load_state_dict(payload.get("streams", {}))
         except ValueError as error:
             raise UserError(f"{path} cannot be used: {error}") from error
-        return _standing(payload, path)
+        return _standing(payload, path, self.run)
 
     def begin(self, iterations: int, standing: Standing, score: str, *, resumed: bool) -> None:
         """Write config.yaml, and open what is logged to.
@@ -401,18 +402,24 @@ def _signed(run: dict[str, Any]) -> Any:
     return [run.get("sources"), backbone] if ":" in str(backbone) else run.get("sources")
 
 
-def _standing(payload: dict[str, Any], path: Path) -> Standing:
-    """Return where a run stood, from what its checkpoint holds."""
+def _standing(payload: dict[str, Any], path: Path, run: RunSettings | None = None) -> Standing:
+    """Return where a run stood, from what its checkpoint holds; with its settings more of that is checked."""
     names = {setting.name for setting in fields(Standing)}
     try:
         found = from_plain(Standing, {name: value for name, value in payload.items() if name in names})
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error} Use another checkpoint.") from error
-    counts = (found.iteration, *found.totals.values())
+    counts = (found.iteration, found.waited, *found.totals.values())
     if not all(count >= 0 for count in counts) or not all(0 <= room < MOST_ROOM for room in found.room.values()):
         raise UserError(
             f"{path} cannot be used: it has iteration {found.iteration}, totals {found.totals} and room {found.room}. "
             "Use another."
+        )
+    tasks = {0, len(found.reference) if run is None else getattr(run, "validation", 0)}
+    if len(found.reference) not in tasks or not all(map(math.isfinite, found.reference)):
+        raise UserError(
+            f"{path} cannot be used: it has a validation of {len(found.reference)} tasks, which is not the run's. Use "
+            "another."
         )
     return found
 

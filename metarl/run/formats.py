@@ -113,6 +113,14 @@ def _head(stored: Stored) -> None:
         stored.config.update(head=[], head_observations=False)
 
 
+def _validation(stored: Stored) -> None:
+    """Convert 12 to 13: agents may be validated, and their training may wait for that; before, none was."""
+    if not stored.few_shot:
+        stored.run.update(validation=0, patience=0)
+    if stored.payload is not None:
+        stored.payload.update(reference=[], waited=0)
+
+
 CONVERSIONS: tuple[Conversion, ...] = (
     _number,
     _data_options,
@@ -125,6 +133,7 @@ CONVERSIONS: tuple[Conversion, ...] = (
     _room,
     _deterministic,
     _head,
+    _validation,
 )
 """The first one leads from format 1 to 2, and so on."""
 

@@ -124,6 +124,16 @@ GLOSSARY: dict[str, Metric] = {
     "train/accuracy": Metric("Part of the queries of the meta-batch that were answered right", "", "higher"),
     "validation/accuracy": Metric("Accuracy on fixed episodes of the validation classes", "", "higher"),
     "validation/loss": Metric("Mean squared error on fixed validation episodes, in the data's units", "", "lower"),
+    "validation/return": Metric(
+        "Mean undiscounted return on fixed tasks of the training distribution, at the point that training adapts to",
+        "reward",
+        "higher",
+    ),
+    "validation/success": Metric("Part of those episodes that met the task's goal at any step", "", "higher"),
+    "validation/failures": Metric(
+        "Simulations of that validation that became invalid; each ended its own episode only", "", "lower"
+    ),
+    "validation/waited": Metric("Checkpoints in a row that did not raise the validation", "", "-"),
     "time/validation": Metric("Time of the validation at a checkpoint", "s", "lower"),
     "test/accuracy": Metric("Mean accuracy over test episodes with n shots", "", "higher"),
     "test/mse": Metric("Mean squared error over test episodes with n shots, in the data's units", "", "lower"),

@@ -236,6 +236,8 @@ def figures(metrics: Metrics) -> str:
         parts.append(f"return {' -> '.join(returns)}")
     elif "return/teacher" in metrics:
         parts.append(f"teacher's return {rounded(metrics['return/teacher'])[0]}")
+    if "validation/return" in metrics:
+        parts.append(f"validation {rounded(metrics['validation/return'])[0]}")
     for tag, name, form in _LEARNING:
         if tag in metrics:
             parts.append(f"{name} {metrics[tag]:{form}}")

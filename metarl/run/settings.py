@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar, get_args
 
-from metarl.config import check_numbers, to_plain
+from metarl.config import MOST_STEPS, check, check_numbers, to_plain
 from metarl.errors import UserError, nearest
 from metarl.run.sources import Source
 
@@ -78,13 +78,24 @@ class RunConfig(RunSettings):
     """Name of the agent."""
     engine: Engine = "auto"
     """What steps the worlds: cpu, gpu (mujoco_warp, on the device), or auto: gpu where the device is one."""
+    validation: int = 0
+    """Validation tasks at every checkpoint, of the training distribution; 0: none."""
+    patience: int = 0
+    """Checkpoints in a row that do not raise the validation, after which the run ends (plateau.py); 0: none does."""
 
-    passing: ClassVar[tuple[str, ...]] = (*RunSettings.passing, "engine")
+    passing: ClassVar[tuple[str, ...]] = (*RunSettings.passing, "engine", "patience")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.engine not in get_args(Engine):
             raise UserError(f"Unknown engine '{self.engine}'.{nearest(self.engine, get_args(Engine))}")
+        most = {"validation": MOST_STEPS, "patience": MOST_STEPS}
+        check(self, at_least={"validation": 0, "patience": 0}, at_most=most)
+        if self.patience and self.validation < 2:
+            raise UserError(
+                f"Got --patience {self.patience} with --validation {self.validation}: it waits for a rise of the "
+                "validation, over 2 tasks or more. Start a run with --validation 40, or leave --patience out."
+            )
 
     @property
     def title(self) -> str:

@@ -22,6 +22,10 @@ class Standing:
     """Scores of the iterations since the last full checkpoint interval; higher is better."""
     room: dict[str, int] = field(default_factory=dict)
     """What the buffers of the engine have room for, by name, so that they begin there; empty where it has none."""
+    reference: list[float] = field(default_factory=list)
+    """Returns of the validation, task by task, at the checkpoint that raised it last; empty before the first one."""
+    waited: int = 0
+    """Checkpoints in a row since then (see plateau.py)."""
 
     def take(self, metrics: Metrics, score: str) -> None:
         """Count one more iteration.

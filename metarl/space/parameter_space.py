@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -94,6 +94,11 @@ class ParameterSpace:
         if self.coincide:
             return math.prod(len(parameter.choices) for parameter in self.parameters)
         return None if self.fixed is None else self.fixed.train
+
+    @property
+    def unfixed(self) -> ParameterSpace:
+        """The same space without finite sets: its training tasks are none of a set that an agent was trained on."""
+        return self if self.fixed is None else replace(self, fixed=None)
 
     @property
     def feature_size(self) -> int:

@@ -23,7 +23,10 @@ from tests.helpers.readme import ROOT, block, commands
 README = "agents/README.md"
 PLAYERS = "agents/players/README.md"
 ROOMS = ("agents", "agents/players", "metarl/learning", "metarl/nets")
-SMALLER = {"tasks": "10", "iterations": "1", "minibatches": "2", "width": "8", "episodes": "3", "updates": "1"}
+SMALLER = {
+    **{"tasks": "10", "iterations": "1", "minibatches": "2", "width": "8", "episodes": "3", "updates": "1"},
+    "validation": "2",
+}
 
 
 def smaller(command: str) -> list[str]:
@@ -72,8 +75,7 @@ def test_commands_with_smaller_numbers(
     assert [line.split()[1] for line in lines] == [
         *[*["train"] * 6, "evaluate"],
         *[*["train"] * 3, "evaluate"],
-        *["train"] * 2,
-        *["train"] * 3,
+        *["train"] * 6,
     ]
     for line in lines:
         assert main(smaller(line)) == 0, line

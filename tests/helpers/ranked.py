@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from metarl.agents.promp import Promp
 from metarl.agents.rl2 import Rl2
 from metarl.agents.teacher_student import TeacherStudent
 from metarl.agents.varibad import Varibad
+from metarl.api.validating import validation_tasks, validation_worlds
 from metarl.envs import get, make_worlds
 from metarl.errors import UserError
+from metarl.evaluation.validation import Validation
 from metarl.fewshot.episodes import Episodes, EpisodeShape, Support, uniform
 from metarl.fewshot.learners import config_class as learner_config
 from metarl.fewshot.learners import make as make_learner
@@ -33,7 +36,7 @@ from metarl.fewshot.parts.backbones import Conv4, MlpBackbone
 from metarl.fewshot.parts.learner import Setting
 from metarl.fewshot.run import FewShotRun
 from metarl.ranks import Ranks, join
-from metarl.run.driver import Step, iterations_of, train
+from metarl.run.driver import Step, Validate, iterations_of, train
 from metarl.run.folder import Trainable
 from metarl.run.settings import RunConfig, RunSettings
 from metarl.seeding import Streams
@@ -94,6 +97,8 @@ LEARNERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "simpleshot": ("simpleshot", {"batch_size": 12}, {"batch_norm": "running", "classes": 6}),
 }
 """Case -> learner, its settings, those of what it is made for."""
+VALIDATED = ("maml-trpo", "oracle", "pearl", "rl2-gru")
+"""Cases of agents that are validated."""
 CASES = (*AGENTS, *LEARNERS)
 
 
@@ -151,7 +156,7 @@ def double(params: Params) -> Params:
     return {name: value.double() for name, value in params.items()}
 
 
-def agent_of(case: str, streams: Streams, ranks: Ranks) -> tuple[RunSettings, Trainable, Step]:
+def agent_of(case: str, streams: Streams, ranks: Ranks) -> tuple[RunSettings, Trainable, Step, Validate | None]:
     name, family_name, settings = AGENTS[case]
     family = get(family_name)
     config = config_class(name)(**settings)
@@ -172,26 +177,42 @@ def agent_of(case: str, streams: Streams, ranks: Ranks) -> tuple[RunSettings, Tr
             agent.student.double()
     worlds = make_worlds(family, ranks.share(config.worlds), threads=1, dtype=DOUBLE, ranks=ranks)
     run = RunConfig(family=family.full_name, agent=name, threads=1, checkpoint_every=1)
-    return run, agent, iterations_of(agent, worlds, family.space.sample, streams)
+    validation = None
+    if case in VALIDATED:
+        run = replace(run, validation=2)
+        count = validation_worlds(agent, 2)
+        others = make_worlds(family, count, threads=1, dtype=DOUBLE) if ranks.first else None
+        validation = Validation(agent, validation_tasks(family, 2), others, ranks)
+    return run, agent, iterations_of(agent, worlds, family.space.sample, streams), validation
 
 
-def learner_of(case: str, streams: Streams, ranks: Ranks) -> tuple[RunSettings, Trainable, Step]:
+def learner_of(case: str, streams: Streams, ranks: Ranks) -> tuple[RunSettings, Trainable, Step, None]:
     name, settings, made_for = LEARNERS[case]
     source = Waves() if "outputs" in made_for else Pictures()
     backbone = Conv4(item_shape=IMAGE, width=3) if source.outputs == 0 else MlpBackbone(item_shape=(1,), hidden=(8,))
     setting = Setting(shape=SHAPE, backbone=backbone, dtype=DOUBLE, ranks=ranks, **made_for)
     learner = make_learner(name, learner_config(name)(**settings), setting, streams, CPU)
     run = FewShotRun(data=source.name, learner=name, threads=1, checkpoint_every=1)
-    return run, learner, lambda number: learner.update(source, number)
+    return run, learner, lambda number: learner.update(source, number), None
 
 
 def run_case(case: str, folder: Path, ranks: Ranks, *, iterations: int = ITERATIONS, resume: bool = False) -> None:
     streams = Streams(0)
-    run, thing, step = (agent_of if case in AGENTS else learner_of)(case, streams, ranks)
+    run, thing, step, validate = (agent_of if case in AGENTS else learner_of)(case, streams, ranks)
     totals = ("env/steps", "env/failures") if case in AGENTS else ()
     console = Console(quiet=True, force_terminal=False)
     train(
-        folder / case, run, thing, step, streams, iterations, totals=totals, resume=resume, ranks=ranks, console=console
+        folder / case,
+        run,
+        thing,
+        step,
+        streams,
+        iterations,
+        totals=totals,
+        resume=resume,
+        ranks=ranks,
+        console=console,
+        validate=validate,
     )
 
 

@@ -133,12 +133,12 @@ def test_best_is_the_lowest_where_lower_is_better(tmp_path: Path) -> None:
 def test_the_room_in_the_buffers_of_an_engine_is_kept(tmp_path: Path) -> None:
     rooms = iter([{"contacts": 8}, {"contacts": 16}])
     start(tmp_path, CONFIG, iterations=8, console=quiet(), room=lambda: next(rooms))
-    assert saved(tmp_path, "previous")["room"] == RunFolder(tmp_path).room("previous") == {"contacts": 8}
-    assert RunFolder(tmp_path).room("last") == {"contacts": 16}
+    assert saved(tmp_path, "previous")["room"] == RunFolder(tmp_path).standing("previous").room == {"contacts": 8}
+    assert RunFolder(tmp_path).standing("last").room == {"contacts": 16}
     # An engine without buffers leaves it as it is.
     start(tmp_path, CONFIG, iterations=12, resume=True, console=quiet())
     assert RunFolder(tmp_path).restore(RUN, "last", Follower(CONFIG)).room == {"contacts": 16}
-    assert RunFolder(tmp_path / "none").room("last") == {}
+    assert RunFolder(tmp_path / "none").standing("last").room == {}
 
 
 def test_the_room_is_that_of_the_rank_with_the_most() -> None:

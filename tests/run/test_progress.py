@@ -61,3 +61,4 @@ def test_returns_are_told_with_three_digits() -> None:
     assert rounded(1234.5, 0.1) == ["1234", "0"]
     assert rounded(math.nan, 2.0) == ["nan", "2.00"]
     assert figures({"return/pre": 0.4961, "return/post": 0.8123}) == "return 0.496 -> 0.812"
+    assert figures({"return/post": -8.0, "validation/return": -12.34}) == "return -8.00  validation -12.3"
