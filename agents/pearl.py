@@ -145,10 +145,12 @@ class PearlConfig:
         """Reckon what a training needs beside the worlds, bytes: what asks for it -> how much."""
         rounds = self.first_rounds * -(-self.train_tasks // self.tasks) + self.prior_rounds + self.posterior_rounds
         played = self.worlds * spec.horizon * max(1, rounds // 3)
-        rows = self.meta_batch * (self.batch * 8 * sum(self.hidden) + self.context * 3 * sum(self.encoder_hidden))
+        # As a CPU takes them; a GPU takes all tasks at once, and tells what does not fit.
+        tasks = max(1, self.chunk_steps // self.batch)
+        rows = tasks * (self.batch * 14 * sum(self.hidden) + self.context * 3 * sum(self.encoder_hidden))
         return {
             "--tasks, --episodes or --horizon": memory.episodes(played, spec.observation_size, spec.action_size),
-            "--meta-batch, --batch or --hidden": 2 * memory.FLOAT * rows,
+            "--batch, --chunk-steps or --hidden": 2 * memory.FLOAT * rows,
         }
 
     def memory_of_each(self, spec: EnvSpec) -> dict[str, int]:

@@ -137,9 +137,9 @@ class PpoConfig:
         """Reckon what a training needs beside the worlds, bytes: what asks for it -> how much."""
         steps = self.worlds * spec.horizon
         played = memory.episodes(steps, spec.observation_size + spec.feature_size, spec.action_size)
-        update = memory.policy_gradients(
-            steps=steps, collections=2, at_a_time=-(-steps // self.minibatches), hidden=self.hidden
-        )
+        # What the old policy would have done is computed in as many parts.
+        rows = -(-steps // self.minibatches)
+        update = memory.policy_gradients(steps=rows, collections=2, at_a_time=rows, hidden=self.hidden)
         return {"--tasks, --episodes, --hidden or --horizon": played + update}
 
     def memory_of_each(self, spec: EnvSpec) -> dict[str, int]:

@@ -240,7 +240,11 @@ LARGER = [
     Rl("maml-trpo", "half-cheetah-vel", {"tasks": 20, "episodes": 20}),
     Rl("promp", "point-nav", {"tasks": 20, "episodes": 40, "inner_steps": 3}),
     # What is kept fills up.
-    Rl("pearl", "half-cheetah-vel", {"train_tasks": 50, "first_rounds": 40, "updates": 2, "replay_steps": 10_000}),
+    Rl(
+        "pearl",
+        "half-cheetah-vel",
+        {"train_tasks": 50, "tasks": 50, "first_rounds": 40, "updates": 2, "replay_steps": 10_000},
+    ),
     Rl("pearl", "point-nav", {"train_tasks": 5, "first_rounds": 1, "updates": 3, "batch": 2048, "replay_steps": 600}),
     Rl("ppo", "point-nav", {"tasks": 100, "episodes": 10, "hidden": (500, 500), "epochs": 1}),
     Rl("rl2", "point-nav", {"tasks": 40, "width": 600, "minibatches": 1, "epochs": 1}),
