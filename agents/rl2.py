@@ -143,12 +143,13 @@ class Rl2Config:
         return Encoder(spec.observation_size, with_pictures(spec, self.encode_pictures).pictures).outputs
 
     def _heads(self, spec: EnvSpec) -> tuple[int, int]:
-        """Return the weights of policy and values, and how many numbers of a moment their gradient needs."""
+        """Return the weights of policy and values, and how many numbers a gradient takes for them at each moment."""
         shown, outputs = self.shown(spec), (spec.action_size, 1)
         if self.core == "hyper":
             emitted = sum(memory.layers(shown, self.head, count) for count in outputs)
-            return (self.width + 1) * emitted, emitted
-        return sum(memory.layers(self.width + shown, self.head, count) for count in outputs), shown + 2 * sum(self.head)
+            return (self.width + 1) * emitted, 2 * emitted
+        weights = sum(memory.layers(self.width + shown, self.head, count) for count in outputs)
+        return weights, 4 * (shown + 2 * sum(self.head))
 
     def network_weights(self, spec: EnvSpec) -> int:
         """Return the weights of the network for a family; pictures have an encoder before it."""
@@ -159,7 +160,7 @@ class Rl2Config:
     def memory_needed(self, spec: EnvSpec) -> dict[str, int]:
         """Reckon what a training needs beside the worlds, bytes: what asks for it -> how much."""
         length, rows = self.episodes * spec.horizon, -(-self.tasks // self.minibatches)
-        heads = 4 * memory.FLOAT * rows * length * self._heads(spec)[1]
+        heads = memory.FLOAT * rows * length * self._heads(spec)[1]
         trials = memory_of_trials(self, spec, core=self.memory_core, rows=rows)
         return {"--tasks, --episodes, --width or --horizon": trials, "--head, --tasks or --episodes": heads}
 

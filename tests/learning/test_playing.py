@@ -25,7 +25,6 @@ from metarl.learning.playing import LaunchedPlaying, Playing, launched_playing
 from metarl.learning.recall import Actor
 from metarl.learning.rollout import collect
 from metarl.learning.scaling import Scale
-from metarl.nets.memory import CoreName
 from metarl.seeding import Streams
 from metarl.types import MetaAgent, SteadyPolicy, Trajectories
 from tests.helpers.lockstep import worlds_together
@@ -154,11 +153,15 @@ def tensors(played: Trajectories) -> dict[str, Tensor]:
     return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
-@pytest.mark.parametrize("core", ["gru", "lstm"])
-def test_ragged_trials_are_the_same_and_their_owners(core: CoreName) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{"core": "gru"}, {"core": "lstm"}, {"head": (3,), "head_observations": True}, {"core": "hyper", "head": (3,)}],
+    ids=str,
+)
+def test_ragged_trials_are_the_same_and_their_owners(options: dict[str, Any]) -> None:
     family, seen = Ragged(), []
     for recorder in (None, Recorder()):
-        agent = agent_for(family, "rl2", core=core)
+        agent = agent_for(family, "rl2", **options)
         policy = agent.start(family.space.sample(6, "train", seeded())).policy
         played = collections(worlds_together(family, 6, recorder), policy, 4, trial=True)
         assert isinstance(policy, Actor)
