@@ -13,7 +13,7 @@ from metarl.envs.gym.vector import FamilyVectorEnv
 from metarl.envs.making import make_worlds
 from metarl.envs.models import gymnasium_model, noisy_start
 from metarl.envs.registry import families, get, gymnasium_id, register
-from metarl.space import FixedTasks, Parameter, ParameterSpace
+from metarl.space import FixedTasks, ListedTasks, Parameter, ParameterSpace
 from metarl.types import Tasks
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "FamilyVectorEnv",
     "FixedTasks",
     "GymnasiumFamily",
+    "ListedTasks",
     "Marker",
     "MujocoFamily",
     "Observable",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes.util
 import os
 from typing import Protocol, runtime_checkable
 
 import mujoco
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image, ImageOps
 
 from metarl.envs.engines.cpu import MujocoPhysics
+from metarl.envs.external.adapter import WorkerPhysics
+from metarl.envs.external.child import off_screen
 from metarl.envs.family import Marker, TorchFamily, View
 from metarl.envs.worlds import Worlds
 from metarl.errors import UserError
@@ -20,9 +22,6 @@ Picture = UInt8[np.ndarray, "H W 3"]
 
 SMALLEST, LARGEST = 16, 4096
 """Width and height that a picture may have, pixels."""
-
-LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
-"""Value of $MUJOCO_GL -> system library, the preferred first."""
 
 NO_GL = (
     "no off-screen OpenGL for pictures of MuJoCo worlds ({reason}). Install libegl1 (Debian, Ubuntu: "
@@ -58,9 +57,27 @@ def make_painter(worlds: Worlds, width: int = 480, height: int = 480) -> Painter
         raise UserError(f"got pictures of {width} x {height} pixels: give {SMALLEST} to {LARGEST} for either")
     if isinstance(worlds.physics, MujocoPhysics):
         return MujocoPainter(worlds, width, height)
+    if isinstance(worlds.physics, WorkerPhysics):
+        return WorkerPainter(worlds.physics, width, height)
     if isinstance(worlds.family, TorchFamily):
         return TorchPainter(worlds, width, height)
-    raise UserError(f"{worlds.family_name} cannot be drawn: only families on a MuJoCo model or in torch can")
+    raise UserError(f"{worlds.family_name} cannot be drawn where it is: make its worlds on the CPU engine")
+
+
+class WorkerPainter:
+    """Shows what an environment in a worker process draws of itself, as large as fits, on white."""
+
+    def __init__(self, physics: WorkerPhysics, width: int, height: int) -> None:
+        self.physics = physics
+        self.size = (width, height)
+
+    def __call__(self, world: int) -> Picture:
+        """Return the picture of a world."""
+        frame = Image.fromarray(self.physics.draw(world))
+        return np.asarray(ImageOps.pad(frame, self.size, color=(255, 255, 255)))
+
+    def close(self) -> None:
+        """Do nothing: the environment draws as long as it lives."""
 
 
 class TorchPainter:
@@ -165,7 +182,7 @@ def _contexts(model: mujoco.MjModel, width: int, height: int) -> tuple[_GLContex
     MuJoCo itself would need $MUJOCO_GL at its import, and takes a window system's otherwise.
     """
     wanted = os.environ.get("MUJOCO_GL", "").lower().strip()
-    installed = [name for name, library in LIBRARIES.items() if ctypes.util.find_library(library)]
+    installed = off_screen()
     if not wanted and not installed:
         raise UserError(NO_GL.format(reason="neither EGL nor OSMesa is installed"))
     backend = wanted or installed[0]

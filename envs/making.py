@@ -85,6 +85,7 @@ def make_worlds(
     device: torch.device = CPU,
     ranks: Ranks = ALONE,
     room: Mapping[str, int] | None = None,
+    pictures: bool = False,
 ) -> Worlds:
     """Return B parallel worlds of a family.
 
@@ -98,6 +99,7 @@ def make_worlds(
         engine: `cpu`, `gpu` or `auto`, see `choose_engine`.
         device: where the agent computes: the GPU engine's worlds are there too. The CPU engine's are on the CPU.
         ranks: which of them have a share of the worlds each, as these B.
+        pictures: whether the worlds will be drawn: environments in worker processes have to know when they are made.
         room: what the GPU engine's buffers have room for at least: `Worlds.room` of earlier worlds of the family.
 
     Raises:
@@ -125,7 +127,7 @@ def make_worlds(
     elif isinstance(family, TorchFamily):
         physics = TorchPhysics(family, num_worlds, device if gpu else CPU)
     elif isinstance(family, GymnasiumFamily):
-        physics = WorkerPhysics(family, num_worlds, threads)
+        physics = WorkerPhysics(family, num_worlds, threads, pictures=pictures)
     else:
         kinds = "a MujocoFamily, a TorchFamily or a GymnasiumFamily"
         raise UserError(f"{family.full_name} is not {kinds}: no engine runs it")

@@ -21,6 +21,7 @@ from metarl.envs.external.child import Unfit, import_source
 from metarl.envs.families import FILES
 from metarl.envs.family import Family
 from metarl.envs.horizon import HORIZON, with_horizon
+from metarl.envs.metaworld import family as metaworld
 from metarl.envs.modifiers.apply import modify
 from metarl.envs.modifiers.names import parse, split_name, take_horizon
 from metarl.envs.origins import Origin, files_of, present
@@ -57,24 +58,31 @@ def register(family: Family, *, replace: bool = False) -> None:
 def _add(family: Family, origin: Origin | None, *, replace: bool) -> None:
     """Add a family of `origin`, None for one of metarl's own; see `register`."""
     name = family.full_name
+    if family.name in LATER and origin is not None:
+        raise UserError(f"got a family called {family.name}, as {metaworld.SOURCE} has one: give it another name")
     variants = _FAMILIES.setdefault(family.name, {})
     if family.variant in variants and not (replace and name in _ORIGINS):
         hint = ", or replace=True" if name in _ORIGINS else ""
         raise UserError(f"got a second family {name}: each name@variant registers once, pick another{hint}")
-    is_new = not variants
+    is_new = not variants and family.name not in LATER
     variants[family.variant] = family
     if origin is not None:
         _ORIGINS[name] = origin
         for modified in [other for other in _MODIFIED if split_name(other)[0] == name]:
             del _MODIFIED[modified]
     if is_new:
-        # No max_episode_steps: the environments truncate by themselves, at their own or their variant's horizon.
-        gymnasium.register(
-            gymnasium_id(family.name),
-            entry_point="metarl.envs.gym.single:FamilyEnv",
-            vector_entry_point="metarl.envs.gym.vector:FamilyVectorEnv",
-            kwargs={"family": family.name},
-        )
+        _add_id(family.name)
+
+
+def _add_id(name: str) -> None:
+    """Tell Gymnasium of the family of a name."""
+    # No max_episode_steps: the environments truncate by themselves, at their own or their variant's horizon.
+    gymnasium.register(
+        gymnasium_id(name),
+        entry_point="metarl.envs.gym.single:FamilyEnv",
+        vector_entry_point="metarl.envs.gym.vector:FamilyVectorEnv",
+        kwargs={"family": name},
+    )
 
 
 @checked
@@ -83,6 +91,11 @@ def gymnasium_id(name: str) -> str:
     return f"metarl/{''.join(part.capitalize() for part in name.split('-'))}-v0"
 
 
+LATER = metaworld.NAMES
+"""Families of many variants, which are made when they are first asked for and run in an interpreter of their own."""
+
+for _name in LATER:
+    _add_id(_name)
 for _file in FILES:
     for _family in importlib.import_module(f"metarl.envs.families.{_file}").FAMILIES:
         register(_family)
@@ -94,17 +107,19 @@ def is_family(name: str) -> bool:
     Raises:
         UserError: its source cannot be imported.
     """
-    return split_name(_load(name))[0].partition("@")[0] in _FAMILIES
+    return split_name(_load(name))[0].partition("@")[0] in (*_FAMILIES, *LATER)
 
 
 def is_registered(name: str) -> bool:
     """Tell whether the family and variant of a name without source are here; modifiers do not matter."""
     base, _, variant = split_name(name)[0].partition("@")
+    if base in LATER:
+        return True
     return base in _FAMILIES and (not variant or variant in _FAMILIES[base])
 
 
 def families() -> dict[str, list[Family]]:
-    """Return every family name with its variants, the default first."""
+    """Return every family name with its variants, the default first; without those that are made `LATER`."""
     return {name: list(variants.values()) for name, variants in _FAMILIES.items()}
 
 
@@ -133,8 +148,10 @@ def get(name: str, *, present: bool = True) -> Family:
         family = modify(family, *(parse(modifier) for modifier in modifiers)) if modifiers else family
         return _MODIFIED.setdefault(family.full_name, family) if "+" in family.full_name else family
     base, _, variant = name.partition("@")
+    if base in LATER:
+        return metaworld.make(base, variant)
     if base not in _FAMILIES:
-        raise UserError(f"unknown family '{base}'.{nearest(base, _FAMILIES)}")
+        raise UserError(f"unknown family '{base}'.{nearest(base, [*_FAMILIES, *LATER])}")
     variants = _FAMILIES[base]
     if not variant:
         return next(iter(variants.values()))
@@ -223,6 +240,8 @@ def _not_in(source: str, base: str) -> str:
 
 
 def _is_registered(family: Family) -> bool:
+    if isinstance(family, metaworld.MetaWorldFamily):
+        return True
     known = _MODIFIED.get(family.full_name) or _FAMILIES.get(family.name, {}).get(family.variant)
     return known is family
 

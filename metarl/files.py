@@ -24,6 +24,8 @@ from typing import IO
 from metarl.errors import UserError
 from metarl.system import POSIX
 
+CACHE_VARIABLE = "METARL_CACHE"
+"""Environment variable with the folder of what may be made again at any time."""
 _ANY = 1 << 62
 _OURS, PARTIAL = "metarl-", ".partial"
 """Begin and end of the names of files that are being written."""
@@ -281,6 +283,11 @@ class Folder:
         finally:
             if handle is not None:
                 os.close(handle)
+
+
+def cache_folder() -> Path:
+    """Return the folder of what may be made again at any time: METARL_CACHE, else ~/.cache/metarl."""
+    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/metarl").expanduser()
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -22,7 +22,7 @@ import base64
 import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -39,12 +39,16 @@ from metarl.envs.external.pool import Job, Pool
 from metarl.envs.family import LARGEST_VALID, Family, Observable, State, Terms, all_valid
 from metarl.errors import UserError
 from metarl.launches import Launches
+from metarl.space.fixed import FixedTasks, ListedTasks
 from metarl.space.parameter import Parameter
-from metarl.space.parameter_space import FixedTasks, ParameterSpace
+from metarl.space.parameter_space import ParameterSpace
 from metarl.types import Picture, Record, Tasks
 
 SEEDS = 2**31
 """Each episode's `reset(seed=...)` is below."""
+
+Spaces = tuple[list[str], dict[str, Any], list[dict[str, Any]]]
+"""Observation names, actions and pictures, as a worker tells them."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,8 @@ class GymnasiumFamily(Family):
     """What `make` and `set_task` are imported from first; that of the file that defines the family if not given."""
     timeout: float = 60.0
     """Longest time that one call of the environment may take, s."""
-    fixed: FixedTasks | None = None
-    """Finite train and test sets of tasks, in place of fresh draws."""
+    fixed: FixedTasks | ListedTasks | None = None
+    """Finite train and test sets of tasks, drawn once or given one by one, in place of fresh draws."""
     summary: str = ""
     """One line for `metarl list`."""
     source: str = ""
@@ -147,11 +151,12 @@ class GymnasiumFamily(Family):
             "kwargs": dict(self.kwargs),
             "vector": self.vector,
             "success_key": self.success_key,
+            "pictures": False,
         }
         return Job(family=self.full_name, hello=hello, folder=self.folder, python=self.python, timeout=self.timeout)
 
     @cached_property
-    def _spaces(self) -> tuple[list[str], dict[str, Any], list[dict[str, Any]]]:
+    def _spaces(self) -> Spaces:
         """Observation names, actions and pictures, as one environment tells them."""
         pool = Pool(self.job, 1, 1)
         pool.close()
@@ -227,15 +232,19 @@ class WorkerPhysics:
         family: the family.
         num_worlds: B.
         processes: worker processes; 0 takes one a core, or one where the family is a vector environment.
+        pictures: whether its worlds will be drawn: environments are then made with `render_mode="rgb_array"`.
     """
 
     device = torch.device("cpu")
     lockstep = False
     launches: Launches | None = None
 
-    def __init__(self, family: GymnasiumFamily, num_worlds: int, processes: int = 0) -> None:
+    def __init__(self, family: GymnasiumFamily, num_worlds: int, processes: int = 0, *, pictures: bool = False) -> None:
         self.family = family
-        self.pool = Pool(family.job, num_worlds, processes or (1 if family.vector else _cores()))
+        self.pictures = pictures
+        job = family.job
+        job = replace(job, hello=job.hello | {"pictures": pictures})
+        self.pool = Pool(job, num_worlds, processes or (1 if family.vector else _cores()))
         # Known from here on: no environment has to be made to ask it.
         vars(family)["_spaces"] = (self.pool.observation, self.pool.action, self.pool.pictures)
         # Live views of the shared arrays.
@@ -278,6 +287,16 @@ class WorkerPhysics:
         # A reward that is no number is no failed simulation, as long as the observation is right: it is a mistake.
         valid = (reward.abs() < LARGEST_VALID) | ~reward.isfinite()
         return ~((observation.abs() < LARGEST_VALID).all(1) & valid)
+
+    def draw(self, world: int) -> np.ndarray:
+        """Return what an environment's `render` draws, [height, width, 3] bytes.
+
+        Raises:
+            UserError: the worlds were not made for it, or nothing is drawn here.
+        """
+        if not self.pictures:
+            raise UserError(f"{self.family.full_name}: these worlds were made without pictures: give pictures=True")
+        return self.pool.draw(world)
 
     def push(self, forces: Float[Tensor, "B N 6"]) -> None:
         """Refuse: there are no bodies."""

@@ -7,7 +7,7 @@ of its own. That is why all of it is one file: beside it there is nothing that s
 neighbours, whose names would hide the user's modules. `metarl.envs.external.pool` is the other end, and shares
 `Channel`.
 
-Message format, version 4. Words go over the stream socket SOCKET, numbers stand in the memory MEMORY that both
+Message format, version 5. Words go over the stream socket SOCKET, numbers stand in the memory MEMORY that both
 processes map. A message is one byte, and after a `J` also the length of what follows (4 bytes, little endian) and so
 many bytes of JSON, an object with a `type`:
 
@@ -22,12 +22,15 @@ many bytes of JSON, an object with a `type`:
 |---|---|---|---|
 | `hello` | metarl | version, worlds (how many), path, last (folders to \
 import from, before all others and after), timeout; make, kwargs, vector, \
-set_task, success_key (as in `GymnasiumFamily`), carried {make or set_task: a callable by value, cloudpickle in \
+set_task, success_key (as in `GymnasiumFamily`), pictures (whether \
+it will be asked to `draw`), carried {make or set_task: a callable by value, cloudpickle in \
 base64, which its text then only describes} | `spaces` |
 | `spaces` | worker | version, python, gymnasium, observation (a name for each number), pictures (which of these are \
 pixels: first, shape, channels (axes), largest), action {low, high} or {choices} | |
 | `memory` | metarl | size (bytes), first (the worker's first row), arrays {name: {dtype, shape, offset}} | `.` |
 | `reset` | metarl | worlds (numbers within the worker), seeds, tasks (one record each) | `.` |
+| `draw` | metarl | world | `picture` |
+| `picture` | worker | height, width, pixels (rows of red, green, blue; base64) | |
 | `error` | worker | where, world, error (one line), place | the process ends |
 
 The arrays, one row a world: observation [B, O], action [B, A] (where the space makes choices, the number of the
@@ -50,9 +53,11 @@ if __name__ == "__main__":
 
 import base64
 import contextlib
+import ctypes.util
 import faulthandler
 import importlib
 import importlib.util
+import inspect
 import json
 import mmap
 import pickle
@@ -71,7 +76,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-VERSION = 4
+VERSION = 5
 """Of the message format; both ends must have the same."""
 STEP, DONE, BUSY, OBJECT = b"S", b".", b"+", b"J"
 
@@ -81,6 +86,11 @@ AVOIDED: set[str] = set()
 """Folders from which a run's files may not import, though they are the present one: `metarl.run.admission`."""
 IMPORTING: list[Path] = []
 """Of those that it is importing now, the innermost last: what a relative path in a file starts from."""
+
+LIBRARIES = {"egl": "EGL", "osmesa": "OSMesa"}
+"""Value of $MUJOCO_GL -> system library that draws without a screen, the preferred first."""
+LARGEST_PICTURE = 4096
+"""Width and height of a picture, pixels."""
 
 FLAT = "Box, Discrete, MultiBinary, MultiDiscrete, and Dict or Tuple of those"
 FARTHEST_BOUND = 1e30
@@ -211,6 +221,26 @@ def callable_of(hello: dict[str, Any], field: str) -> Any:
     if content is not None:
         return pickle.loads(base64.b64decode(content))
     return resolve(hello[field]) if names_python(hello[field]) else None
+
+
+def off_screen() -> list[str]:
+    """Return what MuJoCo can draw with without a screen, the preferred first."""
+    return [name for name, library in LIBRARIES.items() if ctypes.util.find_library(library)]
+
+
+def arguments(hello: dict[str, Any], build: Any) -> dict[str, Any]:
+    """Return what an environment is made with: its `kwargs`, and `render_mode` where it is to draw and can be told."""
+    kwargs = dict(hello["kwargs"])
+    if not hello["pictures"] or "render_mode" in kwargs:
+        return kwargs
+    try:
+        known = inspect.signature(build).parameters.values()
+    # What is not written in Python may have none.
+    except (TypeError, ValueError):
+        return kwargs
+    if any(one.name == "render_mode" or one.kind is inspect.Parameter.VAR_KEYWORD for one in known):
+        kwargs["render_mode"] = "rgb_array"
+    return kwargs
 
 
 def leaves(space: spaces.Space, name: str) -> Iterator[tuple[str, spaces.Space]]:
@@ -557,6 +587,27 @@ class Group:
         """Return an environment, in its wrappers."""
         raise NotImplementedError
 
+    def frame(self, world: int) -> Any:
+        """Return what an environment draws."""
+        raise NotImplementedError
+
+    def draw(self, world: int) -> dict[str, Any]:
+        """Return the `picture` message of a world."""
+        try:
+            frame = self.frame(world)
+        # Of gymnasium.Env: the environment has no render of its own.
+        except NotImplementedError:
+            frame = None
+        found = np.asarray(frame)
+        fits = found.ndim == 3 and found.shape[2] == 3 and found.dtype == np.uint8
+        if not fits or not 0 < min(found.shape) <= max(found.shape) <= LARGEST_PICTURE:
+            raise Unfit(
+                f"render returned {_quoted(frame)}: a picture is needed, an array of bytes [height, width, 3]. Let "
+                "what makes the environment take render_mode='rgb_array', and render return such an array"
+            )
+        pixels = base64.b64encode(np.ascontiguousarray(found).tobytes()).decode()
+        return {"type": "picture", "height": found.shape[0], "width": found.shape[1], "pixels": pixels}
+
     def check_pictures(self, observation: Any) -> None:
         """Refuse a first observation with pixels beyond what its space says."""
         if not self.pictures:
@@ -589,7 +640,7 @@ class Singles(Group):
         for world in range(self.count):
             watch.call("make", world)
             build = callable_of(hello, "make") or self._registered(hello["make"])
-            env = build(**hello["kwargs"])
+            env = build(**arguments(hello, build))
             if not isinstance(env, gymnasium.Env):
                 raise Unfit(f"{hello['make']} returned {env!r}: a gymnasium.Env is needed")
             self.envs.append(env)
@@ -613,6 +664,11 @@ class Singles(Group):
                 observation, _ = env.reset(seed=seeds[position])
             self.observation[world] = self.flat(observation)
             self.check_pictures(observation)
+
+    def frame(self, world: int) -> Any:
+        """Return what an environment draws."""
+        self.watch.call("render", world)
+        return self.envs[world].render()
 
     def outermost(self) -> Any:
         """Return the first environment."""
@@ -644,7 +700,7 @@ class Vectorised(Group):
         super().__init__(hello, watch)
         watch.call("make", None)
         build = callable_of(hello, "make") or self._registered(hello["make"])
-        self.envs = build(num_envs=self.count, **hello["kwargs"])
+        self.envs = build(num_envs=self.count, **arguments(hello, build))
         if not isinstance(self.envs, gymnasium.vector.VectorEnv) or self.envs.num_envs != self.count:
             raise Unfit(f"{hello['make']} returned {self.envs!r}: a VectorEnv of {self.count} worlds is needed")
         mode = self.envs.metadata.get("autoreset_mode")
@@ -689,6 +745,12 @@ class Vectorised(Group):
             for observation in gymnasium.vector.utils.iterate(self.envs.observation_space, observations):
                 self.check_pictures(observation)
         return rows
+
+    def frame(self, world: int) -> Any:
+        """Return what one of the environments draws."""
+        self.watch.call("render", world)
+        frames = self.envs.render()
+        return frames if frames is None else frames[world]
 
     def outermost(self) -> Any:
         """Return the vector environment."""
@@ -775,6 +837,9 @@ def serve(channel: Channel, memory: str) -> None:
             raise Unfit(f"{__file__} speaks version {VERSION} of the message format, not {theirs}: use metarl's own")
         watch.start(hello["timeout"])
         watch.call("import", None)
+        if hello["pictures"] and (found := off_screen()):
+            # Read when mujoco is imported, which takes a window system's otherwise.
+            os.environ.setdefault("MUJOCO_GL", found[0])
         sys.path[:0] = [folder for folder in hello["path"] if folder not in sys.path]
         sys.path += [folder for folder in hello["last"] if folder not in sys.path]
         worlds = Vectorised(hello, watch) if hello["vector"] else Singles(hello, watch)
@@ -785,6 +850,9 @@ def serve(channel: Channel, memory: str) -> None:
             elif isinstance(message, dict) and message["type"] == "reset":
                 keep_warnings()
                 worlds.reset(message["worlds"], message["seeds"], message["tasks"])
+            elif isinstance(message, dict) and message["type"] == "draw":
+                channel.send(worlds.draw(message["world"]))
+                continue
             elif isinstance(message, dict) and message["type"] == "memory":
                 worlds.attach(memory, message)
             else:

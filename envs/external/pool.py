@@ -6,6 +6,7 @@ one piece of memory that has no name, so that nothing is left of it however the 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import mmap
 import os
@@ -41,6 +42,13 @@ LARGEST_LOG = 1_000_000
 """A worker's output is forgotten from here on, bytes."""
 KEEPER = Path(__file__).with_name("keeper.py").resolve()
 """Runs a worker, and ends what it started with it."""
+NO_GL = (
+    "If it draws with MuJoCo: pictures need off-screen OpenGL, libegl1 and MUJOCO_GL=egl (Debian, Ubuntu: apt-get "
+    "install libegl1 libgl1), or libosmesa6 and MUJOCO_GL=osmesa"
+)
+"""What may help where a picture cannot be drawn."""
+DRAWING = ("import", "make", "render")
+"""Where a worker may fail for want of OpenGL."""
 INSIDE = "METARL_WORKER"
 """Environment variable that tells a worker process, and what it starts, from others."""
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -53,7 +61,8 @@ class Job:
 
     Attributes:
         family: full name, for error texts.
-        hello: the fields `make`, `kwargs`, `vector`, `set_task`, `success_key` and `carried` of that message.
+        hello: the fields `make`, `kwargs`, `vector`, `set_task`, `success_key`, `carried` and `pictures`
+            of that message.
         folder: what a family imports from first: that of the file that defines it.
         python: interpreter to run them; None for this one.
         timeout: longest call of the environment, s.
@@ -174,6 +183,18 @@ class Pool:
         with self._all_or_nothing():
             self._ask([(member, child.STEP) for member in self._members])
 
+    def draw(self, world: int) -> np.ndarray:
+        """Return the picture of a world, [height, width, 3] bytes.
+
+        Raises:
+            UserError: the environment draws none here.
+        """
+        (member,) = (one for one in self._members if one.first <= world < one.first + one.count)
+        with self._all_or_nothing():
+            (found,) = self._ask([(member, {"type": "draw", "world": world - member.first})])
+        pixels = np.frombuffer(base64.b64decode(found["pixels"]), np.uint8)
+        return pixels.reshape(found["height"], found["width"], 3)
+
     def close(self) -> None:
         """End the processes."""
         self._ended = self._ended or "they were closed"
@@ -226,7 +247,9 @@ class Pool:
             which = f"world {member.first + world}"
             task = "" if record is None else f", with the task {record}"
         place = f" ({answer['place']})" if answer["place"] else ""
-        self._fail(f"{which}, {answer['where']}{task}: {answer['error']}{place}")
+        drawing = self.job.hello["pictures"] and answer["where"] in DRAWING
+        hint = f". {NO_GL}" if place and drawing else ""
+        self._fail(f"{which}, {answer['where']}{task}: {answer['error']}{place}{hint}")
 
     def _died(self, member: Member) -> NoReturn:
         """Say how a process ended."""

@@ -84,7 +84,9 @@ class FamilyEnv(gymnasium.Env[Observation, Action]):
         self.metadata = {**type(self).metadata, "render_fps": frames_per_second(self.family)}
         self.observation_space, self.action_space = make_spaces(self.family)
         self._choice = TaskChoice(self.family, 1, task, split)
-        self._worlds = make_worlds(self.family, 1, threads=1, unit_actions=False, dtype=torch.float64)
+        self._worlds = make_worlds(
+            self.family, 1, threads=1, unit_actions=False, dtype=torch.float64, pictures=render_mode is not None
+        )
         self._spec: EnvSpec | None = None
         self._picture_size = (width, height)
         self._painter: Painter | None = None

@@ -12,8 +12,8 @@ from metarl.envs.family import Family
 from metarl.errors import UserError, nearest
 from metarl.types import Record, Tasks
 
-Task = Mapping[str, float | list[float]]
-"""A task record, as callers may give it."""
+Task = Mapping[str, float | list[float] | str]
+"""A task record, as callers may give it: the name of a choice may stand for its number."""
 
 SAMPLE = "sample"
 """Value of the reset option `task` that asks for a fresh draw."""

@@ -100,7 +100,14 @@ class FamilyVectorEnv(gymnasium.vector.VectorEnv[Observations, np.ndarray, np.nd
             "render_fps": frames_per_second(self.family),
             "autoreset_mode": self.autoreset_mode,
         }
-        self._worlds = make_worlds(self.family, num_envs, threads=threads, unit_actions=False, dtype=torch.float64)
+        self._worlds = make_worlds(
+            self.family,
+            num_envs,
+            threads=threads,
+            unit_actions=False,
+            dtype=torch.float64,
+            pictures=render_mode is not None,
+        )
         self.single_observation_space, self.single_action_space = make_spaces(self.family)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)

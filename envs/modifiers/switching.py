@@ -15,9 +15,10 @@ reset option `task` gives another.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool
@@ -27,7 +28,7 @@ from metarl.envs.family import Family
 from metarl.errors import UserError
 from metarl.space.parameter import Parameter
 from metarl.space.parameter_space import ParameterSpace
-from metarl.types import Record, Tasks
+from metarl.types import Tasks
 
 LATER = "later_"
 STEP = "switch_step"
@@ -173,7 +174,7 @@ class SwitchSpace(ParameterSpace):
         }
         return Tasks(self.base.family, values)
 
-    def from_records(self, records: Sequence[Record]) -> Tasks:
+    def from_records(self, records: Sequence[Mapping[str, Any]]) -> Tasks:
         """Return trials from plain records.
 
         Raises:

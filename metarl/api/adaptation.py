@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metarl.errors import UserError
-from metarl.evaluation import probe_report, report
+from metarl.evaluation import probe_report, protocol_report, report
 from metarl.evaluation.curve import Entry, Evaluation
 from metarl.evaluation.elsewhere import Elsewhere
 from metarl.evaluation.plot import draw, to_png
@@ -33,6 +33,8 @@ class Adaptation:
     """Means, intervals, gains and the gap closed as plain data: the content of adaptation.json."""
     probes: list[dict[str, Any]] = field(default_factory=list, repr=False)
     """What the agents' memories know, where that was asked for: the content of probe.json."""
+    protocols: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    """What Meta-World's protocol says of each agent, where that was asked for: the content of protocol.json."""
     films: dict[str, bytes] = field(default_factory=dict, repr=False)
     """Agent -> GIF of the first task before and after adaptation, where films were asked for and could be drawn."""
     elsewhere: tuple[Elsewhere, ...] = field(default=(), repr=False)
@@ -89,9 +91,10 @@ class Adaptation:
         return draw(self.summary)
 
     def write(self, folder: Folder | Path | str) -> None:
-        """Write adaptation.csv, .json and .png, TensorBoard events, and probe.json, in place of earlier ones."""
+        """Write adaptation.csv, .json and .png, events, probe.json and protocol.json, in place of earlier ones."""
         report.write(self.evaluation, self.summary, Folder.of(folder), films=self.films, elsewhere=self.elsewhere)
         probe_report.write(self.probes, Folder.of(folder))
+        protocol_report.write(self.protocols, Folder.of(folder))
 
     def __repr__(self) -> str:
         text = io.StringIO()

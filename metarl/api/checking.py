@@ -320,7 +320,7 @@ def pictures(family: Family, *, tasks: int = 3, times: int = 4, seed: int = 0, s
     Raises:
         UserError: the family cannot be drawn, or there is no off-screen OpenGL here.
     """
-    worlds = make_worlds(family, tasks)
+    worlds = make_worlds(family, tasks, pictures=True)
     painter = make_painter(worlds, *size)
     generator = Streams(seed)["check pictures"]
     drawn = family.space.sample(tasks, "train", generator)

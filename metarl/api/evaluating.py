@@ -9,6 +9,7 @@ from metarl.api.adaptation import Adaptation
 from metarl.api.meeting import Meeting, Split
 from metarl.api.recording import Recording
 from metarl.api.runs import Run, ending, grouped
+from metarl.api.scoring import protocol_results, protocol_tasks
 from metarl.arguments import check, checked
 from metarl.devices import repeatable, resolve_device
 from metarl.envs import mujoco_log
@@ -41,6 +42,8 @@ def evaluate(
     reality: str | Path | Sequence[str | Path] = (),
     probe: bool = False,
     probe_tasks: int = 256,
+    protocol: bool = False,
+    protocol_goals: int = 40,
     film: bool = False,
     seed: int = 0,
     out: Folder | Path | str | None = None,
@@ -72,6 +75,9 @@ def evaluate(
             meet the same tasks there too.
         probe: find out what the memory of agents that have one (rl2, varibad) knows of the task, and what a swap does.
         probe_tasks: tasks for the probe to be scored on; it is fitted to twice as many training tasks.
+        protocol: play Meta-World's protocol too (metarl/evaluation/protocol.py): success by class and in all in 3
+            episodes of a task after 10, and what the loop of Meta-World's package would have said.
+        protocol_goals: tasks of each class for it.
         film: film the first task before and after adaptation, where this machine can draw the worlds.
         seed: of tasks, starts and policy noise: the same seed gives the same tasks.
         out: folder that the results are written to (see `Adaptation.write`); if None nothing is written.
@@ -109,11 +115,13 @@ def evaluate(
             meeting.check_reality(there)
         if probe:
             meeting.prepare_probe(probe_tasks)
+        for_score = protocol_tasks(meeting, protocol_goals) if protocol else None
         if out is not None:
             # Better refused now than when everything has been computed.
             for group in groups:
                 Folder.of(out).make().below(file_name(group.label)).check()
         probes = meeting.probe() if probe else []
+        scores = [] if for_score is None else protocol_results(meeting, *for_score)
         entries = tuple(meeting.entry(group) for group in groups)
         evaluation = Evaluation(
             family=meeting.family.full_name,
@@ -130,7 +138,9 @@ def evaluate(
     summary = summarise(evaluation)
     if elsewhere:
         summary["realities"] = [summarise_elsewhere(evaluation, there) for there in elsewhere]
-    curve = Adaptation(evaluation=evaluation, summary=summary, probes=probes, films=films, elsewhere=elsewhere)
+    curve = Adaptation(
+        evaluation=evaluation, summary=summary, probes=probes, protocols=scores, films=films, elsewhere=elsewhere
+    )
     if out is not None:
         curve.write(out)
     mujoco_log.report(out)

@@ -49,7 +49,7 @@ def before_and_after(
         UserError: there is no off-screen OpenGL here, or the family has no drawing.
     """
     stride = max(stride_of(family.step_seconds), math.ceil(family.horizon / most) if most else 1)
-    worlds = make_worlds(family, 1)
+    worlds = make_worlds(family, 1, pictures=True)
     painter = make_painter(worlds, *size)
     learner, clips = agent.start(task), []
     if agent.name == "random":

@@ -14,14 +14,20 @@ from metarl.cli.tables import plain_table
 from metarl.config import to_plain
 from metarl.envs import families, get, gymnasium_id
 from metarl.envs.family import Family
+from metarl.envs.metaworld.asking import how_to_get_it
+from metarl.envs.metaworld.family import endings
+from metarl.envs.metaworld.family import variants as variants_of
 from metarl.envs.modifiers.names import MODIFIERS
 from metarl.envs.reality import REALITIES, Named
-from metarl.envs.registry import is_family
+from metarl.envs.registry import LATER, is_family
 from metarl.envs.robots.file import split_robot_file
 from metarl.errors import UserError, nearest
 from metarl.run.glossary import GLOSSARY
 from metarl.space.parameter import Parameter
 from metarl.space.parameter_space import SPLITS
+
+FEW = 4
+"""Variants that a line names."""
 
 
 def describe_family(family: Family) -> dict[str, Any]:
@@ -36,7 +42,7 @@ def describe_family(family: Family) -> dict[str, Any]:
         "parameters": [_describe_parameter(parameter) for parameter in space.parameters],
         "splits": [split for split in SPLITS if split != "ood" or space.has_ood],
         "train_and_test_coincide": space.coincide,
-        "fixed_tasks": None if space.fixed is None else dataclasses.asdict(space.fixed),
+        "fixed_tasks": None if space.fixed is None else space.fixed.plain(),
         "observation_size": family.observation_size,
         "action_size": family.action_size,
         "action_unit": family.action_unit,
@@ -66,7 +72,16 @@ def describe_families() -> list[dict[str, Any]]:
 
 def everything() -> dict[str, Any]:
     """Return all families and all agents as plain data."""
-    return {"families": describe_families(), "agents": [describe_agent(name) for name in AGENTS]}
+    return {
+        "families": describe_families(),
+        "elsewhere": [describe_later(name) for name in LATER],
+        "agents": [describe_agent(name) for name in AGENTS],
+    }
+
+
+def describe_later(name: str) -> dict[str, Any]:
+    """Return a family that runs in an interpreter of its own as plain data: its variants, and what it lacks."""
+    return {"name": name, "summary": get(name).summary, "variants": list(variants_of(name)), "lacks": how_to_get_it()}
 
 
 def metrics() -> list[dict[str, str]]:
@@ -101,7 +116,7 @@ def find(name: str) -> dict[str, Any]:
         return describe_agent(name)
     if is_family(name):
         return describe_family(get(name))
-    raise UserError(f"Unknown family or agent '{name}'.{nearest(name, [*families(), *AGENTS])}")
+    raise UserError(f"Unknown family or agent '{name}'.{nearest(name, [*families(), *LATER, *AGENTS])}")
 
 
 def print_everything(console: Console) -> None:
@@ -109,7 +124,13 @@ def print_everything(console: Console) -> None:
     table = plain_table("task family", "variants, the default first", "task")
     for name, variants in families().items():
         table.add_row(f"[bold]{name}[/]", ", ".join(family.variant for family in variants), escape(variants[0].summary))
+    for name in LATER:
+        known = variants_of(name)
+        shown = ", ".join(known[:FEW]) + (f", ... {len(known)} in all" if len(known) > FEW else "")
+        table.add_row(f"[bold]{name}[/]", shown, escape(get(name).summary))
     console.print(table, highlight=False)
+    if lacking := how_to_get_it():
+        console.print(f"{', '.join(LATER)}: {escape(lacking)}", style="yellow", highlight=False)
     console.print()
     table = plain_table("agent", "what it is")
     for name, agent in AGENTS.items():
@@ -181,7 +202,8 @@ def print_one(name: str, console: Console) -> None:
     variants = [describe_family(family) for family in families().get(name, [])] or [found]
     _print_family(variants, console)
     note = " Train and test tasks coincide: the space is a few choices." if found["train_and_test_coincide"] else ""
-    default = found["name"] == families()[found["name"].partition("@")[0]][0].full_name
+    family_name = found["name"].partition("@")[0]
+    default = found["name"] == get(family_name).full_name
     options = "" if default else f', variant="{found["variant"]}"'
     make = f'gymnasium.make("{found["gymnasium_id"]}"{options})'
     if split_robot_file(name)[0]:
@@ -196,6 +218,13 @@ def print_one(name: str, console: Console) -> None:
         ),
         highlight=False,
     )
+    if family_name in LATER:
+        known = variants_of(family_name)
+        text = f"Variants of {family_name}: {', '.join(known)}. {endings(family_name)}."
+        console.print(escape(text), highlight=False)
+        if lacking := how_to_get_it():
+            console.print(escape(lacking), style="yellow", highlight=False)
+        console.print()
     table = plain_table("observation", "meaning", "name in the model", "unit")
     for index, row in enumerate(found["observation"]):
         table.add_row(str(index), escape(row["meaning"]), escape(row["name"]), escape(row["unit"]))

@@ -38,6 +38,11 @@ With --probe, from the memory after each episode of a trial a linear probe predi
 was not fitted to (R2, for a choice accuracy; `before` is the first observation alone); and the last episode of the
 trials is played with the world's own memory, with that of another task, and with none. All of it is in probe.json.
 
+With --protocol the agents also play as Meta-World's papers have it: 10 episodes of each task to adapt, then 3 for the
+score, --protocol-goals tasks of each class. Every episode counts. Beside it stands what the loop of Meta-World's
+package would have printed for the same episodes, where those that succeed early crowd out failures. It is in
+protocol.json.
+
 With --record FOLDER every episode is written down: observations, actions as the system got them, rewards, ends, the
 task and the first state, one NPZ file AGENT-seedN.npz for each training seed, and for --oracle and --random. numpy.load
 reads it; what the arrays are stands in metarl/identification/README.md. With --record-format minari each is a data set
@@ -80,6 +85,10 @@ class EvaluateOptions:
     """Show what the memory of agents that have one (rl2, varibad, pearl) knows of the task, and what swaps of it do."""
     probe_tasks: int = 256
     """Tasks for --probe to be scored on; it is fitted to twice as many training tasks."""
+    protocol: bool = False
+    """Play Meta-World's protocol too, where a family tells success: success by class and in all."""
+    protocol_goals: int = 40
+    """Tasks of each class for --protocol."""
     film: bool = True
     """Leave the film of the first task, before and after adaptation, out of TensorBoard. (It is left out in any case
     where this machine cannot draw the worlds.)"""
@@ -104,7 +113,7 @@ class EvaluateOptions:
     source: str | None = None
     """File or module that defines the family, where that is not found, or is to be another one."""
     json: bool = False
-    """Print adaptation.json in place of the table; with --probe its results too."""
+    """Print adaptation.json in place of the table; with --probe and --protocol their results too."""
 
 
 def evaluate_command(arguments: list[str]) -> int:
@@ -113,10 +122,12 @@ def evaluate_command(arguments: list[str]) -> int:
     if not options.runs:
         raise UserError("Got no run to evaluate. Give a folder of `metarl train`: metarl evaluate runs/...")
 
-    check_used(options, {} if options.probe else {"probe_tasks": "--probe"})
+    unused = {} if options.probe else {"probe_tasks": "--probe"}
+    check_used(options, unused if options.protocol else unused | {"protocol_goals": "--protocol"})
 
     from metarl.api.evaluating import evaluate
     from metarl.envs.reality import find_realities
+    from metarl.evaluation import protocol_report
     from metarl.evaluation.probe_report import tables
     from metarl.files import Folder
     from metarl.run.folder import RunFolder
@@ -128,13 +139,16 @@ def evaluate_command(arguments: list[str]) -> int:
     given["out"] = results
     curve = evaluate(**given)
     if options.json:
-        print(json.dumps(curve.summary | {"probe": curve.probes} if curve.probes else curve.summary))
+        more = {"probe": curve.probes, "protocol": curve.protocols}
+        print(json.dumps(curve.summary | {name: found for name, found in more.items() if found}))
         return 0
     console = Console()
     console.print(curve.table())
     for result in curve.probes:
         for part in tables(result, curve.summary["kind"]):
             console.print(part)
+    for result in curve.protocols:
+        console.print(protocol_report.table(result))
     if curve.summary["gap_note"]:
         console.print(f"No gap closed: {curve.summary['gap_note']}", style="yellow", soft_wrap=True, markup=False)
     for part in curve.summary.get("realities", []):
@@ -150,6 +164,7 @@ def evaluate_command(arguments: list[str]) -> int:
         f"Numbers      {folder / 'adaptation.csv'}\n"
         f"Summary      {folder / 'adaptation.json'}\n"
         + (f"Probe        {folder / 'probe.json'}\n" if curve.probes else "")
+        + (f"Protocol     {folder / 'protocol.json'}\n" if curve.protocols else "")
         + (f"Logs         {options.record}\n" if options.record else "")
         + f"TensorBoard  tensorboard --logdir {options.out or options.runs[0]}"
     )

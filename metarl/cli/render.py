@@ -98,7 +98,7 @@ def render_command(arguments: list[str]) -> int:
 
     from metarl.api.runs import load, untrained
     from metarl.envs import families
-    from metarl.envs.registry import is_family, resolve
+    from metarl.envs.registry import LATER, is_family, resolve
 
     if Path(options.what).is_dir():
         if options.horizon is not None:
@@ -111,7 +111,7 @@ def render_command(arguments: list[str]) -> int:
         family = resolve(options.what, horizon=options.horizon)
         agent = untrained(family, options.seed, torch.device("cpu"))
     else:
-        choices = nearest(options.what, families())
+        choices = nearest(options.what, [*families(), *LATER])
         raise UserError(f"'{options.what}' is neither a run folder nor a family.{choices}")
     if options.grid:
         _grid(family, agent, options, out)
@@ -167,7 +167,7 @@ def _grid(family: Family, agent: Any, options: RenderOptions, out: Path) -> None
     cells = options.rows * options.columns
     _check_pictures(family, options, cells * (1 + (family.horizon // stride if stride else 0)))
     tasks = draw_tasks(family, cells, options.split, options.seed)
-    worlds = make_worlds(family, len(tasks))
+    worlds = make_worlds(family, len(tasks), pictures=True)
     painter = make_painter(worlds, options.width, options.height)
     clips = play(
         worlds,

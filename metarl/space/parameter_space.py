@@ -9,25 +9,27 @@ The three splits never overlap, by construction:
 The split coordinate u in [0, 1) belongs to the first continuous parameter: its position in the range (of
 the first component), or for a disc or a sphere the angle in the first two dimensions over 2 pi. It is cut
 into 40 cells, so train and test tasks both cover the whole range. A space of choices only has too few
-tasks to divide: there train and test coincide, and `ParameterSpace.coincide` says so.
+tasks to divide: there train and test coincide, and `ParameterSpace.coincide` says so. Where train and test tasks are
+given one by one (fixed.py), they are what was given.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from metarl.arguments import check_fields
 from metarl.errors import UserError, nearest
+from metarl.space.fixed import FixedTasks, ListedTasks, by_group, evenly, rows_of
 from metarl.space.parameter import Parameter
 from metarl.space.quantiles import MARGIN, fractions
 from metarl.types import Record, Tasks
@@ -41,18 +43,6 @@ TRAIN_FRACTION = 0.8
 """Part of each cell that is its train strip."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class FixedTasks:
-    """Finite sets of train and test tasks, drawn once, as some published protocols have them."""
-
-    train: int
-    """Tasks in the training set."""
-    test: int
-    """Tasks in the test set."""
-    seed: int = 0
-    """Seed of the generator that the two sets are drawn from."""
-
-
 @dataclass(frozen=True)
 class ParameterSpace:
     """Everything that varies between the tasks of one family.
@@ -60,19 +50,23 @@ class ParameterSpace:
     Attributes:
         family: full family name with its variant.
         parameters: at least one, with different names.
-        fixed: sizes of finite train and test sets; None for fresh tasks in every draw.
+        fixed: finite train and test sets, by their sizes or one by one; None for fresh tasks in every draw.
     """
 
     family: str
     parameters: tuple[Parameter, ...]
-    fixed: FixedTasks | None = None
+    fixed: FixedTasks | ListedTasks | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, f"ParameterSpace {self.family}")
         names = [parameter.name for parameter in self.parameters]
         if not names or len(set(names)) != len(names):
             raise UserError(f"{self.family}: got the parameters {names}; give at least one, each name once.")
-        if self.fixed is not None and (self.coincide or min(self.fixed.train, self.fixed.test) < 1):
+        if isinstance(self.fixed, ListedTasks):
+            if self.fixed.at_hand:
+                # What is wrong with a task is better said now.
+                assert self._fixed_sets
+        elif self.fixed is not None and (self.coincide or min(self.fixed.train, self.fixed.test) < 1):
             raise UserError(
                 f"{self.family}: got {self.fixed}; fixed sets need a continuous parameter (else train and "
                 "test overlap) and at least one task each."
@@ -81,7 +75,7 @@ class ParameterSpace:
     @cached_property
     def coincide(self) -> bool:
         """Whether train and test are the same tasks, because the space consists of choices only."""
-        return all(parameter.is_choice for parameter in self.parameters)
+        return not isinstance(self.fixed, ListedTasks) and all(parameter.is_choice for parameter in self.parameters)
 
     @cached_property
     def has_ood(self) -> bool:
@@ -97,7 +91,16 @@ class ParameterSpace:
 
     @property
     def unfixed(self) -> ParameterSpace:
-        """The same space without finite sets: its training tasks are none of a set that an agent was trained on."""
+        """The same space without finite sets: its training tasks are none of a set that an agent was trained on.
+
+        Raises:
+            UserError: its tasks are listed, and there are no others.
+        """
+        if isinstance(self.fixed, ListedTasks):
+            raise UserError(
+                f"{self.family} has the tasks that are listed and no others: none is left to validate with. Leave "
+                "--validation out."
+            )
         return self if self.fixed is None else replace(self, fixed=None)
 
     @property
@@ -110,7 +113,8 @@ class ParameterSpace:
 
         Spaces of choices only are sampled evenly: every combination equally often, up to a remainder, in
         random order. Fixed sets give no task twice before all were given once; asked for as many tasks as
-        a set has, they give the set in its own order.
+        a set has, they give the set in its own order. Listed tasks with choices are sampled evenly over these, those of
+        one choice side by side.
 
         Args:
             count: M, at least 1.
@@ -125,8 +129,11 @@ class ParameterSpace:
             raise UserError(f"{self.family}: got {count} tasks to sample. Ask for at least 1.")
         if self.fixed is not None and split != "ood":
             known = self._fixed_sets[split]
-            chosen = range(count) if count == len(known) else _evenly(len(known), count, generator)
-            return known.select(chosen)
+            if count == len(known):
+                return known.select(range(count))
+            if isinstance(self.fixed, ListedTasks):
+                return known.select(by_group(self._groups[split], count, generator))
+            return known.select(evenly(len(known), count, generator))
         return self._draw(count, split, generator)
 
     def _draw(self, count: int, split: str, generator: torch.Generator) -> Tasks:
@@ -148,7 +155,7 @@ class ParameterSpace:
         """Draw every combination of choices equally often."""
         options = [p.ood_choices if split == "ood" and p.ood else p.choices for p in self.parameters]
         combinations = torch.tensor(list(itertools.product(*options)), dtype=torch.float64)
-        chosen = combinations[_evenly(len(combinations), count, generator)]
+        chosen = combinations[evenly(len(combinations), count, generator)]
         return Tasks(self.family, {p.name: chosen[:, i].clone() for i, p in enumerate(self.parameters)})
 
     @cached_property
@@ -160,9 +167,33 @@ class ParameterSpace:
     def _fixed_sets(self) -> dict[str, Tasks]:
         """The finite train and test sets."""
         assert self.fixed is not None
+        if isinstance(self.fixed, ListedTasks):
+            sets = {split: self._parse_all(records) for split, records in self.fixed.sets().items()}
+            both = rows_of(sets["train"]).keys() & rows_of(sets["test"]).keys()
+            if both:
+                number = min(rows_of(sets["test"])[row] for row in both)
+                task = sets["test"].records()[number]
+                raise UserError(f"{self.family}: got {task} among the train and the test tasks. Leave it out of one.")
+            return sets
         generator = torch.Generator().manual_seed(self.fixed.seed)
         sizes = {"train": self.fixed.train, "test": self.fixed.test}
         return {split: self._draw(size, split, generator) for split, size in sizes.items()}
+
+    def classes(self, split: str) -> int:
+        """Return how many kinds of tasks a split of listed tasks has, by their choices; 1 where none are listed."""
+        return len(self._groups[split]) if isinstance(self.fixed, ListedTasks) and split != "ood" else 1
+
+    @cached_property
+    def _groups(self) -> dict[str, list[Tensor]]:
+        """Which of the listed tasks have the same choices, [N] numbers each, in the order in which they first stand."""
+        groups: dict[str, list[Tensor]] = {}
+        for split, tasks in self._fixed_sets.items():
+            columns = [tasks[p.name].tolist() for p in self.parameters if p.is_choice]
+            members: dict[tuple[float, ...], list[int]] = {}
+            for number in range(len(tasks)):
+                members.setdefault(tuple(column[number] for column in columns), []).append(number)
+            groups[split] = [torch.tensor(numbers) for numbers in members.values()]
+        return groups
 
     def contains(self, tasks: Tasks, split: str) -> Bool[Tensor, " M"]:
         """Tell for every task if it lies in the split; with fixed sets: if it is a member of the set."""
@@ -186,13 +217,28 @@ class ParameterSpace:
         self._check_tasks(tasks)
         return torch.cat([parameter.features(tasks[parameter.name]) for parameter in self.parameters], dim=1)
 
-    def from_records(self, records: Sequence[Record]) -> Tasks:
-        """Return tasks from plain records, of the training range or out of distribution.
+    def from_records(self, records: Sequence[Mapping[str, Any]]) -> Tasks:
+        """Return tasks from plain records, of the training range or out of distribution; listed ones if there are such.
+
+        The name of a choice may stand for its number.
 
         Raises:
             UserError: if a field is missing or unknown, or a value of the wrong size, not a finite number or
-                outside of the range.
+                outside of the range; or a task is none of those that are listed.
         """
+        tasks = self._parse_all(records)
+        if isinstance(self.fixed, ListedTasks) and not self.has_ood:
+            known = {row for members in self._fixed_sets.values() for row in rows_of(members)}
+            for row, number in rows_of(tasks).items():
+                if row not in known:
+                    raise UserError(
+                        f"{self.family}: got the task {tasks.records()[number]}, which is none of its "
+                        f"{self.fixed.describe()}. Give one of these, such as {self._example()}."
+                    )
+        return tasks
+
+    def _parse_all(self, records: Sequence[Any]) -> Tasks:
+        """Return tasks from plain records, whether they are listed or not."""
         if not records:
             raise UserError(f"{self.family}: got no task record. Give at least one, such as {self._example()}.")
         names = [parameter.name for parameter in self.parameters]
@@ -222,6 +268,12 @@ class ParameterSpace:
 
     def _numbers(self, parameter: Parameter, value: Any) -> Tensor:
         """Return one field of a record, which must have as many numbers as the parameter."""
+        if isinstance(value, str) and parameter.choice_names:
+            if value not in parameter.choice_names:
+                raise UserError(
+                    f"{self.family}: unknown {parameter.name} '{value}'.{nearest(value, parameter.choice_names)}"
+                )
+            value = (parameter.choices + parameter.ood_choices)[parameter.choice_names.index(value)]
         try:
             array = np.asarray(value)
         except ValueError as ragged:
@@ -244,7 +296,7 @@ class ParameterSpace:
             vector = f", {p.size} components" if p.size > 1 and p.scale not in ("sphere", "simplex") else ""
             lines.append(f"{p.name}: {p.allowed()}, {p.scale}{vector}; {p.description}")
         if self.fixed is not None:
-            lines.append(f"{self.fixed.train} train and {self.fixed.test} test tasks, fixed by seed {self.fixed.seed}")
+            lines.append(self.fixed.describe())
         if self.coincide:
             lines.append("train and test tasks coincide (the space is a few choices)")
         return lines
@@ -282,13 +334,6 @@ def _strip(count: int, split: str, generator: torch.Generator) -> Float[Tensor, 
     cell = torch.randint(CELLS, (count,), generator=generator)
     start, end = (0.0, TRAIN_FRACTION) if split == "train" else (TRAIN_FRACTION, 1.0)
     return (cell + start + (end - start) * fractions((count,), generator)) / CELLS
-
-
-def _evenly(size: int, count: int, generator: torch.Generator) -> Int[Tensor, " M"]:
-    """Draw `count` of `size` indices in random order, each as often as any other up to a remainder."""
-    rounds = [torch.randperm(size, generator=generator) for _ in range(math.ceil(count / size))]
-    drawn = torch.cat(rounds)[:count]
-    return drawn[torch.randperm(count, generator=generator)]
 
 
 def _pairwise_close(a: Float[Tensor, "M ..."], b: Float[Tensor, "N ..."]) -> Bool[Tensor, "M N"]:

@@ -244,3 +244,31 @@ class Echo(gymnasium.Env):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         assert self.action_space.contains(action)
         return self._seen(action), 1.0, False, False, {}
+
+
+class Drawn(Reach):
+    """Draws how many steps it has taken, and whether it was told to draw."""
+
+    def __init__(self, what: str = "", render_mode: str | None = None) -> None:
+        super().__init__()
+        self.what, self.render_mode, self.steps = what, render_mode, 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self.steps = 0
+        return super().reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return super().step(action)
+
+    def render(self) -> Any:
+        if self.what == "gl":
+            raise RuntimeError("no display")
+        if self.what == "grey":
+            return np.zeros((20, 20), np.uint8)
+        told = self.render_mode == "rgb_array" and self.what != "none"
+        return np.full((20, 20, 3), (self.steps, 0, 7), np.uint8) if told else None
+
+
+def drawn_worlds(num_envs: int, render_mode: str | None = None) -> gymnasium.vector.VectorEnv:
+    return gymnasium.vector.SyncVectorEnv([lambda: Drawn("", render_mode)] * num_envs, autoreset_mode="Disabled")

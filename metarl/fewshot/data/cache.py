@@ -40,15 +40,13 @@ from metarl.fewshot.data.pictures import (
     extremes,
 )
 from metarl.fewshot.episodes import check_split
-from metarl.files import open_regular, read_regular, write_atomically
+from metarl.files import CACHE_VARIABLE, cache_folder, open_regular, read_regular, write_atomically
 from metarl.plain import parse_json
 from metarl.run.progress import counting
 from metarl.system import locked
 
 FORMAT = 2
 """Number of the layout of an entry; part of its key."""
-CACHE_VARIABLE = "METARL_CACHE"
-"""Environment variable with the folder of the cache."""
 LARGEST_INDEX, MANY = 1 << 30, 1 << 50
 """Bytes that an index, and an array, may have."""
 
@@ -96,11 +94,6 @@ def pictures(tree: Tree, names: Sequence[str]) -> list[Picture]:
 
 
 # -- the cache --------------------------------------------------------------------------------------------------------
-
-
-def cache_folder() -> Path:
-    """Return the folder of the cache: METARL_CACHE, else ~/.cache/metarl."""
-    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/metarl").expanduser()
 
 
 def cached(

@@ -12,7 +12,7 @@ import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from metarl.envs import FamilyEnv, FamilyVectorEnv, families, get, gymnasium_id
-from metarl.envs import draw as drawing
+from metarl.envs.external import child
 from metarl.errors import UserError
 
 IDS = {name: gymnasium_id(name) for name in families()}
@@ -324,7 +324,7 @@ def test_vector_pictures_are_of_their_worlds() -> None:
 
 def test_says_how_to_get_opengl(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MUJOCO_GL", raising=False)
-    monkeypatch.setattr(drawing.ctypes.util, "find_library", lambda name: None)
+    monkeypatch.setattr(child.ctypes.util, "find_library", lambda name: None)
     env = FamilyEnv("half-cheetah-vel", render_mode="rgb_array")
     env.reset(seed=0)
     with pytest.raises(UserError, match=r"neither EGL nor OSMesa is installed.*libegl1.*MUJOCO_GL=egl.*libosmesa6"):

@@ -1,0 +1,1 @@
+"""Meta-World as families, each in Meta-World's own interpreter."""
