@@ -61,7 +61,7 @@ def test_all_agents_of_a_family_have_the_same_steps(compare: ModuleType) -> None
         for agent, options in agents.items():
             config = options_of(agent, options).agent
             per_world = getattr(config, "inner_steps", 0) + 1 if agent in compare.MANY else 1
-            episodes = config.episodes if agent in ("rl2", "varibad") else 1
+            episodes = config.episodes if agent in ("rl2", "varibad", "dpt") else 1
             steps[agent] = config.iterations * config.worlds * per_world * episodes * horizon
         oracle, pearl = steps.pop(compare.ORACLE), steps.pop("pearl")
         assert max(steps.values()) <= 1.01 * min(steps.values()), (family, steps)
