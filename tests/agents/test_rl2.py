@@ -326,7 +326,9 @@ class Doors(Bandit):
         return {"pull": (state["chance"][:, 0] < mean).double()}
 
 
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize(
+    "core", [core if core in ("gru", "hyper") else pytest.param(core, marks=pytest.mark.slow) for core in CORES]
+)
 def test_it_learns_to_adapt(core: Rl2Core) -> None:
     family = Doors(rewards="bernoulli", arms=2, source="this test")
     config = Rl2Config(tasks=100, episodes=6, core=core, width=16, iterations=12, epochs=4, learning_rate=1e-2)

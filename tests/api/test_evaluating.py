@@ -65,7 +65,7 @@ def test_options_have_the_same_names_and_defaults() -> None:
 @pytest.mark.parametrize(
     ("names", "given"),
     [
-        (["maml"], {"random": True, "split": "ood", "seed": 5, "steps": 0}),
+        pytest.param(["maml"], {"random": True, "split": "ood", "seed": 5, "steps": 0}, marks=pytest.mark.slow),
         (["rl2", "maml"], {"steps": 1, "checkpoint": "best"}),
     ],
 )

@@ -281,7 +281,7 @@ def trained_in_package(file: Path, monkeypatch: pytest.MonkeyPatch, family: str 
     [
         ("points_of_mine.families", "a"),
         pytest.param("points_of_mine.families", "b", marks=pytest.mark.slow),
-        ("points_of_mine/families.py", "b"),
+        pytest.param("points_of_mine/families.py", "b", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_of_a_package_is_evaluated_from_any_folder(

@@ -35,7 +35,17 @@ def small(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(engines, "families", lambda: {"reacher-goal": [get("reacher-goal")]})
 
 
-@pytest.mark.parametrize("command", commands("metarl/bench/README.md", "metarl bench"))
+LONG = ("metarl bench gpu", "metarl bench maml", "metarl bench agents")
+"""Commands that take seconds even with small numbers."""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=pytest.mark.slow) if command in LONG else command
+        for command in commands("metarl/bench/README.md", "metarl bench")
+    ],
+)
 def test_commands_of_the_readme_run(command: str, small: None, capsys: pytest.CaptureFixture[str]):
     if "gpu" in command:
         pytest.importorskip("mujoco_warp")

@@ -35,6 +35,7 @@ def churn(how: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
 def test_freed_blocks_cost_no_page_faults_again() -> None:
     kept, plain = churn("keep"), churn("leave")

@@ -301,7 +301,11 @@ def enough() -> list[Trajectories]:
 
 
 @pytest.mark.parametrize(
-    ("look", "consequence"), [(True, "where the step is taken again"), (False, "whose episodes are played again")]
+    ("look", "consequence"),
+    [
+        pytest.param(True, "where the step is taken again", marks=pytest.mark.slow),
+        (False, "whose episodes are played again"),
+    ],
 )
 def test_too_little_room_changes_nothing(enough: list[Trajectories], look: bool, consequence: str) -> None:
     played, worlds, said = episodes(contacts=1, constraints=2, look=look)

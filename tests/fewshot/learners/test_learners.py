@@ -205,7 +205,10 @@ UPDATES = {"logistic": 100} | dict.fromkeys(
 
 @pytest.mark.parametrize(
     "kind",
-    [pytest.param(kind, marks=pytest.mark.slow) if kind == "logistic" else kind for kind in KINDS],
+    [
+        kind if kind in ("proto", "matching", "siamese", "simpleshot") else pytest.param(kind, marks=pytest.mark.slow)
+        for kind in KINDS
+    ],
     indirect=True,
 )
 def test_each_learns_what_tells_classes_apart(kind: str) -> None:

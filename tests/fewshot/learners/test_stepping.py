@@ -36,7 +36,10 @@ def test_learners_keep_to_the_interface(name: str) -> None:
     assert isinstance(learner, Stepwise)
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ("maml", "reptile") else pytest.param(name, marks=pytest.mark.slow) for name in MAKERS],
+)
 def test_lines_are_learned(name: str) -> None:
     kind = regression(shot=8)
     learner = MAKERS[name](kind)
