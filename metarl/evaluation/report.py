@@ -73,9 +73,10 @@ def table(summary: dict[str, Any]) -> Table:
                 cells.append(rounded(point["gain"])[0] if has_gap else gain)
             if point["gap_closed"] is not None and point["gap_closed"] > 1.0:
                 # More than all of a gap says nothing of the agent: its oracle could be better.
-                cells.append("oracle not at its end")
+                cells.append("oracle passed")
+                notes["passed"] = "An oracle that is passed is not at its end: train it for longer."
             elif point["gap_closed"] is not None:
-                cells.append(_percent(point, "gap_closed", 0 if has_success else 1))
+                cells.append(_percent(point, "gap_closed", 0))
             result.add_row(*cells)
         if agent["total"] is not None:
             result.add_row("total", "", f"0-{points[-1]['episodes']}", _interval(agent["total"]))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -63,8 +64,22 @@ def test_where_an_agent_passes_its_oracle_the_table_says_so_in_place_of_a_gap() 
     assert [point["gap_closed"] for point in summary["agents"][0]["points"]] == pytest.approx([1.0, 1.4, 1.9])
     column = next(column for column in table(summary).columns if str(column.header).startswith("gap"))
     cells = [str(cell) for cell in column.cells]
-    assert cells[0].startswith("100.0% ")
-    assert cells[1:3] == ["oracle not at its end"] * 2
+    assert cells[0].startswith("100% ")
+    assert cells[1:3] == ["oracle passed"] * 2
+
+
+def test_large_returns_with_a_gap_fit_a_terminal() -> None:
+    wide = [[-195.25, -181.5, -167.25, -120.0], [-150.25, -151.5, -132.0, -110.0], [-101.0, -102.0, -103.0, -104.0]]
+    references = {
+        name: entry(name, [[height, height - 20.0, height - 10.0, height - 5.0]])
+        for name, height in (("random", -300.0), ("oracle", -100.0))
+    }
+    evaluation = replace(made_up(**references), entries=(entry("maml-trpo", wide),))
+    console = Console(file=io.StringIO(), width=80, record=True, force_terminal=False)
+    console.print(table(summarise(evaluation)))
+    printed = console.export_text()
+    assert "\u2026" not in printed
+    assert re.search(r"maml-trpo +0 +0 +-166.0 \[-19\d\.\d, -1\d\d\.\d\] +\d\d% \[", printed)
 
 
 def test_files_hold_what_was_measured(tmp_path: Path) -> None:
@@ -165,7 +180,7 @@ def test_table_has_a_row_for_every_point() -> None:
     evaluation = made_up(random=entry("random", [[-50.0] * 4]), oracle=entry("oracle", [[0.0] * 4]))
     shown = table(summarise(evaluation))
     assert shown.row_count == 3 + 1 + 1
-    assert str(list(shown.columns[-1].cells)[2]).startswith("95.0% ")
+    assert str(list(shown.columns[-1].cells)[2]).startswith("95% ")
 
 
 def test_a_curve_of_one_point_can_be_drawn(tmp_path: Path) -> None:
