@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from metarl.nets.memory import Core, Memory, blank
+from metarl.nets.heads import BesideCore
+from metarl.nets.memory import Core, blank
 from metarl.nets.moments import Moments
 from metarl.nets.pictures import Encoder, Seeing
 from metarl.nets.policy import MLP, Distribution, Network, Normal, chosen_by
@@ -32,7 +33,7 @@ LEAST_DEVIATION = 0.1
 update of the encoder to the next, and would be all that they saw."""
 
 
-class BeliefCore(Core):
+class BeliefCore(BesideCore):
     """A memory core whose features are what is shown of the present observation, and (μ, log σ) beside it.
 
     Args:
@@ -43,30 +44,16 @@ class BeliefCore(Core):
     """
 
     def __init__(self, core: Core, shown: int, latent: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.core = core
-        self.shown, self.latent = shown, latent
-        self.width, self.steady = shown + 2 * latent, core.steady
+        super().__init__(core, shown)
+        self.latent, self.width = latent, shown + 2 * latent
         self.belief = blank(nn.Linear, core.width, 2 * latent)
         with torch.no_grad():
             nn.init.orthogonal_(self.belief.weight, gain=BELIEF_GAIN, generator=generator)
             self.belief.bias.zero_()
 
-    def begin(self, worlds: int) -> Memory:
-        """Return the core's empty memory."""
-        return self.core.begin(worlds)
-
-    @torch.no_grad()
-    def step(
-        self, inputs: Float[Tensor, "B I"], memory: Memory, waiting: Bool[Tensor, " B"] | None = None
-    ) -> tuple[Float[Tensor, "B H"], Memory]:
-        """Take in one moment."""
-        features, memory = self.core.step(inputs, memory, waiting)
-        return torch.cat((inputs[:, : self.shown], self.belief(features)), dim=-1), memory
-
-    def forward(self, inputs: Float[Tensor, "N L I"]) -> Float[Tensor, "N L H"]:
-        """Compute the features of whole trials."""
-        return torch.cat((inputs[..., : self.shown], self.belief(self.core(inputs))), dim=-1)
+    def made_of(self, features: Float[Tensor, "*N H"]) -> Float[Tensor, "*N F"]:
+        """Return (μ, log σ)."""
+        return self.belief(features)
 
 
 def as_normal(believed: Float[Tensor, "*N R"]) -> Normal:

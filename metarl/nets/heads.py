@@ -43,11 +43,15 @@ class BesideCore(Core):
     ) -> tuple[Float[Tensor, "B H"], Memory]:
         """Take in one moment."""
         features, memory = self.core.step(inputs, memory, waiting)
-        return torch.cat((inputs[:, : self.shown], features), dim=-1), memory
+        return torch.cat((inputs[:, : self.shown], self.made_of(features)), dim=-1), memory
 
     def forward(self, inputs: Float[Tensor, "N L I"]) -> Float[Tensor, "N L H"]:
         """Compute the features of whole trials."""
-        return torch.cat((inputs[..., : self.shown], self.core(inputs)), dim=-1)
+        return torch.cat((inputs[..., : self.shown], self.made_of(self.core(inputs))), dim=-1)
+
+    def made_of(self, features: Float[Tensor, "*N H"]) -> Float[Tensor, "*N F"]:
+        """Return what stands beside the observation: the memory's features as they are."""
+        return features
 
 
 def perceptron(

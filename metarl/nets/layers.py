@@ -138,7 +138,8 @@ def of_core(core: Core) -> tuple[Layer, ...]:
         }
         weights = {name: value for name, value in core.named_parameters() if not name.startswith("norm.")}
         return Layer(kind="transformer", tensors=weights, numbers=numbers), _of_norm(core.norm)
-    if isinstance(core, BesideCore):
+    # Not its subclasses, which make something else of the features.
+    if type(core) is BesideCore:
         return (*of_core(core.core), Layer(kind="beside", numbers={"first": core.shown}))
     raise _unknown(core)
 

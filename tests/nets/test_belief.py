@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch.nn.functional import relu
 
+from metarl.errors import UserError
 from metarl.nets.belief import BeliefCore, Decoder, Head
+from metarl.nets.layers import of_core
 from metarl.nets.memory import make_core
 from metarl.nets.moments import Moments
 from metarl.types import EnvSpec
@@ -84,3 +87,8 @@ def test_policy_and_values_are_networks_of_their_own() -> None:
     discrete = Head(replace(SPEC, discrete=True, choices=(2,)), 1, (4,), 0.5, seeded())
     assert discrete.log_std is None
     assert discrete(features)[0].logits.shape == (2, 3, 2)
+
+
+def test_beliefs_are_not_described_as_the_bare_features_of_a_memory() -> None:
+    with pytest.raises(UserError, match="a network with a BeliefCore"):
+        of_core(core())
