@@ -5,6 +5,9 @@ own: `register`, with `GymnasiumFamily` for an environment that exists, else wit
 rest is what the file of such a family needs.
 """
 
+# Before all that imports MuJoCo.
+from metarl.envs import opengl as opengl  # isort: split
+
 from metarl.envs.bodies.locomotion import uniform_start
 from metarl.envs.external.adapter import GymnasiumFamily
 from metarl.envs.family import Family, Marker, MujocoFamily, Observable, State, Terms, TorchFamily, View, on

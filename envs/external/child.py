@@ -7,7 +7,7 @@ of its own. That is why all of it is one file: beside it there is nothing that s
 neighbours, whose names would hide the user's modules. `metarl.envs.external.pool` is the other end, and shares
 `Channel`.
 
-Message format, version 5. Words go over the stream socket SOCKET, numbers stand in the memory MEMORY that both
+Message format, version 6. Words go over the stream socket SOCKET, numbers stand in the memory MEMORY that both
 processes map. A message is one byte, and after a `J` also the length of what follows (4 bytes, little endian) and so
 many bytes of JSON, an object with a `type`:
 
@@ -31,6 +31,8 @@ pixels: first, shape, channels (axes), largest), action {low, high} or {choices}
 | `reset` | metarl | worlds (numbers within the worker), seeds, tasks (one record each) | `.` |
 | `draw` | metarl | world | `picture` |
 | `picture` | worker | height, width, pixels (rows of red, green, blue; base64) | |
+| `loop` | metarl | steps: of every world, by random actions, with nothing sent | `looped` |
+| `looped` | worker | seconds (without resets) | |
 | `error` | worker | where, world, error (one line), place | the process ends |
 
 The arrays, one row a world: observation [B, O], action [B, A] (where the space makes choices, the number of the
@@ -76,7 +78,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-VERSION = 5
+VERSION = 6
 """Of the message format; both ends must have the same."""
 STEP, DONE, BUSY, OBJECT = b"S", b".", b"+", b"J"
 
@@ -161,6 +163,9 @@ def told(what: str, value: Any, worlds: Any) -> Any:
     """
     if value is True or value is False:
         return value
+    # Of one world, most often a float: a look at an array takes thirty times as long.
+    if type(worlds) is int and isinstance(value, (float, int, np.bool_)) and value in (0, 1):
+        return value == 1
     found = np.asarray(value)
     fits = found.size == np.size(worlds) and found.dtype.kind in "biuf"
     if not fits or not np.isin(found.ravel()[np.ravel(worlds) != 0], (0, 1)).all():
@@ -452,6 +457,8 @@ def _cure(space: spaces.Space, leaf: spaces.Box, env: Any) -> str:
 def action_of(space: spaces.Space, numbers: np.ndarray) -> Any:
     """Return an action of a space; of several worlds, where the numbers have an axis of worlds before the last one."""
     lead = numbers.shape[:-1]
+    if isinstance(space, spaces.Box) and space.dtype is not None and space.dtype.kind == "f":
+        return numbers.reshape(lead + space.shape).astype(space.dtype)
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         items = list(space.spaces.items()) if isinstance(space, spaces.Dict) else list(enumerate(space.spaces))
         made, first = {}, 0
@@ -577,6 +584,10 @@ class Group:
     def flat(self, observation: Any) -> np.ndarray:
         """Return an observation as one row of numbers."""
         space = self.observation_space
+        # What nearly all are: no more has to be looked at.
+        real = isinstance(observation, np.ndarray) and observation.dtype.kind == "f"
+        if real and isinstance(space, spaces.Box) and observation.shape == space.shape:
+            return observation.reshape(-1)
         for name, leaf, value in self.parts(observation):
             check_leaf(name, leaf, value)
         if isinstance(space, spaces.Box):
@@ -590,6 +601,10 @@ class Group:
     def frame(self, world: int) -> Any:
         """Return what an environment draws."""
         raise NotImplementedError
+
+    def loop(self, steps: int) -> dict[str, Any]:
+        """Step the environments as a bare loop would."""
+        raise Unfit("a vector environment steps its worlds itself: there is no bare loop to compare it with")
 
     def draw(self, world: int) -> dict[str, Any]:
         """Return the `picture` message of a world."""
@@ -637,6 +652,7 @@ class Singles(Group):
     def __init__(self, hello: dict[str, Any], watch: Watch) -> None:
         super().__init__(hello, watch)
         self.envs: list[Any] = []
+        self.begun: dict[int, tuple[int, dict[str, Any]]] = {}
         for world in range(self.count):
             watch.call("make", world)
             build = callable_of(hello, "make") or self._registered(hello["make"])
@@ -653,17 +669,20 @@ class Singles(Group):
     def reset(self, worlds: list[int], seeds: list[int], tasks: list[dict[str, Any]]) -> None:
         """Begin an episode of its task in each of the worlds."""
         for position, world in enumerate(worlds):
-            env, task = self.envs[world], tasks[position]
-            if self.with_options:
-                self.watch.call("reset", world)
-                observation, _ = env.reset(seed=seeds[position], options={"task": task})
-            else:
-                self.watch.call("set_task", world)
-                self.set_task(env, task)
-                self.watch.call("reset", world)
-                observation, _ = env.reset(seed=seeds[position])
+            observation = self.begin(world, seeds[position], tasks[position])
             self.observation[world] = self.flat(observation)
             self.check_pictures(observation)
+
+    def begin(self, world: int, seed: int, task: dict[str, Any]) -> Any:
+        """Begin an episode of a task in a world, and return its first observation."""
+        env, self.begun[world] = self.envs[world], (seed, task)
+        if self.with_options:
+            self.watch.call("reset", world)
+            return env.reset(seed=seed, options={"task": task})[0]
+        self.watch.call("set_task", world)
+        self.set_task(env, task)
+        self.watch.call("reset", world)
+        return env.reset(seed=seed)[0]
 
     def frame(self, world: int) -> Any:
         """Return what an environment draws."""
@@ -686,6 +705,20 @@ class Singles(Group):
             self.truncated[world] = bool(told("step returned truncated", truncated, 1))
             if self.success_key is not None:
                 self.success[world] = bool(self.succeeded(info, 1))
+
+    def loop(self, steps: int) -> dict[str, Any]:
+        """Step the environments as a bare loop would, and return the `looped` message."""
+        actions = [self.action_space.sample() for _ in range(steps)]
+        resets, started = 0.0, time.perf_counter()
+        for action in actions:
+            for world, env in enumerate(self.envs):
+                self.watch.call("step", world)
+                _, _, terminated, truncated, _ = env.step(action)
+                if terminated or truncated:
+                    ended = time.perf_counter()
+                    self.begin(world, *self.begun[world])
+                    resets += time.perf_counter() - ended
+        return {"type": "looped", "seconds": time.perf_counter() - started - resets}
 
     def close(self) -> None:
         """Close the environments."""
@@ -852,6 +885,9 @@ def serve(channel: Channel, memory: str) -> None:
                 worlds.reset(message["worlds"], message["seeds"], message["tasks"])
             elif isinstance(message, dict) and message["type"] == "draw":
                 channel.send(worlds.draw(message["world"]))
+                continue
+            elif isinstance(message, dict) and message["type"] == "loop":
+                channel.send(worlds.loop(message["steps"]))
                 continue
             elif isinstance(message, dict) and message["type"] == "memory":
                 worlds.attach(memory, message)

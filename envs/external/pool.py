@@ -195,6 +195,16 @@ class Pool:
         pixels = np.frombuffer(base64.b64decode(found["pixels"]), np.uint8)
         return pixels.reshape(found["height"], found["width"], 3)
 
+    def loop(self, steps: int) -> list[float]:
+        """Have every worker step its worlds by itself, by random actions, after a reset; return the seconds of each.
+
+        Raises:
+            UserError: the family is a vector environment.
+        """
+        with self._all_or_nothing():
+            answers = self._ask([(member, {"type": "loop", "steps": steps}) for member in self._members])
+        return [answer["seconds"] for answer in answers]
+
     def close(self) -> None:
         """End the processes."""
         self._ended = self._ended or "they were closed"

@@ -14,9 +14,10 @@ from metarl.errors import UserError, nearest
 BENCH = """\
 Measure speed on this machine, contenders interleaved in one run: medians and ratios.
 
-usage: metarl bench {engines,agents,maml,rl2,pearl,fewshot,gpu} [OPTIONS]
+usage: metarl bench {engines,external,agents,maml,rl2,pearl,fewshot,gpu} [OPTIONS]
 
   engines   env-steps/s of the CPU engine, its open-loop ceiling, Gymnasium's vector environments and EnvPool
+  external  environments of one's own in worker processes, beside a bare loop of the same ones
   agents    whole iterations of agents: seconds, beside the first one's, and the shares of worlds, policy and update
   maml      one meta-iteration by part, the task-batched forms against a loop over tasks
   rl2       what the memory costs while acting, and in a training pass beside a bare nn.GRU; transformer beside GRU
@@ -27,6 +28,7 @@ usage: metarl bench {engines,agents,maml,rl2,pearl,fewshot,gpu} [OPTIONS]
 examples:
   metarl bench engines --family half-cheetah-vel --worlds 32 256 1024
   metarl bench engines --family all
+  metarl bench external --family ml1@push --worlds 50 --processes 2
   metarl bench maml --tasks 40 --episodes 20 --json
   metarl bench rl2 --width 64 128
   metarl bench pearl --hidden 300 300 300
@@ -34,6 +36,7 @@ examples:
 
 BENCHMARKS = {
     "engines": ("EnginesConfig", "run_engines"),
+    "external": ("ExternalConfig", "run_external"),
     "agents": ("AgentsConfig", "run_agents"),
     "maml": ("MamlConfig", "run_maml"),
     "rl2": ("MemoryConfig", "run_rl2"),

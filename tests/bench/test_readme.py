@@ -2,19 +2,23 @@
 
 import contextlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from metarl.bench import agents, engines, fewshot, gpu, limits, maml, pearl, rl2
+from metarl.bench import agents, engines, external, fewshot, gpu, limits, maml, pearl, rl2
 from metarl.bench.meta_updates import OMNIGLOT, PROBLEMS
 from metarl.cli.bench import BENCHMARKS
 from metarl.cli.main import main
 from metarl.envs import get
+from metarl.envs.metaworld.family import make
+from tests.helpers.meta_world import interpreter
 from tests.helpers.readme import commands
 
 SMALLER = {
     "engines": "--rounds 1 --env-steps 40 --threads 1",
     "agents": "--family point-nav --agents ppo rma --tasks 5 --rounds 1 --threads 1",
+    "external": "--worlds 2 --processes 1 --steps 3 --rounds 1",
     "maml": "--family point-nav --tasks 2 --episodes 2 --steps 3 --rounds 1 --threads 1",
     "rl2": "--width 3 --worlds 2 2 --steps 3 --trials 2 --length 4 --contexts 4 --rounds 1 --threads 1",
     "pearl": "--family point-nav --train-tasks 2 --meta-batch 2 --batch 3 --hidden 4 --steps 3 --updates 1 --rounds 1 "
@@ -46,9 +50,15 @@ LONG = ("metarl bench gpu", "metarl bench maml", "metarl bench agents")
         for command in commands("metarl/bench/README.md", "metarl bench")
     ],
 )
-def test_commands_of_the_readme_run(command: str, small: None, capsys: pytest.CaptureFixture[str]):
+def test_commands_of_the_readme_run(
+    command: str, small: None, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     if "gpu" in command:
         pytest.importorskip("mujoco_warp")
+    if "ml1" in command:
+        monkeypatch.setenv("METARL_METAWORLD", str(interpreter(tmp_path / "small")))
+        monkeypatch.setenv("METARL_CACHE", str(tmp_path / "answers"))
+        make.cache_clear()
     _, _, kind, *options = command.replace("--worlds 32 256 1024", "--worlds 2").split()
     assert main(["bench", kind, *options, *SMALLER[kind].split()]) == 0
     assert "of " in capsys.readouterr().out
@@ -61,7 +71,7 @@ def test_the_readme_shows_every_benchmark():
 
 # Their names as ids would mark one of the tests as in need of a GPU.
 @pytest.mark.parametrize(
-    "module", [agents, engines, maml, rl2, pearl, fewshot, gpu], ids=lambda module: module.__name__
+    "module", [agents, engines, external, maml, rl2, pearl, fewshot, gpu], ids=lambda module: module.__name__
 )
 def test_help_explains_every_column(module, capsys: pytest.CaptureFixture[str]):
     # tyro ends the process after its help.

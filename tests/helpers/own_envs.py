@@ -78,6 +78,14 @@ class Clock(gymnasium.Env):
         )
 
 
+class SlowClock(Clock):
+    """A clock that takes its time to begin."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        time.sleep(0.2)
+        return super().reset(seed=seed, options=options)
+
+
 class Shapes(gymnasium.Env):
     """Observes its last action in several spaces."""
 
