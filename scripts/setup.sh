@@ -92,12 +92,12 @@ make_environment() {
     "$1" -m venv "$VENV" || fail "The virtual environment could not be made; the lines above say why."
 }
 
-# Installs into the environment.
+# Installs into the environment. Modules are compiled when they are first imported: most never are.
 #   $@: what pip install is told
 pip_install() {
     local quiet=""
     [ -t 1 ] || quiet="-qq" # a log needs the errors, not the progress bars
-    (cd "$ROOT" && "$BIN/python" -m pip install $quiet --no-input --disable-pip-version-check "$@") </dev/null ||
+    (cd "$ROOT" && "$BIN/python" -m pip install $quiet --no-compile --no-input --disable-pip-version-check "$@") </dev/null ||
         fail "pip could not install the packages; the lines above say why. Run $0 again to retry."
 }
 

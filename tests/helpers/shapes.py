@@ -1,6 +1,6 @@
-"""Types and shapes are checked while tests run: in every test the first calls of every function of the project.
+"""Types and shapes are checked while tests run: in every test the first call of every function of the project.
 
-A check costs more than most functions do. What goes wrong in the thousandth call and not in the first ones is rare.
+A check costs more than most functions do. What goes wrong in a later call and not in the first one of any test is rare.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ from typing import Any
 
 import jaxtyping
 from beartype import BeartypeConf, beartype
-
-CALLS = 3
-"""So many calls of a function are checked in every test."""
 
 CHECK = beartype(conf=BeartypeConf(is_pep484_tower=True))
 """What checks them: a whole number is a float, as everywhere in Python's types."""
@@ -31,26 +28,24 @@ def install() -> None:
 
 
 def next_test() -> None:
-    """Check the first calls again."""
+    """Check first calls again."""
     _test[0] += 1
 
 
 def first_calls_checked(decorated: Any = None, *, typechecker: Callable[..., Any]) -> Any:
-    """Decorate a function, or a class, like `jaxtyped`, so that the first calls of a function in a test are checked."""
+    """Decorate a function, or a class, like `jaxtyped`, so that a function's first call in a test is checked."""
     if decorated is None:
         return functools.partial(first_calls_checked, typechecker=typechecker)
     if not isinstance(decorated, types.FunctionType):
         return _jaxtyped(decorated, typechecker=typechecker)
     checked: Callable[..., Any] | None = None
-    test, left = -1, 0
+    test = -1
 
     @functools.wraps(decorated)
     def call(*args: Any, **options: Any) -> Any:
-        nonlocal checked, test, left
+        nonlocal checked, test
         if test != _test[0]:
-            test, left = _test[0], CALLS
-        if left:
-            left -= 1
+            test = _test[0]
             # Made here, since most functions are not called by most test processes.
             checked = checked or _jaxtyped(decorated, typechecker=typechecker)
             return checked(*args, **options)
