@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from metarl.evaluation.wording import in_percent
 from metarl.files import Folder
 from metarl.version import __version__
 
@@ -36,17 +37,16 @@ def table(result: dict[str, Any]) -> Table:
         made.add_column(header, justify="right", no_wrap=True)
     rows = result["classes"]
     for row in rows:
-        cells = (str(row["tasks"]), _percent(row), f"{row['package_success']:.1%}", f"{row['return']:.1f}")
+        cells = (str(row["tasks"]), in_percent(row, "success"), f"{row['package_success']:.1%}", f"{row['return']:.1f}")
         made.add_row(escape(row["class"]), *cells, end_section=row is rows[-1])
     made.add_row(
-        "all", str(sum(row["tasks"] for row in rows)), _percent(result), f"{result['package_success']:.1%}", ""
+        "all",
+        str(sum(row["tasks"] for row in rows)),
+        in_percent(result, "success"),
+        f"{result['package_success']:.1%}",
+        "",
     )
     return made
-
-
-def _percent(row: dict[str, Any]) -> str:
-    found, low, high = (100.0 * row[key] for key in ("success", "success_lower", "success_upper"))
-    return f"{found:.1f}% \\[{low:.1f}, {high:.1f}]"
 
 
 def write(results: Sequence[dict[str, Any]], folder: Folder | Path) -> None:

@@ -11,11 +11,13 @@ from types import MappingProxyType
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from metarl.evaluation.curve import Evaluation
 from metarl.evaluation.elsewhere import HOME, Elsewhere
 from metarl.evaluation.plot import plot
+from metarl.evaluation.wording import PASSED, gap_closed, in_interval, in_percent
 from metarl.files import Folder
 from metarl.run.events import Events, clear_events
 from metarl.run.glossary import look_up
@@ -62,26 +64,24 @@ def table(summary: dict[str, Any]) -> Table:
                 agent["agent"].removesuffix(f" in {reality}") if number == 0 else "",
                 str(point["step"]),
                 str(point["episodes"]),
-                _interval(point),
+                in_interval(point),
             ]
             if has_success:
-                cells.append(f"{point['success']:.0%}" if has_gap else _percent(point, "success"))
+                cells.append(f"{point['success']:.0%}" if has_gap else in_percent(point, "success"))
             elif point["gain"] is None:
                 cells.append("")
             else:
-                gain = _interval(point, ("gain", "gain_lower", "gain_upper"))
+                gain = in_interval(point, ("gain", "gain_lower", "gain_upper"))
                 cells.append(rounded(point["gain"])[0] if has_gap else gain)
-            if point["gap_closed"] is not None and point["gap_closed"] > 1.0:
-                # More than all of a gap says nothing of the agent: its oracle could be better.
-                cells.append("oracle passed")
+            if has_gap:
+                cells.append(gap_closed(point))
+            if has_gap and cells[-1] == PASSED:
                 notes["passed"] = "An oracle that is passed is not at its end: train it for longer."
-            elif point["gap_closed"] is not None:
-                cells.append(_percent(point, "gap_closed", 0))
-            result.add_row(*cells)
+            result.add_row(*map(escape, cells))
         if agent["total"] is not None:
-            result.add_row("total", "", f"0-{points[-1]['episodes']}", _interval(agent["total"]))
+            result.add_row("total", "", f"0-{points[-1]['episodes']}", escape(in_interval(agent["total"])))
         if agent.get("survives") is not None:
-            result.add_row("survives", "", "", "", "", _percent(agent, "survives", 0))
+            result.add_row("survives", "", "", "", "", escape(in_percent(agent, "survives", 0)))
         result.add_section()
     result.caption = "\n".join(notes.values()) or None
     return result
@@ -105,19 +105,6 @@ def _some(count: int) -> list[int]:
     if count <= MOST_ROWS:
         return list(range(count))
     return sorted({round(count ** (row / (MOST_ROWS - 1))) - 1 for row in range(MOST_ROWS)})
-
-
-def _interval(figures: dict[str, Any], names: tuple[str, str, str] = ("mean", "lower", "upper")) -> str:
-    """Return a figure with its interval."""
-    estimate, low, high = rounded(*(figures[name] for name in names))
-    return f"{estimate} \\[{low}, {high}]"
-
-
-def _percent(point: dict[str, Any], name: str, digits: int = 1) -> str:
-    """Return one figure of a point with its interval, in percent with so many decimals."""
-    first = name.partition("_")[0]
-    estimate, low, high = (100.0 * point[key] for key in (name, f"{first}_lower", f"{first}_upper"))
-    return f"{estimate:.{digits}f}% \\[{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def write(
