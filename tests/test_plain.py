@@ -58,12 +58,12 @@ HUGE = "9" * 5000
     ],
 )
 def test_yaml_that_is_not_plain_is_refused(text: str, says: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(UserError, match=says) as caught:
         parse_yaml(text, "some/config.yaml")
     assert str(caught.value).startswith("some/config.yaml is not valid YAML")
     assert "\n" not in str(caught.value)
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0
 
 
 def test_dates_and_merges_are_text() -> None:
