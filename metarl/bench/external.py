@@ -99,7 +99,7 @@ def run_external(config: ExternalConfig) -> dict[str, Any]:
 
 
 class Ours:
-    """Worlds that a new policy steps, two hidden layers of 64: seconds of a reset, then steps per second."""
+    """Worlds that a new policy steps, two hidden layers of 64."""
 
     def __init__(self, worlds: Worlds, tasks: Tasks, steps: int) -> None:
         self.worlds, self.steps = worlds, steps
