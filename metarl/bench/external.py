@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from metarl.bench.timing import explain, in_turn, percent, print_table, ratio
+from metarl.bench.timing import explain, in_turn, percent, print_table
 from metarl.config import MOST_STEPS, check
 from metarl.devices import resolve_threads, torch_threads
 from metarl.envs import make_worlds
@@ -86,7 +86,7 @@ def run_external(config: ExternalConfig) -> dict[str, Any]:
         "steps": config.steps,
         "rounds": config.rounds,
         "env_steps_per_second": {name: median(found) for name, found in speeds.items()},
-        "to_the_loop": ratio(speeds[OURS], speeds[LOOP]),
+        "to_the_loop": median(ratios),
         "quartiles": np.quantile(ratios, (0.25, 0.75)).tolist(),
         "resets_share": median(
             spent / (spent + family.horizon * config.worlds / speed)
