@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from metarl.evaluation.swap import MEMORIES
+from metarl.evaluation.wording import in_interval
 from metarl.files import Folder
 from metarl.run.events import Events, clear_events
 from metarl.run.glossary import look_up
-from metarl.run.progress import rounded
 from metarl.system import file_name
 from metarl.version import __version__
 
@@ -81,9 +82,7 @@ def _table(title: str) -> Table:
 
 def _interval(figure: dict[str, Any], decimals: int | None = None) -> str:
     """Return an estimate with its interval, to so many decimals, or to three digits."""
-    values = [figure[key] for key in ("estimate", "lower", "upper")]
-    estimate, lower, upper = rounded(*values) if decimals is None else (f"{value:.{decimals}f}" for value in values)
-    return f"{estimate} \\[{lower}, {upper}]"
+    return escape(in_interval(figure, ("estimate", "lower", "upper"), decimals))
 
 
 def write(results: Sequence[dict[str, Any]], folder: Folder | Path) -> None:

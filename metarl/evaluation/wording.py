@@ -11,14 +11,20 @@ PASSED = "oracle passed"
 """In place of a gap closed of more than all of it, which says nothing of the agent: its oracle could be better."""
 
 
-def in_interval(figures: Mapping[str, Any], names: tuple[str, str, str] = ("mean", "lower", "upper")) -> str:
+def in_interval(
+    figures: Mapping[str, Any],
+    names: tuple[str, str, str] = ("mean", "lower", "upper"),
+    decimals: int | None = None,
+) -> str:
     """Return a figure with its interval: `-45.3 [-51.0, -40.2]`.
 
     Args:
         figures: name -> value.
         names: of estimate, lower and upper bound.
+        decimals: None: as many as make three digits.
     """
-    estimate, low, high = rounded(*(figures[name] for name in names))
+    values = [figures[name] for name in names]
+    estimate, low, high = rounded(*values) if decimals is None else (f"{value:.{decimals}f}" for value in values)
     return f"{estimate} [{low}, {high}]"
 
 
