@@ -15,7 +15,7 @@ from tests.helpers.readme import block, commands
 SMALL = {
     "maml-trpo": ("2", ["--tasks", "2", "--episodes", "2"]),
     "oracle": ("2", ["--tasks", "2", "--episodes", "2"]),
-    "rl2": ("1", ["--tasks", "4", "--minibatches", "2"]),
+    "rl2": ("1", ["--tasks", "4", "--minibatches", "2", "--epochs", "1"]),
 }
 """Agent -> iterations and other options that make a training small."""
 

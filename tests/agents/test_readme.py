@@ -44,6 +44,8 @@ def smaller(command: str) -> list[str]:
         words += ["--probe-tasks", "10"] if "--probe" in words else []
     if words[0] == "play" and "--tasks" not in words:
         words += ["--tasks", "4"]
+    if words[0] == "train" and words[1] in ("rl2", "varibad"):
+        words += ["--epochs", "1"]
     return words if "--threads" in words or words[0] == "play" else [*words, "--threads", "1"]
 
 

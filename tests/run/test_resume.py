@@ -60,7 +60,7 @@ def run_here(*arguments: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [POINT, GRU, pytest.param(VARIBAD, marks=pytest.mark.slow), pytest.param(RMA, marks=pytest.mark.slow)],
+    [POINT, *(pytest.param(of, marks=pytest.mark.slow) for of in (GRU, VARIBAD, RMA))],
     ids=["maml-trpo", "rl2", "varibad", "rma"],
 )
 def test_runs_killed_at_any_moment_end_the_same(arguments: list[str], tmp_path: Path) -> None:

@@ -237,11 +237,11 @@ def test_the_logistic_head_is_at_scipys_optimum(ridge: float, scale: float) -> N
             near(weights[m], best.x.reshape(FEATURES, WAY), 1e-5)
 
 
-@pytest.mark.parametrize("size", [3, 5], ids=["fewer items", "more items"])
-def test_the_logistic_heads_implicit_gradient_is_the_finite_difference(size: int) -> None:
-    x = normal(2, size, 4).requires_grad_()
+@pytest.mark.parametrize(("tasks", "size"), [(2, 3), (1, 5)], ids=["fewer items", "more items"])
+def test_the_logistic_heads_implicit_gradient_is_the_finite_difference(tasks: int, size: int) -> None:
+    x = normal(tasks, size, 4).requires_grad_()
     ridge = torch.tensor(0.2, dtype=DOUBLE, requires_grad=True)
-    truth = nnf.one_hot(torch.arange(size).remainder(3).expand(2, -1), 3).double()
+    truth = nnf.one_hot(torch.arange(size).remainder(3).expand(tasks, -1), 3).double()
 
     def solve(x: Tensor, ridge: Tensor) -> Tensor:
         return logistic.optimum(x, truth, ridge)
