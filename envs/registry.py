@@ -239,6 +239,23 @@ def _not_in(source: str, base: str) -> str:
     )
 
 
+def at_horizon(family: Family, horizon: int) -> Family:
+    """Return a family with a time limit, whichever its name has now; of registered ones always the same object.
+
+    Args:
+        family: any.
+        horizon: steps of an episode.
+
+    Raises:
+        UserError: no whole number of steps, or none that the family can have.
+    """
+    if not _is_registered(family):
+        return with_horizon(family, horizon)
+    plain, modifiers = split_name(family.full_name)
+    _, others = take_horizon(modifiers, family.full_name)
+    return resolve(get("+".join((plain, *others))), horizon=horizon)
+
+
 def _is_registered(family: Family) -> bool:
     if isinstance(family, metaworld.MetaWorldFamily):
         return True

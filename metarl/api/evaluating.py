@@ -36,6 +36,7 @@ def evaluate(
     tasks: int = 40,
     steps: int | None = None,
     episodes: int | None = None,
+    horizon: int | None = None,
     checkpoint: Checkpoint = "last",
     oracle: Runs = (),
     random: bool = False,
@@ -68,6 +69,7 @@ def evaluate(
         steps: adaptation steps; if None 3, for one with a memory as many as lead to the last episode of its trials.
         episodes: parallel episodes of each task; if None as in the training of the first agent that takes gradient
             steps. If all have a memory: 10, fewer above 40 tasks (400 in all), at least 1.
+        horizon: steps of an episode; if None as in training. Runs that were trained with several are compared so.
         checkpoint: of runs that are given as folders.
         oracle: runs of an agent that is told the task (oracle, teacher), for the gap closed; brings `random` with it.
         random: evaluate an untrained policy too.
@@ -98,14 +100,16 @@ def evaluate(
         >>> curve = metarl.evaluate(["runs/maml-seed0", "runs/maml-seed1", "runs/rl2"], split="ood")
         >>> curve.arrays("rl2")["mean"]
     """
-    groups = grouped(_several(runs), checkpoint, device=device, trust=trust, source=source)
+    groups = grouped(_several(runs), checkpoint, device=device, trust=trust, source=source, horizon=horizon)
     if not groups:
         raise UserError("Got no run to evaluate. Give a folder of `metarl train`: metarl evaluate runs/...")
     meeting = Meeting(groups, split, tasks, steps, episodes, seed, resolve_device(device), engine, threads)
     if record is None and record_format != "npz":
         raise UserError(f"Got --record-format {record_format} without --record, which says where. Give that too.")
     recording = None if record is None else Recording(record, record_format)
-    told = meeting.oracle(grouped(_several(oracle), checkpoint, device=device, trust=trust, source=source))
+    told = meeting.oracle(
+        grouped(_several(oracle), checkpoint, device=device, trust=trust, source=source, horizon=horizon)
+    )
     realities = find_realities(reality)
     with repeatable(on=deterministic):
         meeting.make()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from metarl.arguments import checked
 from metarl.config import from_plain, to_plain
 from metarl.devices import resolve_device
 from metarl.envs.family import Family
+from metarl.envs.registry import at_horizon
 from metarl.errors import UserError
 from metarl.run.folder import RunFolder
 from metarl.run.settings import Checkpoint, Device, RunConfig, by_settings
@@ -128,6 +129,7 @@ def grouped(
     device: Device = "cpu",
     trust: bool = False,
     source: Path | str | None = None,
+    horizon: int | None = None,
 ) -> list[Group]:
     """Return runs by agent and settings, the first one's first: those of a group differ in their seeds only.
 
@@ -137,9 +139,10 @@ def grouped(
         device: where the networks of those are to live.
         trust: as for `load`.
         source: as for `load`.
+        horizon: steps that the episodes of their family are to have, whatever they were trained with; None: as trained.
 
     Raises:
-        UserError: as for `load`; a run is given twice; they are of several families.
+        UserError: as for `load`; a run is given twice; they are of several families; the family has no such horizon.
     """
     folders = {(run.folder if isinstance(run, Run) else Path(run)).resolve() for run in runs}
     if len(folders) < len(runs):
@@ -148,9 +151,15 @@ def grouped(
         run if isinstance(run, Run) else load(run, checkpoint, device=device, trust=trust, source=source)
         for run in runs
     ]
+    # How long a run was trained makes it no other agent; how long its episodes were does.
+    configs = [
+        {key: v for key, v in to_plain(run.agent.config).items() if key != "iterations"}
+        | {"horizon": run.family.horizon}
+        for run in loaded
+    ]
+    if horizon is not None:
+        loaded = [replace(run, family=at_horizon(run.family, horizon)) for run in loaded]
     check_family(loaded)
-    # How long a run was trained makes it no other agent.
-    configs = [{key: v for key, v in to_plain(run.agent.config).items() if key != "iterations"} for run in loaded]
     things = [(run.settings.agent, config, run) for run, config in zip(loaded, configs, strict=True)]
     return [Group(label=label, runs=tuple(group)) for label, group in by_settings(things)]
 
@@ -166,9 +175,11 @@ def check_family(runs: Sequence[Run]) -> None:
     """Refuse runs of several families."""
     for run in runs:
         if run.family is not runs[0].family:
+            other = run.family.full_name != runs[0].family.full_name and run.family.horizon != runs[0].family.horizon
+            longer = ", or of several horizons with --horizon" if other else ""
             raise UserError(
                 f"Got {run.folder} trained on {run.family.full_name}, and {runs[0].folder} trained on "
-                f"{runs[0].family.full_name}. Compare runs of one family."
+                f"{runs[0].family.full_name}. Compare runs of one family{longer}."
             )
 
 

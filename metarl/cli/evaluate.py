@@ -73,6 +73,8 @@ class EvaluateOptions:
     episodes: int | None = None
     """Parallel episodes of each task; if not given as in the training of the first agent that takes gradient steps. If
     all have a memory: 10, fewer above 40 tasks (400 in all), at least 1."""
+    horizon: int | None = None
+    """Steps of an episode; as in training if not given. Runs that were trained with several are compared so."""
     checkpoint: Checkpoint = "last"
     """Which checkpoint of the runs."""
     oracle: tuple[Path, ...] = ()
@@ -95,7 +97,8 @@ class EvaluateOptions:
     seed: int = 0
     """Seed of tasks, starts and policy noise: the same seed gives the same tasks."""
     out: Path | None = None
-    """Folder for the results; RUN/evaluation/SPLIT of the first run if not given."""
+    """Folder for the results; RUN/evaluation/SPLIT of the first run if not given (with a --horizon,
+    SPLIT-horizon-N)."""
     record: Path | None = None
     """New folder for logs of all episodes with their tasks, one for each training seed of each agent."""
     record_format: Literal["npz", "minari"] = "npz"
@@ -132,7 +135,8 @@ def evaluate_command(arguments: list[str]) -> int:
     from metarl.files import Folder
     from metarl.run.folder import RunFolder
 
-    where = "-in-".join((options.split, *(there.name for there in find_realities(options.reality))))
+    length = "" if options.horizon is None else f"-horizon-{options.horizon}"
+    where = "-in-".join((f"{options.split}{length}", *(there.name for there in find_realities(options.reality))))
     results = Folder(options.out) if options.out else RunFolder(options.runs[0]).results(where)
     folder = results.path
     given: dict[str, Any] = {name: value for name, value in vars(options).items() if name != "json"}

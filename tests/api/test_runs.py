@@ -14,13 +14,14 @@ import torch
 
 import metarl
 from metarl.api.runs import Run, grouped, most_room, untrained
+from metarl.envs import get
 from metarl.errors import UserError
 from metarl.fewshot import FewShotRun
 from metarl.fewshot import train as train_learner
 from metarl.run.checkpoint import load as read_checkpoint
 from tests.helpers.same import assert_same
 from tests.helpers.tiny_fewshot import RUN, vectors
-from tests.helpers.tiny_trainings import trained
+from tests.helpers.tiny_trainings import FEW, trained
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +126,23 @@ def test_runs_that_do_not_go_together_are_refused(run: Run, tmp_path: Path) -> N
     other = metarl.train("multitask", "bandit", out=tmp_path / "bandit", iterations=0, threads=1)
     with pytest.raises(UserError, match=r"bandit@bernoulli-5, and .*point-nav@maml17\. Compare runs of one family"):
         grouped([run, other])
+
+
+def test_runs_of_several_horizons_are_compared_at_one(run: Run, tmp_path: Path) -> None:
+    short = trained(tmp_path / "short", horizon=5)
+    assert (run.family.horizon, short.family.full_name) == (100, "point-nav@maml17+horizon=5")
+    with pytest.raises(UserError, match=r"Compare runs of one family, or of several horizons with --horizon\.$"):
+        grouped([run, short])
+    for horizon, name in ((100, "point-nav@maml17"), (7, "point-nav@maml17+horizon=7")):
+        groups = grouped([run, short.folder], horizon=horizon)
+        assert [group.label for group in groups] == ["maml-trpo horizon=100", "maml-trpo horizon=5"]
+        assert all(group.runs[0].family is get(name) for group in groups)
+    curve = metarl.evaluate(short, horizon=2, random=True, **FEW)
+    by_hand = metarl.evaluate(replace(short, family=get("point-nav+horizon=2")), random=True, **FEW)
+    assert curve.summary == by_hand.summary
+    assert curve.summary["family"] == "point-nav@maml17+horizon=2"
+    whole = metarl.evaluate(short, **FEW)
+    assert bool((curve.evaluation.entries[0].returns > whole.evaluation.entries[0].returns).all())
 
 
 def test_an_untrained_policy_is_drawn_anew_for_every_seed(run: Run) -> None:

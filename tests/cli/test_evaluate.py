@@ -95,6 +95,16 @@ def test_evaluate_writes_everything(runs: dict[str, Path], capsys: pytest.Captur
         assert summary["gap_note"] is not None
 
 
+def test_another_horizon_has_its_own_folder(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    run = runs["multitask"]
+    assert main(["evaluate", str(run), *SMALL, "--tasks", "2", "--horizon", "7", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["family"] == "point-nav@maml17+horizon=7"
+    assert [path.name for path in (run / "evaluation").iterdir()] == ["test-horizon-7"]
+    assert json.loads((run / "evaluation" / "test-horizon-7" / "adaptation.json").read_text()) == summary
+    assert "give a whole number from 1" in refused(["evaluate", str(run), "--horizon", "0"], capsys)
+
+
 def test_all_agents_share_one_axis(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ("rl2", "maml-trpo", "rl2-other-seed")
     arguments = ["evaluate", *(str(runs[name]) for name in names), "--tasks", "3", "--threads", "1", "--no-film"]

@@ -15,7 +15,7 @@ from metarl.cli.main import main
 from metarl.envs import get, make_worlds
 from metarl.envs.gym.single import FamilyEnv
 from metarl.envs.horizon import with_horizon
-from metarl.envs.registry import families, resolve
+from metarl.envs.registry import at_horizon, families, resolve
 from metarl.errors import UserError
 from metarl.run.tracking import read_progress
 from tests.helpers.adapted import reach
@@ -117,6 +117,18 @@ def test_a_name_tells_it() -> None:
             get(f"point-nav+horizon{bad}")
     with pytest.raises(UserError, match=r"unknown modifier '\+horizn'\. Did you mean 'horizon'"):
         get("point-nav+horizn=5")
+
+
+def test_another_takes_its_place() -> None:
+    family = get("half-cheetah-vel+switch+horizon=40+mass")
+    assert at_horizon(family, 20) is get("half-cheetah-vel+horizon=20+mass+switch")
+    assert at_horizon(family, get("half-cheetah-vel").horizon) is get("half-cheetah-vel+mass+switch")
+    assert at_horizon(get("half-cheetah-vel+mass"), 20) is get("half-cheetah-vel+horizon=20+mass")
+    own = with_horizon(reach(), 8)
+    assert (at_horizon(own, 9).full_name, at_horizon(own, 9).horizon) == ("reach@v1+horizon=9", 9)
+    assert at_horizon(get("ml1@push+horizon=9"), 500) is get("ml1@push")
+    with pytest.raises(UserError, match=r"Meta-World has 500 steps at most"):
+        at_horizon(get("ml1"), 501)
 
 
 @pytest.mark.parametrize("name", sorted(families()))
