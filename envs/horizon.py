@@ -16,6 +16,11 @@ HORIZON = "+horizon="
 """What stands in a family's name before another time limit than its definition has."""
 
 
+def without_horizon(name: str) -> str:
+    """Return a family's name without the time limit that stands in it."""
+    return "+".join(part for part in name.split("+") if not part.startswith(HORIZON.strip("+")))
+
+
 def with_horizon(family: F, steps: int) -> F:
     """Return the same family with another time limit, which its name tells: `point-nav@maml17+horizon=500`.
 

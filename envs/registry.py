@@ -20,7 +20,7 @@ from metarl.envs.external.adapter import source_of
 from metarl.envs.external.child import Unfit, import_source
 from metarl.envs.families import FILES
 from metarl.envs.family import Family
-from metarl.envs.horizon import HORIZON, with_horizon
+from metarl.envs.horizon import HORIZON, with_horizon, without_horizon
 from metarl.envs.metaworld import family as metaworld
 from metarl.envs.modifiers.apply import modify
 from metarl.envs.modifiers.names import parse, split_name, take_horizon
@@ -239,8 +239,12 @@ def _not_in(source: str, base: str) -> str:
     )
 
 
+_AT_HORIZONS: dict[tuple[int, int], tuple[Family, Family]] = {}
+"""Identity of a family that is not registered, and a horizon -> the family, so that it stays, and what was made of it."""
+
+
 def at_horizon(family: Family, horizon: int) -> Family:
-    """Return a family with a time limit, whichever its name has now; of registered ones always the same object.
+    """Return a family with a time limit, whichever its name has now; of one family always the same object.
 
     Args:
         family: any.
@@ -250,10 +254,11 @@ def at_horizon(family: Family, horizon: int) -> Family:
         UserError: no whole number of steps, or none that the family can have.
     """
     if not _is_registered(family):
-        return with_horizon(family, horizon)
-    plain, modifiers = split_name(family.full_name)
-    _, others = take_horizon(modifiers, family.full_name)
-    return resolve(get("+".join((plain, *others))), horizon=horizon)
+        key = (id(family), horizon)
+        if key not in _AT_HORIZONS:
+            _AT_HORIZONS[key] = (family, with_horizon(family, horizon))
+        return _AT_HORIZONS[key][1]
+    return resolve(get(without_horizon(family.full_name)), horizon=horizon)
 
 
 def _is_registered(family: Family) -> bool:

@@ -4,7 +4,7 @@ Without that the system would end the process in the middle of it, or make every
 meant to be right within a factor of 2 (tests/test_memory.py measures real peaks). What is here knows numbers only: who
 has the settings of a run complete asks, before a folder is made.
 
-    require({"--tasks or --episodes": episodes(...), "--hidden": ...}, device)
+    require({"--tasks, --episodes or --horizon": episodes(...), "--hidden": ...}, device)
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ PATIENCE = 3600.0
 """How long Meta-World may take to make the tasks of a benchmark, s."""
 MOST_BYTES = 4_000_000
 """Of an answer."""
+AGAIN = "remove it, and Meta-World is asked again"
 
 
 def interpreter() -> str:
@@ -74,13 +75,15 @@ class Asked:
         """
         file = cache_folder() / "metaworld" / f"{self.name.replace(':', '-')}-seed{self.seed}-{VERSION}.json"
         try:
-            return self._read(read_regular(file, MOST_BYTES), str(file))
+            kept = read_regular(file, MOST_BYTES)
         except FileNotFoundError:
-            pass
-        answer = self._ask()
-        records = self._read(answer, interpreter())
-        write_atomically(file, answer)
-        return records
+            answer = self._ask()
+            records = self._read(answer, interpreter(), f"run {COMMAND} again")
+            write_atomically(file, answer)
+            return records
+        except UserError as error:
+            raise UserError(f"{file}, where metarl keeps tasks, cannot be read: {AGAIN}") from error
+        return self._read(kept, str(file), AGAIN)
 
     def _ask(self) -> bytes:
         """Have Meta-World make the tasks."""
@@ -103,22 +106,25 @@ class Asked:
             raise UserError(f"{self.name}: Meta-World could not tell its tasks, {' '.join(words) or 'without a word'}")
         return done.stdout
 
-    def _read(self, answer: bytes, where: str) -> dict[str, list[Record]]:
+    def _read(self, answer: bytes, where: str, cure: str) -> dict[str, list[Record]]:
         """Return what was answered as records, or refuse what is not of this benchmark, seed and version."""
-        found = parse_json(answer, where)
+        try:
+            found = parse_json(answer, where)
+        except UserError as error:
+            raise UserError(f"{where} has no tasks that can be read: {cure}") from error
         for key, wanted in (("metaworld", VERSION), ("benchmark", self.name), ("seed", self.seed)):
             if found.get(key) != wanted:
                 raise UserError(
-                    f"{where} has tasks of {key} {found.get(key)!r}, where those of {wanted!r} are needed: remove it"
+                    f"{where} has tasks of {key} {found.get(key)!r}, where those of {wanted!r} are needed: {cure}"
                 )
         sets = {"train": self.benchmark.train, "test": self.benchmark.test}
         records: dict[str, list[Record]] = {}
         for split, names in sets.items():
             vectors = found.get(split)
             if not isinstance(vectors, dict) or list(vectors) != list(names):
-                raise UserError(f"{where} lacks {split} tasks of {', '.join(names)}: remove it")
+                raise UserError(f"{where} lacks {split} tasks of {', '.join(names)}: {cure}")
             if not all(_right(its) for its in vectors.values()):
-                raise UserError(f"{where} has no {GOALS} vectors of a class among its {split} tasks: remove it")
+                raise UserError(f"{where} has no {GOALS} vectors of a class among its {split} tasks: {cure}")
             records[split] = [record(name, vector) for name in names for vector in vectors[name]]
         return records
 

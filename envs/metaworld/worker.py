@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import pickle
 import sys
 from importlib.metadata import version
@@ -36,6 +37,8 @@ SUFFIX = "-v3"
 """Of the names of Meta-World's classes."""
 
 HOW = "run scripts/metaworld again, or name another python by METARL_METAWORLD"
+if os.environ.get("METARL_METAWORLD"):
+    HOW = "METARL_METAWORLD names it: name another one, or unset that and run scripts/metaworld"
 
 try:
     import mujoco

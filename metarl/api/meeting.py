@@ -17,6 +17,7 @@ from metarl.config import MOST_STEPS
 from metarl.envs import make_worlds
 from metarl.envs.elsewhere import going_there, worlds_there
 from metarl.envs.family import Family
+from metarl.envs.modifiers.switching import SwitchSpace
 from metarl.envs.reality import Named
 from metarl.envs.worlds import Worlds
 from metarl.errors import UserError
@@ -24,6 +25,7 @@ from metarl.evaluation import probe as probing
 from metarl.evaluation.curve import Curve, Entry, Evaluation, adaptation_curve, parallel_episodes, steps_at_test
 from metarl.evaluation.elsewhere import Elsewhere
 from metarl.evaluation.film import to_gif
+from metarl.nets.memory import remembered
 from metarl.run.settings import Engine
 from metarl.seeding import Streams
 from metarl.types import MetaAgent, Tasks
@@ -94,12 +96,14 @@ class Meeting:
         if self.episodes < 1 or self.count < 1 or not 0 <= (self.steps or 0) <= MOST_STEPS:
             got = f"--tasks {self.count} --episodes {self.episodes} --steps {self.steps}"
             raise UserError(f"Got {got}. Allowed: from 1, from 1, and from 0 to {MOST_STEPS}.")
+        for group in self.groups:
+            self.check_trials(group, self._steps(group.agent) + 1, "lower --steps or")
         worlds = self.count * self.episodes
         most_seeds = max(RANDOM_NETWORKS, *(len(group.runs) for group in self.groups))
         check_playing(
             self.family,
             worlds,
-            "--tasks or --episodes",
+            "--tasks, --episodes or --horizon",
             more={"--tasks": self.count * most_seeds * BOOTSTRAP_BYTES},
             engine=self.engine,
             device=self.device,
@@ -113,6 +117,28 @@ class Meeting:
             device=self.device,
             room=most_room([run for group in self.groups for run in group.runs]),
         )
+
+    def check_trials(self, group: Group, episodes: int, cure: str) -> None:
+        """Refuse trials in which an agent with a memory forgets, or in which tasks switch too late for it.
+
+        Args:
+            group: the agent.
+            episodes: that are played in a row with one task.
+            cure: what can be done, beside `--horizon`.
+        """
+        agent, family = group.agent, self.family
+        limit = None if agent.pools else remembered(agent)
+        if limit is not None and episodes * family.horizon > limit:
+            raise UserError(
+                f"{group.label} remembers {limit} steps, those of the trials that it was trained on, and {episodes} x "
+                f"{family.horizon} are more: {cure} --horizon."
+            )
+        if isinstance(family.space, SwitchSpace) and family.space.latest >= agent.trial * family.horizon:
+            raise UserError(
+                f"{family.full_name}: tasks may switch as late as step {family.space.latest}, and a trial of "
+                f"{group.label} has {agent.trial * family.horizon}. Give a --horizon of "
+                f"{family.space.latest // agent.trial + 1} or more."
+            )
 
     def record(self, recording: Recording, told: Group | None, *, random: bool) -> None:
         """Record all episodes that follow, if there is room for the logs."""
@@ -174,6 +200,8 @@ class Meeting:
             raise UserError(
                 f"Got --probe for {names}, which has no memory. Give a run of rl2, varibad, dpt, pearl or rma."
             )
+        for group in self.probed:
+            self.check_trials(group, group.agent.trial, "leave --probe out, or lower")
         self.probe_fit, self.probe_tasks = probing.probe_tasks(self.family.space, self.split, count, Streams(self.seed))
 
     def probe(self) -> list[dict[str, Any]]:

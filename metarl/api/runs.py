@@ -16,6 +16,7 @@ from metarl.arguments import checked
 from metarl.config import from_plain, to_plain
 from metarl.devices import resolve_device
 from metarl.envs.family import Family
+from metarl.envs.horizon import without_horizon
 from metarl.envs.registry import at_horizon
 from metarl.errors import UserError
 from metarl.run.folder import RunFolder
@@ -175,11 +176,12 @@ def check_family(runs: Sequence[Run]) -> None:
     """Refuse runs of several families."""
     for run in runs:
         if run.family is not runs[0].family:
-            other = run.family.full_name != runs[0].family.full_name and run.family.horizon != runs[0].family.horizon
-            longer = ", or of several horizons with --horizon" if other else ""
+            names = [one.family.full_name for one in (run, runs[0])]
+            alike = names[0] != names[1] and without_horizon(names[0]) == without_horizon(names[1])
+            longer = ", or give the --horizon that all are to have" if alike else ""
             raise UserError(
-                f"Got {run.folder} trained on {run.family.full_name}, and {runs[0].folder} trained on "
-                f"{runs[0].family.full_name}. Compare runs of one family{longer}."
+                f"Got {run.folder} trained on {names[0]}, and {runs[0].folder} trained on {names[1]}. "
+                f"Compare runs of one family{longer}."
             )
 
 

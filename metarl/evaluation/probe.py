@@ -204,7 +204,7 @@ def _scores(
         learned, truth = fit[parameter.name], tasks[parameter.name]
         if not parameter.is_choice:
             predicted, values = predictions(parameter.features(learned)), parameter.features(truth)
-            for name, columns in _parts(parameter):
+            for name, columns in _parts(parameter, values):
                 # Seeds are further components: the same tasks are drawn for all.
                 by_point = (torch.cat(tuple(point[..., columns]), dim=1) for point in predicted)
                 wanted = values[:, columns].repeat(1, len(looks))
@@ -227,11 +227,13 @@ def _scores(
     return scores
 
 
-def _parts(parameter: Parameter) -> Iterator[tuple[str, list[int]]]:
-    """Yield what of a parameter has a score of its own: name, and columns of its features."""
-    columns = list(range(parameter.feature_size))
-    if len(columns) == 1 or len(columns) > MOST_COMPONENTS:
-        yield parameter.name, columns
+def _parts(parameter: Parameter, values: Float[Tensor, "M C"]) -> Iterator[tuple[str, list[int]]]:
+    """Yield what of a parameter has a score of its own: name, and columns of its features that differ among tasks."""
+    columns = [
+        column for column in range(parameter.feature_size) if bool((values[:, column] != values[0, column]).any())
+    ]
+    if parameter.feature_size == 1 or len(columns) > MOST_COMPONENTS:
+        yield from [(parameter.name, columns)] if columns else []
     else:
         yield from ((f"{parameter.name}[{column}]", [column]) for column in columns)
 

@@ -106,7 +106,8 @@ def write_minari(folder: Folder, name: str, arrays: Mapping[str, Any]) -> Path:
     if identity in folder.entries():
         raise UserError(f"{folder.path / identity} is there already. Remove it, or give another folder.")
     with _new(folder, identity) as place:
-        data = place / "data"
+        # Minari joins a path that is not absolute to itself.
+        data = (place / "data").absolute()
         data.mkdir()
         storage = MinariStorage.new(
             data,

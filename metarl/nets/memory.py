@@ -221,7 +221,8 @@ class Transformer(Core):
         if last >= self.context:
             raise UserError(
                 f"this transformer remembers {self.context} steps, those of the trials that it was trained on, and "
-                "the trial goes on: evaluate fewer episodes of it (--steps), or train with more --episodes"
+                "the trial goes on: evaluate fewer or shorter episodes (--steps, --horizon), or train with more "
+                "--episodes"
             )
         ahead = position + 1 if waiting is None else position + (~waiting).long()
         if torch.equal(position, written):
@@ -257,6 +258,17 @@ class Transformer(Core):
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
+
+
+def remembered(agent: object) -> int | None:
+    """Return how many steps of a trial an agent's network can remember; None where there is no end.
+
+    Args:
+        agent: its network is looked for as `network`.
+    """
+    network = getattr(agent, "network", None)
+    modules = network.modules() if isinstance(network, nn.Module) else ()
+    return min((module.context for module in modules if isinstance(module, Transformer)), default=None)
 
 
 class Block(nn.Module):

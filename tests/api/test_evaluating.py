@@ -20,7 +20,7 @@ from metarl.api.runs import Run
 from metarl.cli.evaluate import EvaluateOptions
 from metarl.cli.main import main
 from metarl.errors import UserError
-from tests.helpers.tiny_trainings import FEW, SMALL, options, trained
+from tests.helpers.tiny_trainings import FEW, SMALL, TRIALS, options, trained
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +197,34 @@ def test_what_is_wrong_is_said_in_one_line(
         metarl.evaluate([runs[name].folder for name in names], out=tmp_path / "out", **{**FEW, **given})
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_trials_that_are_too_long_for_a_memory_are_refused_before_anything_is_played(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", "rl2", core="transformer", horizon=5)
+    longer: dict[str, Any] = {"horizon": 12, "record": tmp_path / "log"}
+    with pytest.raises(UserError, match=r"rl2 remembers 11 steps, .*, and 2 x 12 are more: lower --steps or --horizon"):
+        metarl.evaluate(run, **longer, **FEW)
+    with pytest.raises(UserError, match=r"1 x 12 are more"):
+        metarl.evaluate(run, steps=0, **longer, **FEW)
+    with pytest.raises(UserError, match=r"2 x 8 are more: leave --probe out, or lower --horizon"):
+        metarl.evaluate(run, steps=0, horizon=8, probe=True, **FEW)
+    assert not (tmp_path / "log").exists()
+    assert len(metarl.evaluate(run, steps=0, horizon=11, **FEW).arrays("rl2")["mean"]) == 1
+
+
+def test_trials_in_which_tasks_would_not_switch_are_refused(tmp_path: Path) -> None:
+    run = metarl.train("maml-trpo", "half-cheetah-vel+switch=5..8+horizon=10", out=tmp_path / "run", **SMALL)
+    with pytest.raises(
+        UserError, match=r"as late as step 8, and a trial of maml-trpo has 8\. Give a --horizon of 9 or"
+    ):
+        metarl.evaluate(run, horizon=8, steps=0, **FEW)
+    assert metarl.evaluate(run, horizon=9, steps=0, **FEW).summary["family"].endswith("+horizon=9+switch=5..8")
+
+
+def test_protocols_that_are_too_long_for_a_memory_are_refused(tmp_path: Path) -> None:
+    run = metarl.train("rl2", "reacher-goal", out=tmp_path / "run", core="transformer", horizon=2, **TRIALS)
+    with pytest.raises(UserError, match=r"13 x 2 are more: leave --protocol out, or lower --horizon"):
+        metarl.evaluate(run, protocol=True, protocol_goals=1, **FEW)
 
 
 def test_a_choice_that_there_is_not_is_refused(runs: dict[str, Run], tmp_path: Path) -> None:

@@ -107,7 +107,8 @@ def test_an_evaluation_is_recorded_for_minari(
     assert not (tmp_path / "data").exists()
 
     minari = pytest.importorskip("minari", reason="needs Minari: pip install 'metarl-suite[minari]'")
-    assert main([*words, "--record", str(tmp_path / "data"), "--record-format", "minari"]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, "--record", "data", "--record-format", "minari"]) == 0
     metarl.evaluate(run, record=tmp_path / "logs", **FEW)
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["rl2-seed0-v0"]
     theirs, ours = read_log(tmp_path / "data" / "rl2-seed0-v0"), read_log(tmp_path / "logs" / "rl2-seed0.npz")

@@ -131,7 +131,7 @@ def test_runs_that_do_not_go_together_are_refused(run: Run, tmp_path: Path) -> N
 def test_runs_of_several_horizons_are_compared_at_one(run: Run, tmp_path: Path) -> None:
     short = trained(tmp_path / "short", horizon=5)
     assert (run.family.horizon, short.family.full_name) == (100, "point-nav@maml17+horizon=5")
-    with pytest.raises(UserError, match=r"Compare runs of one family, or of several horizons with --horizon\.$"):
+    with pytest.raises(UserError, match=r"Compare runs of one family, or give the --horizon that all are to have\.$"):
         grouped([run, short])
     for horizon, name in ((100, "point-nav@maml17"), (7, "point-nav@maml17+horizon=7")):
         groups = grouped([run, short.folder], horizon=horizon)

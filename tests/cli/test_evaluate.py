@@ -63,7 +63,7 @@ def test_more_than_the_memory_holds_is_refused(
     runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = ["--out", str(tmp_path / "out")]
-    for option, says in (("--tasks", "lower --tasks"), ("--episodes", "lower --tasks or --episodes")):
+    for option, says in (("--tasks", "lower --tasks"), ("--episodes", "lower --tasks, --episodes or --horizon")):
         message = refused(["evaluate", str(runs["rl2"]), option, "2000000000", *out], capsys)
         assert says in message
         assert "TB of memory" in message

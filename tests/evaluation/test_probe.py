@@ -6,7 +6,7 @@ import torch
 from metarl.agents import config_class, make
 from metarl.envs import get, make_worlds
 from metarl.errors import UserError
-from metarl.evaluation.probe import PENALTIES, Ridge, memories, probe, probe_tasks
+from metarl.evaluation.probe import PENALTIES, Ridge, _scores, memories, probe, probe_tasks
 from metarl.evaluation.statistics import r_squared
 from metarl.seeding import Streams
 from tests.helpers.memories import CPU, DOORS, POINT, MadeUp, mixed, probed, shown
@@ -106,6 +106,17 @@ def test_a_wide_vector_has_one_score() -> None:
     assert (score["parameter"], score["components"]) == ("mean", 10)
     # Two of the ten are not to be seen.
     assert score["points"][1]["estimate"] == pytest.approx(0.8, abs=0.02)
+
+
+def test_what_is_the_same_for_all_tasks_has_no_score() -> None:
+    space, looks = POINT.space, normal(2, 30, 4)
+    fit, tasks = (space.sample(30, "train", seeded(seed)) for seed in (0, 1))
+    tasks["goal"][:, 0] = tasks["goal"][0, 0]
+    scores = _scores(space, [(looks[:1], looks[1:])], fit, tasks, seeded())
+    assert [score["parameter"] for score in scores] == ["goal[1]"]
+    tasks["goal"][:] = tasks["goal"][0]
+    with pytest.raises(UserError, match="nothing to predict in these tasks"):
+        _scores(space, [(looks[:1], looks[1:])], fit, tasks, seeded())
 
 
 def test_training_seeds_are_averaged() -> None:

@@ -125,6 +125,7 @@ def test_another_takes_its_place() -> None:
     assert at_horizon(family, get("half-cheetah-vel").horizon) is get("half-cheetah-vel+mass+switch")
     assert at_horizon(get("half-cheetah-vel+mass"), 20) is get("half-cheetah-vel+horizon=20+mass")
     own = with_horizon(reach(), 8)
+    assert at_horizon(own, 9) is at_horizon(own, 9)
     assert (at_horizon(own, 9).full_name, at_horizon(own, 9).horizon) == ("reach@v1+horizon=9", 9)
     assert at_horizon(get("ml1@push+horizon=9"), 500) is get("ml1@push")
     with pytest.raises(UserError, match=r"Meta-World has 500 steps at most"):

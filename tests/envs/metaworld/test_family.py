@@ -206,12 +206,12 @@ def test_another_version_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     family = get("ml1")
     task = family.space.sample(1, "train", generator()).records()
     monkeypatch.setenv("METARL_METAWORLD", str(interpreter(tmp_path / "old", "3.0.0")))
-    with pytest.raises(UserError, match=r"has metaworld 3.0.0, and 3.1.1 is needed: run scripts/metaworld again"):
+    with pytest.raises(UserError, match=r"has metaworld 3.0.0, and 3.1.1 is needed: METARL_METAWORLD names it: name"):
         begin(family, task)
     with pytest.raises(UserError, match=r"could not tell its tasks, .* has metaworld 3.0.0, and 3.1.1 is needed"):
         get("ml1@soccer").space.sample(1, "train", generator())
     monkeypatch.setenv("METARL_METAWORLD", str(interpreter(tmp_path / "empty", package=tmp_path)))
-    with pytest.raises(UserError, match=r"has no Meta-World that can be imported .*: run scripts/metaworld"):
+    with pytest.raises(UserError, match=r"has no Meta-World that can be .*, or unset that and run scripts/m"):
         begin(family, task)
 
 
@@ -238,6 +238,23 @@ def test_kept_tasks_of_something_else_are_refused(
     make.cache_clear()
     with pytest.raises(UserError, match=text):
         get("ml1").space.sample(1, "train", generator())
+
+
+def test_kept_tasks_that_cannot_be_read_are_made_again_once_they_are_gone(
+    answers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get("ml1").space.sample(1, "train", generator())
+    shutil.copytree(answers, tmp_path / "kept")
+    monkeypatch.setenv("METARL_CACHE", str(tmp_path / "kept"))
+    file = tmp_path / "kept" / "metaworld" / "ml1-reach-seed0-3.1.1.json"
+    for damage in (lambda: file.write_text("nothing"), lambda: file.mkdir()):
+        file.unlink()
+        damage()
+        make.cache_clear()
+        with pytest.raises(UserError, match=r"json.* read: remove it, and Meta-World is asked again$"):
+            get("ml1").space.sample(1, "train", generator())
+    file.rmdir()
+    assert len(get("ml1").space.sample(50, "train", generator())) == 50
 
 
 def test_a_worker_that_is_killed_ends_the_run_with_one_line() -> None:
