@@ -8,7 +8,7 @@ from metarl.errors import UserError
 
 
 def check_definition(family: Family) -> None:
-    """Refuse a family with an attribute that is missing, or of another type than `Family` says.
+    """Refuse a family with an attribute that is missing, of another type than `Family` says, or of another family.
 
     Raises:
         UserError: names the attribute, what was got and what is needed.
@@ -21,3 +21,8 @@ def check_definition(family: Family) -> None:
         check(hint, tuple(value) if isinstance(value, list) else value, f"{label}: got {name}=")
     if family.horizon < 1:
         raise UserError(f"{label}: got horizon={family.horizon}. Give at least 1 step.")
+    if family.space.family != family.full_name:
+        raise UserError(
+            f"{label}: got {family.full_name} with the space of {family.space.family}. Give it one of its own: "
+            f"space=dataclasses.replace(space, family='{family.full_name}')"
+        )

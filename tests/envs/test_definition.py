@@ -51,6 +51,16 @@ def test_a_missing_attribute_is_named_and_lists_are_tuples() -> None:
         check_definition(Bare())
 
 
+def test_a_space_is_the_familys_own() -> None:
+    check_definition(Written())
+    family = replace(Written(), variant="mine")
+    with pytest.raises(
+        UserError, match=r"got point-nav@mine with the space of point-nav@own\. .*y='point-nav@mine'\)$"
+    ):
+        check_definition(family)
+    check_definition(replace(family, space=replace(family.space, family="point-nav@mine")))
+
+
 def test_parameters_have_fields_of_their_types(tmp_path: Path) -> None:
     for changes, says in [
         ({"size": 2.0}, r"Parameter g: got size=2\.0 \(float\) where int is needed"),
