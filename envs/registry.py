@@ -240,7 +240,7 @@ def _not_in(source: str, base: str) -> str:
 
 
 _AT_HORIZONS: dict[tuple[int, int], tuple[Family, Family]] = {}
-"""Identity of a family that is not registered, and a horizon -> the family, so that it stays, and what was made of it."""
+"""Identity of a family that is not registered, and a horizon -> the family, which so stays, and what was made of it."""
 
 
 def at_horizon(family: Family, horizon: int) -> Family:
