@@ -36,6 +36,7 @@ PATIENCE = 3600.0
 MOST_BYTES = 4_000_000
 """Of an answer."""
 AGAIN = "remove it, and Meta-World is asked again"
+"""What helps where kept tasks are no good."""
 
 
 def interpreter() -> str:
