@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metarl.envs.metaworld.benchmarks import CLASSES, GOALS, Benchmark
+from metarl.envs.metaworld.benchmarks import CLASSES, GOALS, GOALS_A_START, Benchmark, recombined
 from metarl.errors import UserError, tell
 from metarl.files import cache_folder, read_regular, write_atomically
 from metarl.plain import parse_json
@@ -62,11 +62,13 @@ class Asked:
         name: `ml1:CLASS`, `ml10`, `ml25` or `ml45`.
         benchmark: its classes.
         seed: that Meta-World makes them with.
+        mixed: whether starts and goals of the train tasks are recombined.
     """
 
     name: str
     benchmark: Benchmark
     seed: int
+    mixed: bool = False
 
     def __call__(self) -> dict[str, list[Record]]:
         """Return the tasks of both splits, class by class.
@@ -126,6 +128,13 @@ class Asked:
                 raise UserError(f"{where} lacks {split} tasks of {', '.join(names)}: {cure}")
             if not all(_right(its) for its in vectors.values()):
                 raise UserError(f"{where} has no {GOALS} vectors of a class among its {split} tasks: {cure}")
+            if self.mixed and split == "train":
+                vectors = {name: recombined(vectors[name]) for name in names}
+                if any(len(its) != GOALS * GOALS_A_START for its in vectors.values()):
+                    raise UserError(
+                        f"{where} has a start with fewer than {GOALS_A_START} goals that are far enough from it: take "
+                        f"the tasks of another seed, or without -recombined"
+                    )
             records[split] = [record(name, vector) for name in names for vector in vectors[name]]
         return records
 

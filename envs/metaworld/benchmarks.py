@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -76,3 +79,31 @@ BENCHMARKS = {
     ),
 }
 """Those of several classes; ml1 has one class for both."""
+
+RECOMBINED = _names("reach push pick-place reach-wall push-wall pick-place-wall push-back")
+"""Classes whose vector is three numbers of the object's start and three of the goal, which lie `APART`."""
+APART = 0.15
+"""Least distance of start and goal on the table, m: of others Meta-World makes no task."""
+GOALS_A_START = 20
+"""Goals that every start has where they are recombined."""
+
+
+def recombined(vectors: Sequence[Sequence[float]]) -> list[list[float]]:
+    """Return every start with its own goal and with the next ones that lie far enough from it.
+
+    An object's start is observed, and of fifty tasks it tells which one it is: an agent with a memory learns by heart
+    where the goal of each start lies. Recombined, a start tells nothing, and starts and goals are still those of the
+    fifty.
+
+    Args:
+        vectors: start and goal of each task, 3 + 3 numbers, m.
+
+    Returns:
+        `GOALS_A_START` vectors for each, or fewer where no more lie far enough.
+    """
+    found: list[list[float]] = []
+    for number, start in enumerate(vectors):
+        goals = [vector[3:] for vector in (*vectors[number:], *vectors[:number])]
+        far = (goal for goal in goals if math.dist(start[:2], goal[:2]) >= APART)
+        found += [[*start[:3], *goal] for goal in islice(far, GOALS_A_START)]
+    return found

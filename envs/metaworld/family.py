@@ -23,13 +23,15 @@ from metarl.envs.external.adapter import GymnasiumFamily, Spaces
 from metarl.envs.external.pool import Job
 from metarl.envs.family import Observable
 from metarl.envs.metaworld.asking import LONGEST, VERSION, WORKER, Asked, how_to_get_it, interpreter
-from metarl.envs.metaworld.benchmarks import BENCHMARKS, CLASSES, GOALS, Benchmark
+from metarl.envs.metaworld.benchmarks import BENCHMARKS, CLASSES, GOALS, GOALS_A_START, RECOMBINED, Benchmark
 from metarl.errors import UserError, nearest
 from metarl.space.fixed import ListedTasks
 from metarl.space.parameter import Parameter
 
 NAMES = ("ml1", *BENCHMARKS)
 """The families."""
+MIXED = "-recombined"
+"""Behind a variant of ml1: starts and goals of the train tasks are recombined."""
 FIRST = "reach"
 """Class of ml1 where none is named."""
 EPISODE = 500
@@ -90,8 +92,13 @@ def variants(name: str) -> tuple[str, ...]:
 
 def endings(name: str) -> str:
     """Return what may stand behind a variant, in words."""
-    old = "-v1 for the rewards of version 1, and " if name == "ml1" else ""
-    return f"Behind it may stand {old}-seedN for the tasks of another seed than 0"
+    more = ""
+    if name == "ml1":
+        more = (
+            f"-v1 for the rewards of version 1, then {MIXED} (of {', '.join(RECOMBINED)}) to train on starts and goals "
+            f"that are recombined, and "
+        )
+    return f"Behind it may stand {more}-seedN for the tasks of another seed than 0"
 
 
 @cache
@@ -107,8 +114,12 @@ def make(name: str, variant: str) -> MetaWorldFamily:
     """
     variant = variant or variants(name)[0]
     plain, seed = _seed(name, variant)
+    whole, mixed = plain, False
+    if name == "ml1":
+        plain = whole.removesuffix(MIXED)
+        mixed = plain != whole
     kind = plain.removesuffix("-v1") if name == "ml1" else plain
-    if kind not in variants(name):
+    if kind not in variants(name) or (mixed and kind not in RECOMBINED):
         raise UserError(f"{name} has no variant '{variant}'.{nearest(kind, variants(name))} {endings(name)}.")
     if name == "ml1":
         asked, benchmark = f"ml1:{kind}", Benchmark(train=(kind,), test=(kind,))
@@ -145,10 +156,11 @@ def make(name: str, variant: str) -> MetaWorldFamily:
         kwargs={"rewards": "v1" if plain.endswith("v1") else "v2"},
         parameters=(which, vector),
         fixed=ListedTasks(
-            records=Asked(asked, benchmark, seed),
-            train=GOALS * len(benchmark.train),
+            records=Asked(asked, benchmark, seed, mixed),
+            train=GOALS * len(benchmark.train) * (GOALS_A_START if mixed else 1),
             test=GOALS * len(benchmark.test),
-            source=f"of Meta-World {VERSION} with the seed {seed}",
+            source=f"of Meta-World {VERSION} with the seed {seed}"
+            + mixed * ", starts and goals to train on recombined",
         ),
         horizon=EPISODE,
         success_key="success",

@@ -197,6 +197,12 @@ class SwitchSpace(ParameterSpace):
         ]
 
 
+def too_late(family: Family, steps: int) -> int | None:
+    """Return the latest step at which a task may switch, if a trial of so many steps may end before it."""
+    space = family.space
+    return space.latest if isinstance(space, SwitchSpace) and space.latest >= steps else None
+
+
 def check_trials(family: Family, episodes: int = 1) -> None:
     """Refuse a family whose task may switch after the end of the trials.
 
@@ -207,12 +213,12 @@ def check_trials(family: Family, episodes: int = 1) -> None:
     Raises:
         UserError: some tasks would never switch.
     """
-    space = family.space
     steps = episodes * family.horizon
-    if isinstance(space, SwitchSpace) and space.latest >= steps:
+    latest = too_late(family, steps)
+    if latest is not None:
         trial = f"{steps} steps" if episodes == 1 else f"{episodes} episodes of {family.horizon} steps"
         raise UserError(
-            f"got {family.full_name}, whose task may switch as late as step {space.latest}, but a trial of this agent "
+            f"got {family.full_name}, whose task may switch as late as step {latest}, but a trial of this agent "
             f"is {trial} long: "
             + ("leave +switch out" if steps == 1 else f"give +switch=EARLIEST..LATEST below {steps}")
         )

@@ -17,7 +17,7 @@ from metarl.config import MOST_STEPS
 from metarl.envs import make_worlds
 from metarl.envs.elsewhere import going_there, worlds_there
 from metarl.envs.family import Family
-from metarl.envs.modifiers.switching import SwitchSpace
+from metarl.envs.modifiers.switching import too_late
 from metarl.envs.reality import Named
 from metarl.envs.worlds import Worlds
 from metarl.errors import UserError
@@ -97,7 +97,14 @@ class Meeting:
             got = f"--tasks {self.count} --episodes {self.episodes} --steps {self.steps}"
             raise UserError(f"Got {got}. Allowed: from 1, from 1, and from 0 to {MOST_STEPS}.")
         for group in self.groups:
-            self.check_trials(group, self._steps(group.agent) + 1, "lower --steps or")
+            self.check_memory(group, self._steps(group.agent) + 1, "lower --steps or")
+            latest = too_late(self.family, group.agent.trial * self.family.horizon)
+            if latest is not None:
+                raise UserError(
+                    f"{self.family.full_name}: tasks may switch as late as step {latest}, and a trial of {group.label} "
+                    f"has {group.agent.trial * self.family.horizon}. Give a --horizon of "
+                    f"{latest // group.agent.trial + 1} or more."
+                )
         worlds = self.count * self.episodes
         most_seeds = max(RANDOM_NETWORKS, *(len(group.runs) for group in self.groups))
         check_playing(
@@ -118,26 +125,19 @@ class Meeting:
             room=most_room([run for group in self.groups for run in group.runs]),
         )
 
-    def check_trials(self, group: Group, episodes: int, cure: str) -> None:
-        """Refuse trials in which an agent with a memory forgets, or in which tasks switch too late for it.
+    def check_memory(self, group: Group, episodes: int, cure: str) -> None:
+        """Refuse trials that are longer than what an agent with a memory remembers.
 
         Args:
             group: the agent.
             episodes: that are played in a row with one task.
             cure: what can be done, beside `--horizon`.
         """
-        agent, family = group.agent, self.family
-        limit = None if agent.pools else remembered(agent)
-        if limit is not None and episodes * family.horizon > limit:
+        limit = None if group.agent.pools else remembered(group.agent)
+        if limit is not None and episodes * self.family.horizon > limit:
             raise UserError(
                 f"{group.label} remembers {limit} steps, those of the trials that it was trained on, and {episodes} x "
-                f"{family.horizon} are more: {cure} --horizon."
-            )
-        if isinstance(family.space, SwitchSpace) and family.space.latest >= agent.trial * family.horizon:
-            raise UserError(
-                f"{family.full_name}: tasks may switch as late as step {family.space.latest}, and a trial of "
-                f"{group.label} has {agent.trial * family.horizon}. Give a --horizon of "
-                f"{family.space.latest // agent.trial + 1} or more."
+                f"{self.family.horizon} are more: {cure} --horizon."
             )
 
     def record(self, recording: Recording, told: Group | None, *, random: bool) -> None:
@@ -201,7 +201,7 @@ class Meeting:
                 f"Got --probe for {names}, which has no memory. Give a run of rl2, varibad, dpt, pearl or rma."
             )
         for group in self.probed:
-            self.check_trials(group, group.agent.trial, "leave --probe out, or lower")
+            self.check_memory(group, group.agent.trial, "leave --probe out, or lower")
         self.probe_fit, self.probe_tasks = probing.probe_tasks(self.family.space, self.split, count, Streams(self.seed))
 
     def probe(self) -> list[dict[str, Any]]:

@@ -30,7 +30,7 @@ def protocol_tasks(meeting: Meeting, goals: int) -> tuple[Tasks, list[str]]:
     if not 1 <= goals <= MOST_GOALS:
         raise UserError(f"Got --protocol-goals {goals}. Allowed: from 1 to {MOST_GOALS}.")
     for group in meeting.groups:
-        meeting.check_trials(group, protocol.ADAPTING + protocol.SCORED, "leave --protocol out, or lower")
+        meeting.check_memory(group, protocol.ADAPTING + protocol.SCORED, "leave --protocol out, or lower")
     count = goals * space.classes(meeting.split)
     check_playing(
         meeting.family, count * protocol.ADAPTING, "--protocol-goals", engine=meeting.engine, device=meeting.device

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -21,7 +22,7 @@ from metarl.envs import FamilyEnv, get, gymnasium_id, make_worlds
 from metarl.envs.draw import make_painter
 from metarl.envs.external.adapter import WorkerPhysics
 from metarl.envs.metaworld.asking import record
-from metarl.envs.metaworld.benchmarks import BENCHMARKS, CLASSES, GOALS
+from metarl.envs.metaworld.benchmarks import BENCHMARKS, CLASSES, GOALS, recombined
 from metarl.envs.metaworld.family import make, variants
 from metarl.envs.worlds import Worlds
 from metarl.errors import UserError
@@ -80,6 +81,31 @@ def test_tasks_are_those_of_meta_worlds_own_object(seed: int, package: Any) -> N
     train, test = (one.space.sample(GOALS, split, generator())["vector"].tolist() for split in ("train", "test"))
     assert (train, test) == (vectors(package, own.train_tasks), vectors(package, own.test_tasks))
     assert not {tuple(vector) for vector in train} & {tuple(vector) for vector in test}
+
+
+def test_starts_and_goals_are_recombined_to_train_on_and_never_for_tests(package: Any) -> None:
+    family = get("ml1@push-recombined-seed3")
+    own = package.ML1("push-v3", seed=3)
+    plain = vectors(package, own.train_tasks)
+    assert family.space.describe()[-1] == (
+        "1000 train and 50 test tasks, of Meta-World 3.1.1 with the seed 3, starts and goals to train on recombined"
+    )
+    assert family.space.sample(50, "test", generator())["vector"].tolist() == vectors(package, own.test_tasks)
+    train = family.space.sample(1000, "train", generator())["vector"].tolist()
+    assert len({tuple(vector) for vector in train}) == 1000
+    for number, (start, _) in enumerate((vector[:3], vector[3:]) for vector in plain):
+        its = train[20 * number : 20 * (number + 1)]
+        assert all(vector[:3] == start for vector in its)
+        assert all(math.hypot(vector[0] - vector[3], vector[1] - vector[4]) >= 0.15 for vector in its)
+    assert {tuple(vector[3:]) for vector in train} == {tuple(vector[3:]) for vector in plain}
+    # It fits version 1 of the rewards, too.
+    assert get("ml1@push-v1-recombined").space.describe()[-1].startswith("1000 train")
+
+
+def test_recombined_by_hand() -> None:
+    near, far = [0.0, 0.7, 0.02, 0.0, 0.8, 0.1], [0.1, 0.6, 0.02, 0.1, 0.9, 0.2]
+    # The goal of the first lies 0.1 m from its own start.
+    assert recombined([near, far]) == [[*near[:3], *far[3:]], far, [*far[:3], *near[3:]]]
 
 
 def test_a_meta_batch_has_every_class_alike() -> None:
@@ -151,6 +177,9 @@ def test_old_rewards_and_shorter_episodes_are_asked_for_by_name() -> None:
     [
         ("ml1@pusch", "ml1 has no variant 'pusch'. Did you mean 'push'? Choose from: reach, assembly"),
         ("ml10@v3", "ml10 has no variant 'v3'. Choose from: v2, v1. Behind it may stand -seedN"),
+        ("ml1@door-open-recombined", "no variant 'door-open-recombined'. Did you mean 'door-open'?"),
+        ("ml1@reach-recombine", "then -recombined (of reach, push, pick-place, reach-wall"),
+        ("ml10@v2-recombined", "ml10 has no variant 'v2-recombined'"),
         ("ml1@push-seed0", "got the seed '0'. Give a whole number from 1 to 999999999, or none for 0"),
         ("ml45+horizon=501", "got a horizon of 501: Meta-World has 500 steps at most"),
         ("ml11", "unknown family 'ml11'. Did you mean 'ml1"),
@@ -238,6 +267,23 @@ def test_kept_tasks_of_something_else_are_refused(
     make.cache_clear()
     with pytest.raises(UserError, match=text):
         get("ml1").space.sample(1, "train", generator())
+
+
+def test_goals_that_lie_too_near_to_be_recombined_are_refused(
+    answers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get("ml1@reach").space.sample(1, "train", generator())
+    shutil.copytree(answers, tmp_path / "kept")
+    file = tmp_path / "kept" / "metaworld" / "ml1-reach-seed0-3.1.1.json"
+    kept = json.loads(file.read_text())
+    kept["train"]["reach"][7][:2] = [5.0, 5.0]
+    for number in range(31):
+        kept["train"]["reach"][number + 10][3:5] = [5.0, 5.0 + number / 1000.0]
+    file.write_text(json.dumps(kept))
+    monkeypatch.setenv("METARL_CACHE", str(tmp_path / "kept"))
+    make.cache_clear()
+    with pytest.raises(UserError, match=r"has a start with fewer than 20 goals .*: take the tasks of another seed, or"):
+        get("ml1@reach-recombined").space.sample(1, "train", generator())
 
 
 def test_kept_tasks_that_cannot_be_read_are_made_again_once_they_are_gone(
