@@ -38,9 +38,12 @@ def smaller(command: str) -> list[str]:
         words += ["--train-tasks", "5", "--first-rounds", "1", "--encoder-hidden", "8"]
     elif words[0] == "train" and words[1] != "rl2" and "--tasks" not in words:
         words += ["--tasks", "4", "--episodes", "3", "--hidden", "8"]
-        words += ["--horizon", "5"] if "walker2d-rand-params" in words else []
+    if words[0] == "train" and {"walker2d-rand-params", "half-cheetah-dir", "ant-terrain"} & set(words):
+        words += ["--horizon", "5"]
     if words[0] == "evaluate":
-        words += ["--tasks", "4", "--steps", "1", "--no-film"]
+        words += ["--tasks", "4"] if "--tasks" not in words else []
+        words += ["--steps", "1"] if "--steps" not in words else []
+        words += ["--no-film"]
         words += ["--probe-tasks", "10"] if "--probe" in words else []
     if words[0] == "play" and "--tasks" not in words:
         words += ["--tasks", "4"]
@@ -77,7 +80,11 @@ def test_commands_with_smaller_numbers(
     assert [line.split()[1] for line in lines] == [
         *[*["train"] * 6, "evaluate"],
         *[*["train"] * 3, "evaluate"],
-        *["train"] * 6,
+        "train",
+        *[*["train"] * 2, "evaluate"],
+        *["train"] * 2,
+        *["train", "evaluate", "evaluate"],
+        *["train"] * 3,
     ]
     for line in lines:
         assert main(smaller(line)) == 0, line
