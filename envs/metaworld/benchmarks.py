@@ -91,9 +91,8 @@ GOALS_A_START = 20
 def recombined(vectors: Sequence[Sequence[float]]) -> list[list[float]]:
     """Return every start with its own goal and with the next ones that lie far enough from it.
 
-    An object's start is observed, and of fifty tasks it tells which one it is: an agent with a memory learns by heart
-    where the goal of each start lies. Recombined, a start tells nothing, and starts and goals are still those of the
-    fifty.
+    An object's start is observed, and of fifty tasks it tells which one it is: an agent can learn by heart where the
+    goal of each start lies. Recombined, a start leaves twenty goals possible, and both are still those of the fifty.
 
     Args:
         vectors: start and goal of each task, 3 + 3 numbers, m.
