@@ -114,10 +114,8 @@ def make(name: str, variant: str) -> MetaWorldFamily:
     """
     variant = variant or variants(name)[0]
     plain, seed = _seed(name, variant)
-    whole, mixed = plain, False
-    if name == "ml1":
-        plain = whole.removesuffix(MIXED)
-        mixed = plain != whole
+    mixed = plain.endswith(MIXED)
+    plain = plain.removesuffix(MIXED)
     kind = plain.removesuffix("-v1") if name == "ml1" else plain
     if kind not in variants(name) or (mixed and kind not in RECOMBINED):
         raise UserError(f"{name} has no variant '{variant}'.{nearest(kind, variants(name))} {endings(name)}.")

@@ -98,12 +98,12 @@ class Meeting:
             raise UserError(f"Got {got}. Allowed: from 1, from 1, and from 0 to {MOST_STEPS}.")
         for group in self.groups:
             self.check_memory(group, self._steps(group.agent) + 1, "lower --steps or")
-            latest = too_late(self.family, group.agent.trial * self.family.horizon)
+            trial = group.agent.trial * self.family.horizon
+            latest = too_late(self.family, trial)
             if latest is not None:
                 raise UserError(
                     f"{self.family.full_name}: tasks may switch as late as step {latest}, and a trial of {group.label} "
-                    f"has {group.agent.trial * self.family.horizon}. Give a --horizon of "
-                    f"{latest // group.agent.trial + 1} or more."
+                    f"has {trial}. Give a --horizon of {latest // group.agent.trial + 1} or more."
                 )
         worlds = self.count * self.episodes
         most_seeds = max(RANDOM_NETWORKS, *(len(group.runs) for group in self.groups))
