@@ -93,6 +93,9 @@ class Rl2Config:
     encode_pictures: bool = True
     """Show the network of pictures among the observations what a small convolutional encoder, trained with it, makes
     of their pixels; if not, pixels are numbers as others."""
+    center_rewards: bool = False
+    """Show the memory rewards less their mean, in deviations; if not, in units of their size. Small differences between
+    large rewards are seen better so."""
     discount: float = 0.99
     """γ per step."""
     trace: float = 0.95
@@ -265,7 +268,7 @@ class Rl2:
         self.tasks = ranks.share(config.tasks)
         self.trial = config.episodes
         self.network = Network(config, spec, streams["init"]).to(device)
-        self.inputs = Inputs(spec)
+        self.inputs = Inputs(spec, center_rewards=config.center_rewards)
         self.returns = Moments(config.episodes * spec.horizon)
         # The steps of an update have one form, unless episodes end early: then each update has its own.
         self.launches = launches_on(device, most=1)

@@ -152,9 +152,11 @@ class Inputs:
 
     Args:
         spec: the family's sizes, and the pictures that have an encoder.
+        center_rewards: rewards are shown less their mean, by their deviation; if not, by their size.
     """
 
-    def __init__(self, spec: EnvSpec) -> None:
+    def __init__(self, spec: EnvSpec, *, center_rewards: bool = False) -> None:
+        self.center_rewards = center_rewards
         self.action_size = spec.action_size
         self.discrete = spec.discrete
         self.pictures = spec.pictures
@@ -169,8 +171,10 @@ class Inputs:
         ended: Float[Tensor, "*N"],
     ) -> Float[Tensor, "*N I"]:
         """Put the parts together: an observation, and action, reward and end of the step before it."""
-        known = self.observation.known
-        scaled = reward / self.reward.on(reward)[2] if known else torch.zeros_like(reward)
+        scaled = torch.zeros_like(reward)
+        if self.observation.known:
+            mean, deviation, size = self.reward.on(reward)
+            scaled = (reward - mean) / deviation if self.center_rewards else reward / size
         rest = torch.stack((scaled.clamp(-LARGEST_INPUT, LARGEST_INPUT), ended), dim=-1)
         return torch.cat((self.shown(observation), self.done(action), rest), dim=-1)
 
@@ -187,10 +191,11 @@ class Inputs:
     def described(self) -> tuple[Part, ...]:
         """Return the parts, told as plain data."""
         seen, limit = self.observation, LARGEST_INPUT
+        mean, divisor = (self.reward.mean, self.reward.deviation) if self.center_rewards else (None, self.reward.size)
         return (
             Part(of="observation", size=len(seen.mean), mean=seen.mean, divisor=seen.deviation, limit=limit),
             Part(of="action", size=self.action_size, limit=None if self.discrete else 1.0),
-            Part(of="reward", size=1, divisor=self.reward.size, limit=limit),
+            Part(of="reward", size=1, mean=mean, divisor=divisor, limit=limit),
             Part(of="ended", size=1),
         )
 

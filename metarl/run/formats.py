@@ -121,6 +121,12 @@ def _validation(stored: Stored) -> None:
         stored.payload.update(reference=[], waited=0)
 
 
+def _center_rewards(stored: Stored) -> None:
+    """Convert 13 to 14: rl2 may be shown rewards less their mean; before, it saw them in units of their size."""
+    if stored.trained == "rl2":
+        stored.config["center_rewards"] = False
+
+
 CONVERSIONS: tuple[Conversion, ...] = (
     _number,
     _data_options,
@@ -134,6 +140,7 @@ CONVERSIONS: tuple[Conversion, ...] = (
     _deterministic,
     _head,
     _validation,
+    _center_rewards,
 )
 """The first one leads from format 1 to 2, and so on."""
 

@@ -31,6 +31,7 @@ CORES: dict[str, dict[str, Any]] = {
     "transformer": {"core": "transformer", "layers": 2},
     "one head": {"core": "transformer", "width": 3},
     "observations": {"head_observations": True},
+    "centred rewards": {"center_rewards": True},
     "deep head": {"core": "transformer", "head": (5, 4), "head_observations": True},
 }
 
@@ -39,6 +40,7 @@ CORES: dict[str, dict[str, Any]] = {
     ("name", "core"),
     [
         ("half-cheetah-vel", "gru"),
+        ("half-cheetah-vel", "centred rewards"),
         ("half-cheetah-vel", "lstm"),
         ("half-cheetah-vel", "transformer"),
         ("bandit", "gru"),

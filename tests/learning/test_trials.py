@@ -56,9 +56,16 @@ def test_the_network_receives_while_learning_what_the_table_says(monkeypatch: py
     torch.testing.assert_close(agent.inputs.of(join(episodes)), expected, rtol=0.0, atol=1e-6)
 
 
-def test_inputs_are_scaled_and_cut_off_by_hand() -> None:
-    inputs = Inputs(SCRIPT)
-    # Mean 3 and deviation 2; root mean square 5.
+@pytest.mark.parametrize(
+    ("center_rewards", "shown"),
+    [
+        (False, (0.4, -0.2, 10.0, -10.0)),  # Root mean square 5.
+        (True, (-0.25, -1.0, 10.0, -10.0)),  # Mean 3 and deviation 4.
+    ],
+)
+def test_inputs_are_scaled_and_cut_off_by_hand(center_rewards: bool, shown: tuple[float, ...]) -> None:
+    inputs = Inputs(SCRIPT, center_rewards=center_rewards)
+    # Mean 3 and deviation 2.
     inputs.observation.update(torch.tensor([[1.0], [5.0]]))
     inputs.reward.update(torch.tensor([[7.0], [-1.0]]))
     rows = inputs(
@@ -67,7 +74,8 @@ def test_inputs_are_scaled_and_cut_off_by_hand() -> None:
         torch.tensor([2.0, -1.0, 60.0, -60.0]),
         torch.tensor([0.0, 1.0, 0.0, 1.0]),
     )
-    expected = [[0.5, 0.5, 0.4, 0.0], [-3.0, -0.5, -0.2, 1.0], [10.0, 1.0, 10.0, 0.0], [-10.0, -1.0, -10.0, 1.0]]
+    others = ((0.5, 0.5, 0.0), (-3.0, -0.5, 1.0), (10.0, 1.0, 0.0), (-10.0, -1.0, 1.0))
+    expected = [[seen, done, reward, end] for (seen, done, end), reward in zip(others, shown, strict=True)]
     torch.testing.assert_close(rows, torch.tensor(expected))
 
 

@@ -82,9 +82,9 @@ def test_the_version_of_the_package_is_no_reason_to_refuse(tmp_path: Path, monke
     assert result.iteration == 2
 
 
-def test_what_rl2_did_before_its_heads_is_what_it_does_now_if_nothing_is_said(old: Path) -> None:
+def test_what_rl2_did_before_its_later_settings_is_what_it_does_now_if_nothing_is_said(old: Path) -> None:
     config = RunFolder(old / "rl2")._read_config()["config"]
-    assert (config.pop("head"), config.pop("head_observations")) == ([], False)
+    assert (config.pop("head"), config.pop("head_observations"), config.pop("center_rewards")) == ([], False, False)
     assert config == yaml.safe_load((old / "rl2" / "config.yaml").read_text())["config"]
 
 
