@@ -9,7 +9,7 @@ import math
 import os
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,19 +63,28 @@ class Asked:
         benchmark: its classes.
         seed: that Meta-World makes them with.
         mixed: whether starts and goals of the train tasks are recombined.
+        more: further seeds, whose train tasks are trained on too.
     """
 
     name: str
     benchmark: Benchmark
     seed: int
     mixed: bool = False
+    more: tuple[int, ...] = ()
 
     def __call__(self) -> dict[str, list[Record]]:
-        """Return the tasks of both splits, class by class.
+        """Return the tasks of both splits, class by class; those to train on seed by seed.
 
         Raises:
             UserError: the interpreter is not there, or what is kept or answered is not of this benchmark and seed.
         """
+        records = self._kept()
+        for seed in self.more:
+            records["train"] += replace(self, seed=seed)._kept()["train"]
+        return records
+
+    def _kept(self) -> dict[str, list[Record]]:
+        """Return the tasks of the seed, which are asked for where they are not kept."""
         file = cache_folder() / "metaworld" / f"{self.name.replace(':', '-')}-seed{self.seed}-{VERSION}.json"
         try:
             kept = read_regular(file, MOST_BYTES)

@@ -32,6 +32,9 @@ NAMES = ("ml1", *BENCHMARKS)
 """The families."""
 MIXED = "-recombined"
 """Behind a variant of ml1: starts and goals of the train tasks are recombined."""
+MANY = "-many"
+"""Behind a variant: the train tasks of `SEEDS` seeds are trained on."""
+SEEDS = 20
 FIRST = "reach"
 """Class of ml1 where none is named."""
 EPISODE = 500
@@ -92,13 +95,14 @@ def variants(name: str) -> tuple[str, ...]:
 
 def endings(name: str) -> str:
     """Return what may stand behind a variant, in words."""
-    more = ""
-    if name == "ml1":
-        more = (
-            f"-v1 for the rewards of version 1, then {MIXED} (of {', '.join(RECOMBINED)}) to train on starts and goals "
-            f"that are recombined, and "
-        )
-    return f"Behind it may stand {more}-seedN for the tasks of another seed than 0"
+    of_one = (
+        f"-v1 for the rewards of version 1, then {MIXED} (of {', '.join(RECOMBINED)}) to train on starts and goals "
+        "that are recombined, or "
+    )
+    return (
+        f"Behind it may stand {of_one * (name == 'ml1')}{MANY} to train on the tasks of {SEEDS} seeds, and -seedN for "
+        "the tasks of another seed than 0"
+    )
 
 
 @cache
@@ -114,8 +118,8 @@ def make(name: str, variant: str) -> MetaWorldFamily:
     """
     variant = variant or variants(name)[0]
     plain, seed = _seed(name, variant)
-    mixed = plain.endswith(MIXED)
-    plain = plain.removesuffix(MIXED)
+    mixed, many = plain.endswith(MIXED), plain.endswith(MANY)
+    plain = plain.removesuffix(MIXED if mixed else MANY)
     kind = plain.removesuffix("-v1") if name == "ml1" else plain
     if kind not in variants(name) or (mixed and kind not in RECOMBINED):
         raise UserError(f"{name} has no variant '{variant}'.{nearest(kind, variants(name))} {endings(name)}.")
@@ -125,6 +129,8 @@ def make(name: str, variant: str) -> MetaWorldFamily:
     else:
         asked, benchmark = name, BENCHMARKS[name]
         summary = f"Meta-World: {len(benchmark.train)} kinds of tasks, tested on {len(benchmark.test)} others"
+    # With one seed Meta-World tests on what it trains on with the next.
+    more = tuple(range(seed + 2, seed + 1 + SEEDS)) if many else ()
     numbers = tuple(float(CLASSES.index(one)) for one in benchmark.classes)
     which = Parameter(
         name="class",
@@ -154,11 +160,12 @@ def make(name: str, variant: str) -> MetaWorldFamily:
         kwargs={"rewards": "v1" if plain.endswith("v1") else "v2"},
         parameters=(which, vector),
         fixed=ListedTasks(
-            records=Asked(asked, benchmark, seed, mixed),
-            train=GOALS * len(benchmark.train) * (GOALS_A_START if mixed else 1),
+            records=Asked(asked, benchmark, seed, mixed, more),
+            train=GOALS * len(benchmark.train) * (GOALS_A_START if mixed else 1 + len(more)),
             test=GOALS * len(benchmark.test),
             source=f"of Meta-World {VERSION} with the seed {seed}"
-            + mixed * ", starts and goals to train on recombined",
+            + mixed * ", starts and goals to train on recombined"
+            + many * f", to train on also with {SEEDS - 1} further seeds",
         ),
         horizon=EPISODE,
         success_key="success",

@@ -102,6 +102,25 @@ def test_starts_and_goals_are_recombined_to_train_on_and_never_for_tests(package
     assert get("ml1@push-v1-recombined").space.describe()[-1].startswith("1000 train")
 
 
+@pytest.mark.parametrize(
+    ("name", "asked", "classes"), [("ml1@door-open-many-seed3", "door-open-v3", 1), ("ml10@v2-many-seed3", "", 10)]
+)
+def test_many_tasks_to_train_on_are_those_of_twenty_seeds(name: str, asked: str, classes: int, package: Any) -> None:
+    def own(seed: int) -> Any:
+        return package.ML1(asked, seed=seed) if asked else package.ML10(seed=seed)
+
+    family, count = get(name), 1000 * classes
+    # Those of the seed 4 are the test tasks of ml1.
+    expected = [vector for seed in (3, *range(5, 24)) for vector in vectors(package, own(seed).train_tasks)]
+    assert sorted(family.space.sample(count, "train", generator())["vector"].tolist()) == sorted(expected)
+    test = family.space.sample(250 if classes == 10 else 50, "test", generator())["vector"].tolist()
+    assert sorted(test) == sorted(vectors(package, own(3).test_tasks))
+    assert family.space.describe()[-1] == (
+        f"{count} train and {250 if classes == 10 else 50} test tasks, of Meta-World 3.1.1 with the seed 3, "
+        "to train on also with 19 further seeds"
+    )
+
+
 def test_recombined_by_hand() -> None:
     near, far = [0.0, 0.7, 0.02, 0.0, 0.8, 0.1], [0.1, 0.6, 0.02, 0.1, 0.9, 0.2]
     # The goal of the first lies 0.1 m from its own start.
@@ -176,7 +195,8 @@ def test_old_rewards_and_shorter_episodes_are_asked_for_by_name() -> None:
     ("name", "text"),
     [
         ("ml1@pusch", "ml1 has no variant 'pusch'. Did you mean 'push'? Choose from: reach, assembly"),
-        ("ml10@v3", "ml10 has no variant 'v3'. Choose from: v2, v1. Behind it may stand -seedN"),
+        ("ml10@v3", "ml10 has no variant 'v3'. Choose from: v2, v1. Behind it may stand -many to train on the tasks"),
+        ("ml1@push-many-recombined", "ml1 has no variant 'push-many-recombined'. Did you mean"),
         ("ml1@door-open-recombined", "no variant 'door-open-recombined'. Did you mean 'door-open'?"),
         ("ml1@reach-recombine", "then -recombined (of reach, push, pick-place, reach-wall"),
         ("ml10@v2-recombined", "ml10 has no variant 'v2-recombined'"),
