@@ -89,6 +89,17 @@ def test_tasks_are_the_same_in_every_process_and_held_out(
     assert _sets(names[-1]) == kept
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("real")
+@pytest.mark.parametrize("kind", ["reach", "door-open"])
+def test_many_tasks_are_a_thousand_others_than_those_of_the_test(kind: str) -> None:
+    train, test = ({str(task) for task in tasks} for tasks in _sets(f"ml1@{kind}-many"))
+    assert (len(train), len(test)) == (1000, 50)
+    assert not train & test
+    assert [str(task) in train for task in _sets(f"ml1@{kind}")[0]] == [True] * 50
+
+
 def _sets(name: str) -> list[Any]:
     """Return the records of both sets."""
     space: Any = get(name).space
