@@ -49,7 +49,8 @@ class Adaptation:
         """Return the curve of an agent as arrays, float64.
 
         Args:
-            agent: one of `agents`, or `oracle` or `random` where these were evaluated too; the first agent if None.
+            agent: one of `agents`, or what a reference (oracle, floor, `random`) is called in the table where it was
+                evaluated too; the first agent if None.
 
         Returns:
             `episodes` [X] of experience before each point; `mean`, `lower`, `upper` [X] with the 95% interval; `iqm`
@@ -73,8 +74,8 @@ class Adaptation:
     def _everyone(self) -> dict[str, tuple[Entry, list[dict[str, Any]]]]:
         """Return agents and references by name, with the points of their curves; `AGENT in REALITY` elsewhere."""
         everyone = list(zip(self.evaluation.entries, self.summary["agents"], strict=True))
-        for name, entry in (("oracle", self.evaluation.oracle), ("random", self.evaluation.random)):
-            if entry is not None and name not in self.agents:
+        for name, entry in self.evaluation.references.items():
+            if name not in self.agents:
                 everyone.append((entry, self.summary[name]))
         found = {entry.agent: (entry, described["points"]) for entry, described in everyone}
         for there, part in zip(self.elsewhere, self.summary.get("realities", []), strict=True):

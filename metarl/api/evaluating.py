@@ -39,6 +39,7 @@ def evaluate(
     horizon: int | None = None,
     checkpoint: Checkpoint = "last",
     oracle: Runs = (),
+    floor: Runs = (),
     random: bool = False,
     reality: str | Path | Sequence[str | Path] = (),
     probe: bool = False,
@@ -71,7 +72,10 @@ def evaluate(
             steps. If all have a memory: 10, fewer above 40 tasks (400 in all), at least 1.
         horizon: steps of an episode; if None as in training. Runs that were trained with several are compared so.
         checkpoint: of runs that are given as folders.
-        oracle: runs of an agent that is told the task (oracle, teacher), for the gap closed; brings `random` with it.
+        oracle: runs of an agent that is told the task (oracle, teacher), for the gap closed; without `floor` it
+            brings `random`.
+        floor: runs of an agent that is told nothing (ppo, multitask), before it adapts: the gap closed is measured from
+            there, not from an untrained policy.
         random: evaluate an untrained policy too.
         reality: other realities, by name (`metarl list --realities`) or as YAML files (see envs/reality.py): all agents
             meet the same tasks there too.
@@ -110,11 +114,15 @@ def evaluate(
     told = meeting.oracle(
         grouped(_several(oracle), checkpoint, device=device, trust=trust, source=source, horizon=horizon)
     )
+    lowest = meeting.floor(
+        grouped(_several(floor), checkpoint, device=device, trust=trust, source=source, horizon=horizon), told
+    )
+    random = random or (told is not None and lowest is None)
     realities = find_realities(reality)
     with repeatable(on=deterministic):
         meeting.make()
         if recording is not None:
-            meeting.record(recording, told, random=random or told is not None)
+            meeting.record(recording, [group for group in (told, lowest) if group is not None], random=random)
         for there in realities:
             meeting.check_reality(there)
         if probe:
@@ -134,11 +142,12 @@ def evaluate(
             entries=entries,
             oracle=meeting.entry(told, steps=0) if told is not None else None,
             oracle_training=None if told is None else training_said([ending(run) for run in told.runs]),
-            random=meeting.random() if random or told is not None else None,
+            floor=meeting.entry(lowest, steps=0) if lowest is not None else None,
+            random=meeting.random() if random else None,
             coincide=meeting.family.space.coincide,
         )
         films = meeting.films(entries) if film else {}
-        elsewhere = tuple(meeting.elsewhere(there, evaluation, told) for there in realities)
+        elsewhere = tuple(meeting.elsewhere(there, evaluation, told, lowest) for there in realities)
     summary = summarise(evaluation)
     if elsewhere:
         summary["realities"] = [summarise_elsewhere(evaluation, there) for there in elsewhere]

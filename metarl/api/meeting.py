@@ -77,17 +77,34 @@ class Meeting:
 
     def oracle(self, groups: Sequence[Group]) -> Group | None:
         """Return the runs of the oracle, of the same family, if there are any."""
-        if not groups:
-            return None
         for run in (group.runs[0] for group in groups):
             if run.agent.name not in ORACLES:
                 raise UserError(
                     f"Got {run.folder} for --oracle, which is a run of '{run.agent.name}'. Give one of "
                     f"{' or '.join(map(repr, ORACLES))}."
                 )
+        return self._reference(groups, "oracles")
+
+    def floor(self, groups: Sequence[Group], told: Group | None) -> Group | None:
+        """Return the runs that the gap closed is measured from, of the same family, if there are any."""
+        for run in (group.runs[0] for group in groups):
+            if told is None:
+                raise UserError("Got --floor without --oracle: the gap closed lies between the two. Give both.")
+            if run.agent.name in ORACLES:
+                raise UserError(
+                    f"Got {run.folder} for --floor, which is a run of '{run.agent.name}' and told the task. Give one "
+                    "of an agent that is told nothing, such as 'ppo' or 'multitask'."
+                )
+        found = self._reference(groups, "floors")
+        return None if found is None else replace(found, label=f"{found.label} (floor)")
+
+    def _reference(self, groups: Sequence[Group], what: str) -> Group | None:
+        """Return the only group, of the same family, if there is any."""
+        if not groups:
+            return None
         if len(groups) > 1:
             names = " and ".join(f"'{group.label}'" for group in groups)
-            raise UserError(f"Got oracles of several kinds, {names}. Give training seeds of one.")
+            raise UserError(f"Got {what} of several kinds, {names}. Give training seeds of one.")
         check_family([self.groups[0].runs[0], groups[0].runs[0]])
         return groups[0]
 
@@ -140,10 +157,10 @@ class Meeting:
                 f"{self.family.horizon} are more: {cure} --horizon."
             )
 
-    def record(self, recording: Recording, told: Group | None, *, random: bool) -> None:
+    def record(self, recording: Recording, references: Sequence[Group], *, random: bool) -> None:
         """Record all episodes that follow, if there is room for the logs."""
         points = [self._steps(group.agent) + 1 for group in self.groups for _ in group.runs]
-        points += [1] * (len(told.runs) if told is not None else 0) + [1] * (RANDOM_NETWORKS * random)
+        points += [1 for group in references for _ in group.runs] + [1] * (RANDOM_NETWORKS * random)
         recording.check(self.env, points)
         self.recording = recording
 
@@ -168,7 +185,7 @@ class Meeting:
         with there.named():
             going_there(self.family, there.reality, self.engine, self.device)
 
-    def elsewhere(self, there: Named, home: Evaluation, told: Group | None) -> Elsewhere:
+    def elsewhere(self, there: Named, home: Evaluation, told: Group | None, floor: Group | None) -> Elsewhere:
         """Evaluate all agents in another reality, on the same tasks."""
         meeting = copy.copy(self)
         # A log has what was played at home.
@@ -188,6 +205,7 @@ class Meeting:
             home,
             entries=tuple(meeting.entry(group) for group in self.groups),
             oracle=None if told is None else meeting.entry(told, steps=0),
+            floor=None if floor is None else meeting.entry(floor, steps=0),
             random=None if home.random is None else meeting.random(),
         )
         return Elsewhere(reality=there.plain(), evaluation=evaluation)

@@ -24,11 +24,11 @@ experience. One that adapts in its memory (rl2, varibad, pearl) learns in every 
 trials, and its points are at 0, 1, 2, ...; of a trial of more than two episodes the table tells the total return too.
 
 Runs of one agent are its training seeds and make one curve, unless their settings differ. With --oracle the table shows
-the gap closed, (agent - random@0) / (oracle - random@0); without it the gain on the first point, task by task. The
-result is written to RUN/evaluation/SPLIT of the first run, or to --out: adaptation.csv, adaptation.json,
-adaptation.png, and TensorBoard events in a folder for each agent: the curve, its picture, and a film of the first task
-before and after adaptation where worlds can be drawn (see metarl render). It takes the place of an earlier result
-there.
+the gap closed, (agent - floor@0) / (oracle - floor@0), where the floor is an untrained policy, or --floor; without it
+the gain on the first point, task by task. The result is written to RUN/evaluation/SPLIT of the first run, or to --out:
+adaptation.csv, adaptation.json, adaptation.png, and TensorBoard events in a folder for each agent: the curve, its
+picture, and a film of the first task before and after adaptation where worlds can be drawn (see metarl render). It
+takes the place of an earlier result there.
 
 With --reality the same agents meet the same tasks under other physics, actuators and sensors than in training, after
 they did so at home: the curves there stand beside those at home, with --oracle also how much of the gap closed
@@ -44,9 +44,10 @@ package would have printed for the same episodes, where those that succeed early
 protocol.json.
 
 With --record FOLDER every episode is written down: observations, actions as the system got them, rewards, ends, the
-task and the first state, one NPZ file AGENT-seedN.npz for each training seed, and for --oracle and --random. numpy.load
-reads it; what the arrays are stands in metarl/identification/README.md. With --record-format minari each is a data set
-AGENT-seedN-v0 of Minari, whose load_dataset finds it where the environment variable MINARI_DATASETS_PATH names FOLDER.
+task and the first state, one NPZ file AGENT-seedN.npz for each training seed, and for --oracle, --floor and --random.
+numpy.load reads it; what the arrays are stands in metarl/identification/README.md. With --record-format minari each is
+a data set AGENT-seedN-v0 of Minari, whose load_dataset finds it where the environment variable MINARI_DATASETS_PATH
+names FOLDER.
 
 examples:
   metarl evaluate runs/maml --random
@@ -55,7 +56,8 @@ examples:
   metarl evaluate runs/rl2 --record logs
   metarl evaluate runs/rl2 --record data --record-format minari
   metarl evaluate runs/rl2 --reality slow my_robot.yaml --oracle runs/oracle
-  metarl evaluate runs/rl2-seed0 runs/rl2-seed1 runs/maml --oracle runs/oracle --out compare"""
+  metarl evaluate runs/rl2-seed0 runs/rl2-seed1 runs/maml --oracle runs/oracle --out compare
+  metarl evaluate runs/rma --oracle runs/teacher --floor runs/ppo"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,10 @@ class EvaluateOptions:
     checkpoint: Checkpoint = "last"
     """Which checkpoint of the runs."""
     oracle: tuple[Path, ...] = ()
-    """Runs of an agent that is told the task (oracle, teacher), for the gap closed; brings --random with it."""
+    """Runs of an agent that is told the task (oracle, teacher), for the gap closed; brings --random without --floor."""
+    floor: tuple[Path, ...] = ()
+    """Runs of an agent that is told nothing (ppo, multitask), before it adapts: the gap closed is measured from there,
+    not from an untrained policy."""
     random: bool = False
     """Show an untrained policy too."""
     reality: tuple[str, ...] = ()

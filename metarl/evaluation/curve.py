@@ -11,9 +11,9 @@ The gain of a point is what adaptation brought: its return less that of the firs
 All agents meet the same tasks and, as far as their actions allow, the same starts. Intervals are 95% bootstrap
 intervals over tasks (within every training seed where there are several; see metarl/evaluation/statistics.py), and
 
-    gap closed = (agent - random@0) / (oracle - random@0)
+    gap closed = (agent - floor@0) / (oracle - floor@0)
 
-is drawn with the same tasks for all three.
+is drawn with the same tasks for all three. The floor is an untrained policy, where no other one is given.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ STEPS = 3
 """Adaptation steps at test of an agent that pools."""
 TRIALS, MOST_TRIALS = 400, 10
 """Parallel trials of all tasks together, and most of one task, where no agent says how many episodes it learns from."""
+
+REFERENCES = ("oracle", "floor", "random")
+"""What agents are compared with, by the names that an evaluation has for them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +109,10 @@ class Evaluation:
     """A policy that is told the task; only its first point counts."""
     oracle_training: str | None = None
     """Whether that was trained to its plateau, in some words."""
+    floor: Entry | None = None
+    """A policy that is trained and told nothing, which the gap closed is measured from; only its first point counts."""
     random: Entry | None = None
-    """An untrained policy; only its first point counts."""
+    """An untrained policy, which takes the place of the floor where there is none; only its first point counts."""
     coincide: bool = False
     """Whether the family has too few tasks to hold any out: its test tasks are its training tasks."""
 
@@ -118,9 +123,21 @@ class Evaluation:
                 raise ValueError(f"Got other tasks for {entry.agent}; evaluate all agents on the same tasks.")
 
     @property
+    def references(self) -> dict[str, Entry]:
+        """Those of `REFERENCES` that there are, by name."""
+        found = {name: getattr(self, name) for name in REFERENCES}
+        return {name: entry for name, entry in found.items() if entry is not None}
+
+    @property
     def everyone(self) -> tuple[Entry, ...]:
         """All entries, the references last."""
-        return (*self.entries, *(entry for entry in (self.oracle, self.random) if entry is not None))
+        return (*self.entries, *self.references.values())
+
+    @property
+    def gap(self) -> tuple[Float[Tensor, "_S M"], Float[Tensor, "_S M"]] | None:
+        """Returns of floor and oracle, between which the gap closed is measured; None where one of them is missing."""
+        floor = self.random if self.floor is None else self.floor
+        return None if floor is None or self.oracle is None else (floor.returns[0], self.oracle.returns[0])
 
 
 def steps_at_test(agent: MetaAgent) -> int:

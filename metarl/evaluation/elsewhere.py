@@ -1,9 +1,9 @@
 """Agents in other realities, beside themselves at home: what of their adaptation survives.
 
 The agents, the tasks and the protocol are those of home (curve.py); the worlds differ in what the reality changes.
-Every reality has a random policy and an oracle of its own, where these are evaluated at home, so that
+Floor and oracle are evaluated in every reality, where they are at home, so that
 
-    gap closed there = (agent there - random@0 there) / (oracle there - random@0 there)
+    gap closed there = (agent there - floor@0 there) / (oracle there - floor@0 there)
     survives = gap closed there / gap closed at home, at the last point of the curve
 
 Nothing of it can be taken for a result at home: what was measured elsewhere stands under `realities` in
@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from metarl.errors import UserError
-from metarl.evaluation.curve import Entry, Evaluation
-from metarl.evaluation.statistics import References, surviving
+from metarl.evaluation.curve import REFERENCES, Evaluation
+from metarl.evaluation.statistics import surviving
 from metarl.evaluation.summary import summarise
 from metarl.seeding import Streams
 
@@ -58,24 +58,17 @@ def summarise_elsewhere(home: Evaluation, there: Elsewhere) -> dict[str, Any]:
         described["agent"] = label(entry.agent, there.name)
         described |= {"reality": there.name, "survives": None, "survives_lower": None, "survives_upper": None}
         described["survives_note"] = None
-        ours, theirs = _references(there.evaluation, entry), _references(home, other)
+        ours, theirs = there.evaluation.gap, home.gap
         if ours is None or theirs is None:
             continue
         try:
-            share = surviving(ours, theirs, generator)
+            share = surviving((entry.returns[-1], *ours), (other.returns[-1], *theirs), generator)
         except UserError as undefined:
             described["survives_note"] = str(undefined)
             continue
         figures = {"survives": share.estimate, "survives_lower": share.lower, "survives_upper": share.upper}
         described |= figures
-    for name in ("oracle", "random"):
+    for name in REFERENCES:
         if found[name] is not None:
-            found[name]["agent"] = label(name, there.name)
+            found[name]["agent"] = label(found[name]["agent"], there.name)
     return found
-
-
-def _references(evaluation: Evaluation, entry: Entry) -> References | None:
-    """Return the last returns of an agent with those that its gap is measured by; None where these are missing."""
-    if evaluation.oracle is None or evaluation.random is None:
-        return None
-    return entry.returns[-1], evaluation.random.returns[0], evaluation.oracle.returns[0]

@@ -15,10 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 
+from metarl.evaluation.curve import REFERENCES
+
 COLOURS = ("#1f5a9e", "#d1603d", "#2a8c6e", "#8a5aa8", "#b8860b", "#c0417f", "#4fa8cf", "#7a4a21")
 """Of the agents, the evaluated one first; they stay apart for colour-blind readers in this order."""
 INK, FAINT = "#222222", "#dddddd"
-REFERENCES = (("#555555", (0, (6, 3))), ("#999999", (0, (1, 2))), ("#777777", (0, (3, 1, 1, 1))))
+ACROSS = (("#555555", (0, (6, 3))), ("#999999", (0, (1, 2))), ("#777777", (0, (3, 1, 1, 1))))
 """Colours and dashes of lines across."""
 LABEL_SPACING = 0.055
 """Least distance between two labels, as a part of the axis' height."""
@@ -85,7 +87,7 @@ def picture_of(summary: dict[str, Any]) -> Picture:
     """Return what a picture of the summary of an evaluation shows."""
     parts = [summary, *summary.get("realities", [])]
     agents = [agent for part in parts for agent in part["agents"]]
-    found = [part[name] for part in parts for name in ("oracle", "random") if part[name] is not None]
+    found = [part[name] for part in parts for name in REFERENCES if part[name] is not None]
     references = {reference["agent"]: reference["points"][0] for reference in found}
     keys = ("episodes", "mean", "lower", "upper")
     curves = {agent["agent"]: [tuple(point[key] for key in keys) for point in agent["points"]] for agent in agents}
@@ -112,7 +114,7 @@ def draw_pictures(pictures: Sequence[Picture], columns: int = 1) -> Figure:
 def _draw(axes: Axes, picture: Picture) -> None:
     """Draw curves with their intervals."""
     labels: list[tuple[float, str, str]] = []
-    for (name, (height, low, high)), (colour, style) in zip(picture.references.items(), cycle(REFERENCES)):
+    for (name, (height, low, high)), (colour, style) in zip(picture.references.items(), cycle(ACROSS)):
         axes.axhspan(low, high, color=colour, alpha=0.13, linewidth=0, zorder=1)
         axes.axhline(height, color=colour, linestyle=style, linewidth=1.4, zorder=2)
         labels.append((height, name, colour))

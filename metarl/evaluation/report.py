@@ -14,7 +14,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from metarl.evaluation.curve import Evaluation
+from metarl.evaluation.curve import REFERENCES, Evaluation
 from metarl.evaluation.elsewhere import HOME, Elsewhere
 from metarl.evaluation.plot import plot
 from metarl.evaluation.wording import PASSED, gap_closed, in_interval, in_percent
@@ -92,7 +92,7 @@ def everyone(summary: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
     found = []
     for part in (summary, *summary.get("realities", [])):
         reality = part["reality"]["name"] if "reality" in part else ""
-        agents = [*part["agents"], *(part[name] for name in ("oracle", "random") if part[name] is not None)]
+        agents = [*part["agents"], *(part[name] for name in REFERENCES if part[name] is not None)]
         found += [(agent, reality) for agent in agents]
     return found
 

@@ -78,7 +78,7 @@ def bootstrap_interval(
 
 def ratio_gap(
     agent: Float[Tensor, "*_S _M"],
-    random0: Float[Tensor, "*_S _M"],
+    floor: Float[Tensor, "*_S _M"],
     oracle: Float[Tensor, "*_S _M"],
     generator: torch.Generator,
     *,
@@ -86,13 +86,13 @@ def ratio_gap(
     confidence: float = 0.95,
     resamples: int = 2000,
 ) -> Interval:
-    """Return the gap closed, (agent - random) / (oracle - random) of mean returns, with its interval.
+    """Return the gap closed, (agent - floor) / (oracle - floor) of mean returns, with its interval.
 
     All three are resampled, so the interval holds the uncertainty of both references as well.
 
     Args:
         agent: returns of the agent, per task or per seed and task.
-        random0: returns of the random policy before any adaptation.
+        floor: returns of the policy that the gap is measured from, before any adaptation.
         oracle: returns of a policy that is told the task.
         generator: draws the resamples.
         paired: whether all three, and all their seeds, were run on the same M tasks; then the same tasks are
@@ -102,9 +102,9 @@ def ratio_gap(
 
     Raises:
         ValueError: if there are no values, one is not finite, or paired values differ in their tasks.
-        UserError: if the oracle is not better than the random policy: there is no gap to close.
+        UserError: if the oracle is not better than the floor: there is no gap to close.
     """
-    rows = [_rows(values) for values in (agent, random0, oracle)]
+    rows = [_rows(values) for values in (agent, floor, oracle)]
     if paired:
         tasks = {row.shape[1] for row in rows}
         if len(tasks) > 1:
@@ -113,18 +113,18 @@ def ratio_gap(
         drawn = [_resample(row, shared.expand(-1, len(row), -1)).mean(-1) for row in rows]
     else:
         drawn = [_resample(row, _independent(row, resamples, generator)).mean(-1) for row in rows]
-    at_agent, at_random, at_oracle = (float(row.mean()) for row in rows)
-    if at_oracle <= at_random:
+    at_agent, at_floor, at_oracle = (float(row.mean()) for row in rows)
+    if at_oracle <= at_floor:
         raise UserError(
-            f"Got an oracle with mean return {at_oracle:.4g}, not above the random policy's {at_random:.4g}: "
-            "the gap closed is not defined. Train the oracle for longer."
+            f"Got an oracle with mean return {at_oracle:.4g}, not above the floor, {at_floor:.4g}: the gap closed "
+            "is not defined. Train the oracle for longer."
         )
-    estimate = (at_agent - at_random) / (at_oracle - at_random)
+    estimate = (at_agent - at_floor) / (at_oracle - at_floor)
     return _interval(estimate, (drawn[0] - drawn[1]) / (drawn[2] - drawn[1]), confidence)
 
 
 References = tuple[Float[Tensor, "_S M"], Float[Tensor, "_S M"], Float[Tensor, "_S M"]]
-"""Returns of agent, random policy and oracle, each of its own seeds on the same M tasks."""
+"""Returns of agent, floor and oracle, each of its own seeds on the same M tasks."""
 
 
 def surviving(
@@ -149,10 +149,10 @@ def surviving(
     shared = torch.randint(size, (resamples, 1, size), generator=generator)
     gaps, drawn = [], []
     for group in rows:
-        agent, random0, oracle = (float(row.mean()) for row in group)
-        if oracle <= random0:
-            raise UserError(f"the oracle's mean return {oracle:.4g} is not above the random policy's {random0:.4g}")
-        gaps.append((agent - random0) / (oracle - random0))
+        agent, floor, oracle = (float(row.mean()) for row in group)
+        if oracle <= floor:
+            raise UserError(f"the oracle's mean return {oracle:.4g} is not above the floor, {floor:.4g}")
+        gaps.append((agent - floor) / (oracle - floor))
         means = [_resample(row, shared.expand(-1, len(row), -1)).mean(-1) for row in group]
         drawn.append((means[0] - means[1]) / (means[2] - means[1]))
     if gaps[1] <= 0.0:

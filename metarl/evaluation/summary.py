@@ -8,9 +8,11 @@ from importlib import metadata
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from metarl.errors import UserError
-from metarl.evaluation.curve import Entry, Evaluation
+from metarl.evaluation.curve import REFERENCES, Entry, Evaluation
 from metarl.evaluation.statistics import bootstrap_interval, iqm, mean, ratio_gap
 from metarl.seeding import Streams
 from metarl.version import __version__
@@ -22,7 +24,7 @@ VERSIONS = ("torch", "mujoco", "gymnasium", "numpy")
 def summarise(evaluation: Evaluation) -> dict[str, Any]:
     """Return the result as plain data: what adaptation.json holds.
 
-    The gap closed is None where a reference is missing, and where the oracle is not better than the random policy;
+    The gap closed is None where a reference is missing, and where the oracle is not better than the floor;
     `gap_note` then says so.
     """
     generator = Streams(evaluation.seed)["bootstrap"]
@@ -38,25 +40,22 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
         "gap_note": None,
         "oracle_training": evaluation.oracle_training,
         "agents": [],
-        "oracle": None,
-        "random": None,
+        **dict.fromkeys(REFERENCES),
         "task_records": first.curves[0].tasks.records(),
     }
     for entry in evaluation.entries:
         described = _describe(entry, range(len(entry.episodes)), generator)
-        if evaluation.oracle is not None and evaluation.random is not None:
+        if evaluation.gap is not None:
             try:
-                gaps = _gaps(entry, evaluation.random, evaluation.oracle, generator)
+                gaps = _gaps(entry, *evaluation.gap, generator)
             except UserError as undefined:
                 summary["gap_note"] = str(undefined)
             else:
                 for point, gap in zip(described["points"], gaps, strict=True):
                     point.update(gap)
         summary["agents"].append(described)
-    if evaluation.oracle is not None:
-        summary["oracle"] = _describe(evaluation.oracle, range(1), generator)
-    if evaluation.random is not None:
-        summary["random"] = _describe(evaluation.random, range(1), generator)
+    for name, entry in evaluation.references.items():
+        summary[name] = _describe(entry, range(1), generator)
     return summary
 
 
@@ -113,10 +112,12 @@ def _describe(entry: Entry, steps: Sequence[int], generator: torch.Generator) ->
     }
 
 
-def _gaps(entry: Entry, random: Entry, oracle: Entry, generator: torch.Generator) -> list[dict[str, float]]:
+def _gaps(
+    entry: Entry, floor: Float[Tensor, "_S M"], oracle: Float[Tensor, "_S M"], generator: torch.Generator
+) -> list[dict[str, float]]:
     """Return the gap closed at every point, with its interval."""
     gaps = []
     for returns in entry.returns:
-        gap = ratio_gap(returns, random.returns[0], oracle.returns[0], generator, paired=True)
+        gap = ratio_gap(returns, floor, oracle, generator, paired=True)
         gaps.append({"gap_closed": gap.estimate, "gap_lower": gap.lower, "gap_upper": gap.upper})
     return gaps

@@ -23,7 +23,7 @@ WORDS = ["--tasks", "3", "--episodes", "2", "--threads", "1"]
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     root = tmp_path_factory.mktemp("runs")
-    return {name: trained(root / name, name) for name in ("rl2", "oracle")}
+    return {name: trained(root / name, name) for name in ("rl2", "oracle", "multitask")}
 
 
 def test_results_stand_beside_those_of_home(
@@ -50,6 +50,13 @@ def test_results_stand_beside_those_of_home(
     np.testing.assert_array_equal(again.arrays()["returns"], alone.arrays()["returns"])
     assert (again.arrays("rl2 in mine")["returns"] != alone.arrays()["returns"]).any()
     assert json.loads(json.dumps(again.summary)) == found
+    # What is told nothing meets the other reality too.
+    from_there = metarl.evaluate(
+        runs["rl2"], oracle=runs["oracle"], floor=runs["multitask"], reality=[file], **FEW
+    ).summary
+    floors = [part["floor"] for part in (from_there, from_there["realities"][0])]
+    assert [floor["agent"] for floor in floors] == ["multitask (floor)", "multitask (floor) in mine"]
+    assert floors[0]["points"][0]["mean"] != floors[1]["points"][0]["mean"]
     # A result at home does not have the other's name.
     assert not (run / "evaluation" / "test").exists()
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from metarl.evaluation.curve import Evaluation
@@ -36,6 +38,21 @@ def test_gap_closed_by_hand() -> None:
     assert all(point["gap_lower"] < point["gap_closed"] < point["gap_upper"] for point in points)
 
 
+def test_gap_from_another_floor_by_hand() -> None:
+    random, floor = entry("random", [[-50.0] * 4]), entry("ppo (floor)", [[-30.0, -30.0, -20.0, -20.0]])
+    evaluation = replace(made_up(random=random, oracle=entry("oracle", [[0.0] * 4])), floor=floor)
+    summary = summarise(evaluation)
+    # (agent + 25) / (0 + 25)
+    assert [point["gap_closed"] for point in summary["agents"][0]["points"]] == pytest.approx([0.0, 0.4, 0.9])
+    assert (summary["floor"]["agent"], summary["floor"]["points"][0]["mean"]) == ("ppo (floor)", -25.0)
+    assert summary["random"]["points"][0]["mean"] == -50.0
+    assert [entry.agent for entry in evaluation.everyone] == ["maml-trpo", "oracle", "ppo (floor)", "random"]
+    # Without an oracle there is no gap.
+    assert all(
+        point["gap_closed"] is None for point in summarise(replace(evaluation, oracle=None))["agents"][0]["points"]
+    )
+
+
 def test_gap_is_drawn_with_the_same_tasks_for_all() -> None:
     # Every task's gap is closed by half: whichever tasks are drawn, so is their mean's.
     random, oracle = [[-8.0, -40.0, -2.0, -100.0]], [[0.0, 0.0, 0.0, 0.0]]
@@ -55,7 +72,7 @@ def test_gap_is_drawn_with_the_same_tasks_for_all() -> None:
 def test_no_gap_without_an_oracle_above_random() -> None:
     same = [[-5.0, -5.0, -5.0, -5.0]]
     summary = summarise(made_up(random=entry("random", same), oracle=entry("oracle", same)))
-    assert "not above the random policy" in summary["gap_note"]
+    assert "not above the floor, -5: the gap closed is not defined" in summary["gap_note"]
     assert all(point["gap_closed"] is None for point in summary["agents"][0]["points"])
 
 
