@@ -24,6 +24,7 @@ from tests.helpers.readme import ROOT
 TINY = {
     "maml-trpo": "--horizon 10 --tasks 2 --episodes 2 --hidden 4 --iterations 2",
     "rl2": "--horizon 10 --tasks 2 --episodes 2 --width 4 --minibatches 1 --iterations 2",
+    "ppo": "--horizon 10 --tasks 2 --episodes 2 --hidden 4 --minibatches 1 --iterations 1",
     "teacher": "--horizon 10 --tasks 2 --episodes 2 --hidden 4 --minibatches 1 --iterations 1",
 }
 
@@ -86,7 +87,7 @@ def test_what_is_trained_is_kept_measured_and_told(
     assert not out.exists()
     monkeypatch.setattr(sys, "argv", ["compare", "point-nav", "--out", str(out), "--jobs", "1", "--agents", "rl2"])
     compare.main()
-    assert "point-nav: nothing to measure before teacher" in capsys.readouterr().err
+    assert "point-nav: nothing to measure before teacher and ppo are trained" in capsys.readouterr().err
     assert not (out / "compare.md").exists()
 
     # The one of them that has ended is left as it is, another that was stopped goes on.
@@ -117,7 +118,7 @@ def test_what_is_trained_is_kept_measured_and_told(
         cells[1].strip(): [cell.strip() for cell in cells[2:-1]]
         for cells in (line.split("|") for line in text.splitlines() if line.startswith("| "))
     }
-    assert list(rows) == ["agent", "---", "maml-trpo", "rl2", "teacher", "random"]
+    assert list(rows) == ["agent", "---", "maml-trpo", "rl2", "ppo", "teacher", "random"]
     summary = json.loads((out / "point-nav" / "evaluation" / "adaptation.json").read_text())
     (seeds, steps, minutes, first, second, third, adapted, closed, probe) = rows["maml-trpo"]
     assert first.startswith(f"{summary['agents'][0]['points'][0]['mean']:.1f}"[:4])
@@ -125,10 +126,23 @@ def test_what_is_trained_is_kept_measured_and_told(
     assert all((steps, minutes, second, third))
     assert adapted.endswith("after 6")
     assert probe == ""
+    assert summary["floor"]["runs"] == summary["agents"][2]["runs"]
     # Two episodes a trial.
     assert [bool(cell) for cell in rows["rl2"]] == [True, True, True, True, True, False, False, bool(closed), True]
     with Image.open(out / "compare.png") as picture:
         assert picture.width > 1000
+
+
+def test_agents_without_a_memory_are_measured_alone(
+    compare: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "compare"
+    monkeypatch.setattr(compare, "FAMILIES", {"point-nav": TINY})
+    monkeypatch.setattr(sys, "argv", ["compare", "--out", str(out), "--jobs", "1", "--agents", "ppo", "teacher"])
+    compare.main()
+    summary = json.loads((out / "point-nav" / "evaluation" / "adaptation.json").read_text())
+    assert [part["agent"] for part in (*summary["agents"], summary["floor"])] == ["ppo", "ppo (floor)"]
+    assert not (out / "point-nav" / "evaluation" / "probe.json").exists()
 
 
 def test_what_has_no_budget_is_refused(compare: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
