@@ -141,7 +141,7 @@ def test_agents_without_a_memory_are_measured_alone(
     monkeypatch.setattr(sys, "argv", ["compare", "--out", str(out), "--jobs", "1", "--agents", "ppo", "teacher"])
     compare.main()
     summary = json.loads((out / "point-nav" / "evaluation" / "adaptation.json").read_text())
-    assert [part["agent"] for part in (*summary["agents"], summary["floor"])] == ["ppo", "ppo (floor)"]
+    assert [part["agent"] for part in (*summary["agents"], summary["floor"])] == ["ppo", "floor"]
     assert not (out / "point-nav" / "evaluation" / "probe.json").exists()
 
 

@@ -49,8 +49,8 @@ class Adaptation:
         """Return the curve of an agent as arrays, float64.
 
         Args:
-            agent: one of `agents`, or what a reference (oracle, floor, `random`) is called in the table where it was
-                evaluated too; the first agent if None.
+            agent: one of `agents`, or what the table calls a reference, such as `teacher`, `floor` or `random`; the
+                first agent if None.
 
         Returns:
             `episodes` [X] of experience before each point; `mean`, `lower`, `upper` [X] with the 95% interval; `iqm`
@@ -73,13 +73,13 @@ class Adaptation:
 
     def _everyone(self) -> dict[str, tuple[Entry, list[dict[str, Any]]]]:
         """Return agents and references by name, with the points of their curves; `AGENT in REALITY` elsewhere."""
-        everyone = list(zip(self.evaluation.entries, self.summary["agents"], strict=True))
-        for name, entry in self.evaluation.references.items():
-            if name not in self.agents:
-                everyone.append((entry, self.summary[name]))
-        found = {entry.agent: (entry, described["points"]) for entry, described in everyone}
-        for there, part in zip(self.elsewhere, self.summary.get("realities", []), strict=True):
-            for entry, described in zip(there.evaluation.entries, part["agents"], strict=True):
+        parts = [(self.evaluation, self.summary)]
+        elsewhere = self.summary.get("realities", [])
+        parts += [(there.evaluation, part) for there, part in zip(self.elsewhere, elsewhere, strict=True)]
+        found: dict[str, tuple[Entry, list[dict[str, Any]]]] = {}
+        for evaluation, part in parts:
+            references = [(entry, part[name]) for name, entry in evaluation.references.items()]
+            for entry, described in (*zip(evaluation.entries, part["agents"], strict=True), *references):
                 found[described["agent"]] = entry, described["points"]
         return found
 

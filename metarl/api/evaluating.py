@@ -111,18 +111,17 @@ def evaluate(
     if record is None and record_format != "npz":
         raise UserError(f"Got --record-format {record_format} without --record, which says where. Give that too.")
     recording = None if record is None else Recording(record, record_format)
-    told = meeting.oracle(
-        grouped(_several(oracle), checkpoint, device=device, trust=trust, source=source, horizon=horizon)
+    meeting.measure_gap(
+        grouped(_several(oracle), checkpoint, device=device, trust=trust, source=source, horizon=horizon),
+        grouped(_several(floor), checkpoint, device=device, trust=trust, source=source, horizon=horizon),
     )
-    lowest = meeting.floor(
-        grouped(_several(floor), checkpoint, device=device, trust=trust, source=source, horizon=horizon), told
-    )
+    told, lowest = meeting.told, meeting.floor
     random = random or (told is not None and lowest is None)
     realities = find_realities(reality)
     with repeatable(on=deterministic):
         meeting.make()
         if recording is not None:
-            meeting.record(recording, [group for group in (told, lowest) if group is not None], random=random)
+            meeting.record(recording, random=random)
         for there in realities:
             meeting.check_reality(there)
         if probe:
@@ -140,14 +139,15 @@ def evaluate(
             split=split,
             seed=seed,
             entries=entries,
-            oracle=meeting.entry(told, steps=0) if told is not None else None,
+            oracle=meeting.oracle(),
             oracle_training=None if told is None else training_said([ending(run) for run in told.runs]),
-            floor=meeting.entry(lowest, steps=0) if lowest is not None else None,
+            floor=meeting.lowest(),
+            floor_agent=None if lowest is None else lowest.label,
             random=meeting.random() if random else None,
             coincide=meeting.family.space.coincide,
         )
         films = meeting.films(entries) if film else {}
-        elsewhere = tuple(meeting.elsewhere(there, evaluation, told, lowest) for there in realities)
+        elsewhere = tuple(meeting.elsewhere(there, evaluation) for there in realities)
     summary = summarise(evaluation)
     if elsewhere:
         summary["realities"] = [summarise_elsewhere(evaluation, there) for there in elsewhere]

@@ -50,6 +50,8 @@ class Meeting:
     probe_fit: Tasks
     probe_tasks: Tasks
     recording: Recording | None = None
+    told: Group | None = None
+    floor: Group | None = None
 
     def __init__(
         self,
@@ -75,28 +77,29 @@ class Meeting:
         agents = [group.agent for group in groups]
         self.episodes = parallel_episodes(agents, count) if episodes is None else episodes
 
-    def oracle(self, groups: Sequence[Group]) -> Group | None:
-        """Return the runs of the oracle, of the same family, if there are any."""
-        for run in (group.runs[0] for group in groups):
+    def measure_gap(self, told: Sequence[Group], floor: Sequence[Group]) -> None:
+        """Take what the gap closed is measured between, if it is of the same family and can be that.
+
+        Args:
+            told: runs of the oracle; none: no gap is measured.
+            floor: runs of an agent that is told nothing; none: an untrained policy.
+        """
+        for run in (group.runs[0] for group in told):
             if run.agent.name not in ORACLES:
                 raise UserError(
                     f"Got {run.folder} for --oracle, which is a run of '{run.agent.name}'. Give one of "
                     f"{' or '.join(map(repr, ORACLES))}."
                 )
-        return self._reference(groups, "oracles")
-
-    def floor(self, groups: Sequence[Group], told: Group | None) -> Group | None:
-        """Return the runs that the gap closed is measured from, of the same family, if there are any."""
-        for run in (group.runs[0] for group in groups):
-            if told is None:
+        for run in (group.runs[0] for group in floor):
+            if not told:
                 raise UserError("Got --floor without --oracle: the gap closed lies between the two. Give both.")
-            if run.agent.name in ORACLES:
+            if run.agent.name in ORACLES or not run.agent.pools:
+                why = "is told the task" if run.agent.name in ORACLES else "adapts in its first episode"
                 raise UserError(
-                    f"Got {run.folder} for --floor, which is a run of '{run.agent.name}' and told the task. Give one "
-                    "of an agent that is told nothing, such as 'ppo' or 'multitask'."
+                    f"Got {run.folder} for --floor, which is a run of '{run.agent.name}' and {why}. Give one of an "
+                    "agent that is told nothing and does the same in every task, such as 'ppo' or 'multitask'."
                 )
-        found = self._reference(groups, "floors")
-        return None if found is None else replace(found, label=f"{found.label} (floor)")
+        self.told, self.floor = self._reference(told, "oracles"), self._reference(floor, "floors")
 
     def _reference(self, groups: Sequence[Group], what: str) -> Group | None:
         """Return the only group, of the same family, if there is any."""
@@ -107,6 +110,11 @@ class Meeting:
             raise UserError(f"Got {what} of several kinds, {names}. Give training seeds of one.")
         check_family([self.groups[0].runs[0], groups[0].runs[0]])
         return groups[0]
+
+    @property
+    def references(self) -> list[Group]:
+        """Oracle and floor, those of them that were given."""
+        return [group for group in (self.told, self.floor) if group is not None]
 
     def make(self) -> None:
         """Draw the tasks and make the worlds, if all that was asked for is possible."""
@@ -123,7 +131,8 @@ class Meeting:
                     f"has {trial}. Give a --horizon of {latest // group.agent.trial + 1} or more."
                 )
         worlds = self.count * self.episodes
-        most_seeds = max(RANDOM_NETWORKS, *(len(group.runs) for group in self.groups))
+        everyone = [*self.groups, *self.references]
+        most_seeds = max(RANDOM_NETWORKS, *(len(group.runs) for group in everyone))
         check_playing(
             self.family,
             worlds,
@@ -139,7 +148,7 @@ class Meeting:
             threads=self.threads,
             engine=self.engine,
             device=self.device,
-            room=most_room([run for group in self.groups for run in group.runs]),
+            room=most_room([run for group in everyone for run in group.runs]),
         )
 
     def check_memory(self, group: Group, episodes: int, cure: str) -> None:
@@ -157,10 +166,10 @@ class Meeting:
                 f"{self.family.horizon} are more: {cure} --horizon."
             )
 
-    def record(self, recording: Recording, references: Sequence[Group], *, random: bool) -> None:
+    def record(self, recording: Recording, *, random: bool) -> None:
         """Record all episodes that follow, if there is room for the logs."""
         points = [self._steps(group.agent) + 1 for group in self.groups for _ in group.runs]
-        points += [1 for group in references for _ in group.runs] + [1] * (RANDOM_NETWORKS * random)
+        points += [1 for group in self.references for _ in group.runs] + [1] * (RANDOM_NETWORKS * random)
         recording.check(self.env, points)
         self.recording = recording
 
@@ -174,6 +183,17 @@ class Meeting:
             seeds=tuple(run.seed for run in group.runs),
         )
 
+    def oracle(self) -> Entry | None:
+        """Evaluate the oracle, if there is one; under another name than its own where it is among the agents too."""
+        if self.told is None:
+            return None
+        among = any(group.label == self.told.label for group in self.groups)
+        return self.entry(replace(self.told, label="the oracle") if among else self.told, steps=0)
+
+    def lowest(self) -> Entry | None:
+        """Evaluate the floor, if there is one."""
+        return None if self.floor is None else self.entry(replace(self.floor, label="floor"), steps=0)
+
     def random(self) -> Entry:
         """Evaluate untrained policies, without adaptation; several, since they differ from one another."""
         seeds = tuple(range(self.seed, self.seed + RANDOM_NETWORKS))
@@ -185,7 +205,7 @@ class Meeting:
         with there.named():
             going_there(self.family, there.reality, self.engine, self.device)
 
-    def elsewhere(self, there: Named, home: Evaluation, told: Group | None, floor: Group | None) -> Elsewhere:
+    def elsewhere(self, there: Named, home: Evaluation) -> Elsewhere:
         """Evaluate all agents in another reality, on the same tasks."""
         meeting = copy.copy(self)
         # A log has what was played at home.
@@ -204,8 +224,8 @@ class Meeting:
         evaluation = replace(
             home,
             entries=tuple(meeting.entry(group) for group in self.groups),
-            oracle=None if told is None else meeting.entry(told, steps=0),
-            floor=None if floor is None else meeting.entry(floor, steps=0),
+            oracle=meeting.oracle(),
+            floor=meeting.lowest(),
             random=None if home.random is None else meeting.random(),
         )
         return Elsewhere(reality=there.plain(), evaluation=evaluation)

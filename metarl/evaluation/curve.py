@@ -111,6 +111,8 @@ class Evaluation:
     """Whether that was trained to its plateau, in some words."""
     floor: Entry | None = None
     """A policy that is trained and told nothing, which the gap closed is measured from; only its first point counts."""
+    floor_agent: str | None = None
+    """What trained that."""
     random: Entry | None = None
     """An untrained policy, which takes the place of the floor where there is none; only its first point counts."""
     coincide: bool = False

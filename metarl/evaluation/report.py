@@ -42,6 +42,8 @@ def table(summary: dict[str, Any]) -> Table:
     )
     result.add_column("agent", no_wrap=True)
     notes = {} if summary["oracle_training"] is None else {"oracle": f"Oracle: {summary['oracle_training']}."}
+    if summary["floor_agent"] is not None:
+        notes["floor"] = f"Floor: {summary['floor_agent']}, before it adapts."
     last = ""
     has_gap = any(point["gap_closed"] is not None for agent in summary["agents"] for point in agent["points"])
     has_success = summary["agents"][0]["points"][0]["success"] is not None

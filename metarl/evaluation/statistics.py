@@ -148,10 +148,10 @@ def surviving(
     size = rows[0][0].shape[1]
     shared = torch.randint(size, (resamples, 1, size), generator=generator)
     gaps, drawn = [], []
-    for group in rows:
+    for where, group in zip(("there", "at home"), rows, strict=True):
         agent, floor, oracle = (float(row.mean()) for row in group)
         if oracle <= floor:
-            raise UserError(f"the oracle's mean return {oracle:.4g} is not above the floor, {floor:.4g}")
+            raise UserError(f"{where} the oracle's mean return {oracle:.4g} is not above the floor, {floor:.4g}")
         gaps.append((agent - floor) / (oracle - floor))
         means = [_resample(row, shared.expand(-1, len(row), -1)).mean(-1) for row in group]
         drawn.append((means[0] - means[1]) / (means[2] - means[1]))

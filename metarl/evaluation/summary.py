@@ -39,6 +39,7 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
         "tasks": len(first.curves[0].tasks),
         "gap_note": None,
         "oracle_training": evaluation.oracle_training,
+        "floor_agent": evaluation.floor_agent,
         "agents": [],
         **dict.fromkeys(REFERENCES),
         "task_records": first.curves[0].tasks.records(),

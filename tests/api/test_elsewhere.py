@@ -51,11 +51,12 @@ def test_results_stand_beside_those_of_home(
     assert (again.arrays("rl2 in mine")["returns"] != alone.arrays()["returns"]).any()
     assert json.loads(json.dumps(again.summary)) == found
     # What is told nothing meets the other reality too.
-    from_there = metarl.evaluate(
-        runs["rl2"], oracle=runs["oracle"], floor=runs["multitask"], reality=[file], **FEW
-    ).summary
+    curve = metarl.evaluate(runs["rl2"], oracle=runs["oracle"], floor=runs["multitask"], reality=[file], **FEW)
+    from_there = curve.summary
+    names = [f"{name}{where}" for where in ("", " in mine") for name in ("rl2", "oracle", "floor")]
+    assert [len(curve.arrays(name)["mean"]) for name in names] == [2, 1, 1] * 2
     floors = [part["floor"] for part in (from_there, from_there["realities"][0])]
-    assert [floor["agent"] for floor in floors] == ["multitask (floor)", "multitask (floor) in mine"]
+    assert [floor["agent"] for floor in floors] == ["floor", "floor in mine"]
     assert floors[0]["points"][0]["mean"] != floors[1]["points"][0]["mean"]
     # A result at home does not have the other's name.
     assert not (run / "evaluation" / "test").exists()

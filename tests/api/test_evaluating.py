@@ -127,6 +127,15 @@ def test_references_have_arrays_too(curve: Adaptation, runs: dict[str, Run]) -> 
         metarl.evaluate(runs["maml"], steps=0, **FEW).arrays("random")
 
 
+def test_an_oracle_among_the_agents_stands_there_once_as_itself(runs: dict[str, Run]) -> None:
+    curve = metarl.evaluate([runs["oracle"], runs["maml"]], oracle=runs["oracle"], floor=runs["maml"], steps=1, **FEW)
+    assert len(curve.arrays()["mean"]) == len(curve.arrays("oracle")["mean"]) == 2
+    assert len(curve.arrays("the oracle")["mean"]) == len(curve.arrays("floor")["mean"]) == 1
+    assert curve.arrays("the oracle")["mean"][0] == curve.arrays("oracle")["mean"][0]
+    assert "Floor: maml-trpo, before it adapts." in str(curve)
+    assert all(len(line) <= 80 for line in str(curve).splitlines())
+
+
 def test_success_is_there_where_a_family_has_a_goal(tmp_path: Path) -> None:
     run = metarl.train("multitask", "push-shape", out=tmp_path / "run", **{**SMALL, "iterations": 0})
     arrays = metarl.evaluate(run, steps=0, **FEW).arrays()

@@ -188,6 +188,8 @@ def test_a_student_stands_beside_ppo_and_its_teacher_is_their_oracle(
         ["evaluate", str(student), "--oracle", str(plain), *SMALL], capsys
     )
 
+    other = train(tmp_path / "multitask", "multitask")
+    capsys.readouterr()
     # From those that are told nothing, in place of untrained ones.
     gap = [
         "--oracle",
@@ -203,18 +205,22 @@ def test_a_student_stands_beside_ppo_and_its_teacher_is_their_oracle(
     assert main(["evaluate", str(student), str(plain), *gap, *SMALL, "--out", str(tmp_path / "gap"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["agents"][0]["points"][0]["mean"] == summary["agents"][0]["points"][0]["mean"]
-    assert (found["floor"]["agent"], found["floor"]["runs"], found["random"]) == ("ppo (floor)", [str(plain)], None)
+    assert (found["floor_agent"], found["floor"]["runs"], found["random"]) == ("ppo", [str(plain)], None)
     low, high, at = (part["points"][0]["mean"] for part in (found["floor"], found["oracle"], found["agents"][0]))
     assert low == found["agents"][1]["points"][0]["mean"]
     closed = [agent["points"][0]["gap_closed"] for agent in found["agents"]]
     assert closed == (pytest.approx([(at - low) / (high - low), 0.0]) if high > low else [None, None])
     assert sorted(file.name for file in (tmp_path / "l").iterdir()) == [
-        f"{name}-seed0.npz" for name in ("ppo (floor)", "ppo", "rma", "teacher")
+        f"{name}-seed0.npz" for name in ("floor", "ppo", "rma", "teacher")
     ]
     for words, told in (
         (["--floor", str(plain)], "Got --floor without --oracle: the gap closed lies between the two. Give both"),
-        (["--oracle", str(teacher), "--floor", str(teacher)], "run of 'teacher' and told the task. Give one of an"),
-        (["--oracle", str(teacher), "--floor", str(plain), str(student)], "floors of several kinds, 'ppo' and 'rma'"),
+        (["--oracle", str(teacher), "--floor", str(teacher)], "run of 'teacher' and is told the task. Give one of an"),
+        (["--oracle", str(teacher), "--floor", str(student)], "run of 'rma' and adapts in its first episode. Give one"),
+        (
+            ["--oracle", str(teacher), "--floor", str(plain), str(other)],
+            "floors of several kinds, 'ppo' and 'multitask'",
+        ),
     ):
         assert told in refused(["evaluate", str(student), *words, *SMALL], capsys)
     assert "Ask for 2 or more" in refused(["train", "rma", "--family", "point-nav", "--iterations", "1"], capsys)

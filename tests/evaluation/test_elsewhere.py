@@ -57,11 +57,11 @@ def test_what_survives_is_the_gap_there_over_that_at_home() -> None:
     assert agent["survives"] == pytest.approx((14.0 / 30.0) / 0.75)
     assert agent["survives_lower"] < agent["survives"] < agent["survives_upper"]
     # Another floor, here and there: (-20 + 30) / (-10 + 30) = 50%, (-36 + 40) / (-20 + 40) = 20%.
-    home = replace(HOME, floor=entry("ppo (floor)", [[-30.0] * 4]))
-    low = replace(THERE, evaluation=replace(THERE.evaluation, floor=entry("ppo (floor)", [[-40.0] * 4])))
+    home = replace(HOME, floor=entry("floor", [[-30.0] * 4]))
+    low = replace(THERE, evaluation=replace(THERE.evaluation, floor=entry("floor", [[-40.0] * 4])))
     found = summarise_elsewhere(home, low)
     assert found["agents"][0]["survives"] == pytest.approx(0.4)
-    assert found["floor"]["agent"] == "ppo (floor) in slow"
+    assert found["floor"]["agent"] == "floor in slow"
     without = replace(HOME, oracle=None), replace(THERE, evaluation=replace(THERE.evaluation, oracle=None))
     assert summarise_elsewhere(*without)["agents"][0]["survives"] is None
 
@@ -74,7 +74,7 @@ def test_of_one_task_it_has_no_width_and_where_nothing_is_closed_it_is_not_defin
     assert surviving(worse, one, seeded()).estimate == pytest.approx(-0.25 / 0.75)
     with pytest.raises(UserError, match=r"at home the gap closed is -25.0%: nothing can survive"):
         surviving(one, worse, seeded())
-    with pytest.raises(UserError, match="the oracle's mean return -60 is not above the floor, -50"):
+    with pytest.raises(UserError, match="there the oracle's mean return -60 is not above the floor, -50"):
         surviving((one[0], one[1], worse[0]), one, seeded())
     lost = replace(THERE, evaluation=replace(THERE.evaluation, oracle=entry("oracle", [[-60.0] * 4])))
     assert "is not above" in summarise_elsewhere(HOME, lost)["agents"][0]["survives_note"]

@@ -39,14 +39,14 @@ def test_gap_closed_by_hand() -> None:
 
 
 def test_gap_from_another_floor_by_hand() -> None:
-    random, floor = entry("random", [[-50.0] * 4]), entry("ppo (floor)", [[-30.0, -30.0, -20.0, -20.0]])
+    random, floor = entry("random", [[-50.0] * 4]), entry("floor", [[-30.0, -30.0, -20.0, -20.0]])
     evaluation = replace(made_up(random=random, oracle=entry("oracle", [[0.0] * 4])), floor=floor)
     summary = summarise(evaluation)
     # (agent + 25) / (0 + 25)
     assert [point["gap_closed"] for point in summary["agents"][0]["points"]] == pytest.approx([0.0, 0.4, 0.9])
-    assert (summary["floor"]["agent"], summary["floor"]["points"][0]["mean"]) == ("ppo (floor)", -25.0)
+    assert (summary["floor"]["agent"], summary["floor"]["points"][0]["mean"]) == ("floor", -25.0)
     assert summary["random"]["points"][0]["mean"] == -50.0
-    assert [entry.agent for entry in evaluation.everyone] == ["maml-trpo", "oracle", "ppo (floor)", "random"]
+    assert [entry.agent for entry in evaluation.everyone] == ["maml-trpo", "oracle", "floor", "random"]
     # Without an oracle there is no gap.
     assert all(
         point["gap_closed"] is None for point in summarise(replace(evaluation, oracle=None))["agents"][0]["points"]
