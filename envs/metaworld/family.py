@@ -99,9 +99,10 @@ def endings(name: str) -> str:
         f"-v1 for the rewards of version 1, then {MIXED} (of {', '.join(RECOMBINED)}) to train on starts and goals "
         "that are recombined, or "
     )
+    example = f"{name}@{variants(name)[0]}{MANY}-seed7"
     return (
-        f"Behind it may stand {of_one * (name == 'ml1')}{MANY} to train on the tasks of {SEEDS} seeds, and -seedN for "
-        "the tasks of another seed than 0"
+        f"Behind a variant may stand {of_one * (name == 'ml1')}{MANY} to train on the tasks of {SEEDS} seeds, and then "
+        f"-seedN for the tasks of another seed than 0: {example}"
     )
 
 
@@ -122,7 +123,9 @@ def make(name: str, variant: str) -> MetaWorldFamily:
     plain = plain.removesuffix(MIXED if mixed else MANY)
     kind = plain.removesuffix("-v1") if name == "ml1" else plain
     if kind not in variants(name) or (mixed and kind not in RECOMBINED):
-        raise UserError(f"{name} has no variant '{variant}'.{nearest(kind, variants(name))} {endings(name)}.")
+        base = re.sub(rf"(-v1|{MIXED}|{MANY})+$", "", plain)
+        others = "" if base in variants(name) else nearest(base, variants(name))
+        raise UserError(f"{name} has no variant '{variant}'.{others} {endings(name)}.")
     if name == "ml1":
         asked, benchmark = f"ml1:{kind}", Benchmark(train=(kind,), test=(kind,))
         summary = f"Meta-World: {kind.replace('-', ' ')}, at unseen goals and starts"
@@ -182,6 +185,7 @@ def _seed(name: str, variant: str) -> tuple[str, int]:
         return variant, 0
     if not re.fullmatch(r"[1-9]\d{0,8}", digits):
         raise UserError(
-            f"{name}@{variant}: got the seed '{digits}'. Give a whole number from 1 to 999999999, or none for 0."
+            f"{name}@{variant}: got the seed '{digits}'. Give a whole number from 1 to 999999999, at the end, or none "
+            "for 0."
         )
     return plain, int(digits)

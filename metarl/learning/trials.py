@@ -152,7 +152,8 @@ class Inputs:
 
     Args:
         spec: the family's sizes, and the pictures that have an encoder.
-        center_rewards: rewards are shown less their mean, by their deviation; if not, by their size.
+        center_rewards: rewards are shown less their mean, by their deviation; if not, by their size. At the first
+            moment of a trial, which no step came before, the reward is 0 in either case.
     """
 
     def __init__(self, spec: EnvSpec, *, center_rewards: bool = False) -> None:
