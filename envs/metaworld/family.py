@@ -123,6 +123,7 @@ def make(name: str, variant: str) -> MetaWorldFamily:
     plain = plain.removesuffix(MIXED if mixed else MANY)
     kind = plain.removesuffix("-v1") if name == "ml1" else plain
     if kind not in variants(name) or (mixed and kind not in RECOMBINED):
+        # Where there is such a class, it is what stands behind it that is wrong.
         base = re.sub(rf"(-v1|{MIXED}|{MANY})+$", "", plain)
         others = "" if base in variants(name) else nearest(base, variants(name))
         raise UserError(f"{name} has no variant '{variant}'.{others} {endings(name)}.")

@@ -51,7 +51,9 @@ class Meeting:
     probe_tasks: Tasks
     recording: Recording | None = None
     told: Group | None = None
+    """Runs of the oracle."""
     floor: Group | None = None
+    """Runs that the gap closed is measured from, if not from untrained policies."""
 
     def __init__(
         self,
