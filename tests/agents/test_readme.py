@@ -81,6 +81,7 @@ def test_commands_with_smaller_numbers(
         *[*["train"] * 6, "evaluate"],
         *[*["train"] * 3, "evaluate"],
         "train",
+        *["train", "evaluate"],
         *[*["train"] * 2, "evaluate"],
         *["train"] * 2,
         *["train", "evaluate", "evaluate"],
