@@ -92,11 +92,12 @@ class Meeting:
                     f"Got {run.folder} for --oracle, which is a run of '{run.agent.name}'. Give one of "
                     f"{' or '.join(map(repr, ORACLES))}."
                 )
+        if floor and not told:
+            raise UserError("Got --floor without --oracle: the gap closed lies between the two. Give both.")
         for run in (group.runs[0] for group in floor):
-            if not told:
-                raise UserError("Got --floor without --oracle: the gap closed lies between the two. Give both.")
-            if run.agent.name in ORACLES or not run.agent.pools:
-                why = "is told the task" if run.agent.name in ORACLES else "adapts in its first episode"
+            knows = run.agent.name in ORACLES
+            if knows or not run.agent.pools:
+                why = "is told the task" if knows else "adapts in its first episode"
                 raise UserError(
                     f"Got {run.folder} for --floor, which is a run of '{run.agent.name}' and {why}. Give one of an "
                     "agent that is told nothing and does the same in every task, such as 'ppo' or 'multitask'."

@@ -153,7 +153,7 @@ class Inputs:
     Args:
         spec: the family's sizes, and the pictures that have an encoder.
         center_rewards: rewards are shown less their mean, by their deviation; if not, by their size. At the first
-            moment of a trial, which no step came before, the reward is 0 in either case.
+            moment of a trial, which no step came before, the reward counts as 0, and is shown as 0 would be.
     """
 
     def __init__(self, spec: EnvSpec, *, center_rewards: bool = False) -> None:
