@@ -29,7 +29,7 @@ def parse(options: type[T], arguments: Sequence[str], prog: str, description: st
         description: for --help, which prints it and ends the process.
 
     Raises:
-        UserError: an unknown option, or a value that does not fit.
+        UserError: an unknown option, a value that does not fit, or nothing where an option wants something.
     """
     if not {"-h", "--help"}.isdisjoint(arguments):
         # tyro would run the lines of a description together.
@@ -54,7 +54,18 @@ def parse(options: type[T], arguments: Sequence[str], prog: str, description: st
             raise UserError(f"{prog} has no option '{unknown[0]}'.{nearest(unknown[0], option_names(options))}")
         raise UserError(f"{prog} does not take '{unknown[0]}' here. See {prog} --help.")
     check_numbers(parsed)
+    _check_said(parsed, arguments)
     return parsed
+
+
+def _check_said(options: Any, arguments: Sequence[str]) -> None:
+    """Refuse an option with nothing behind it, where this is its default: whoever types it means something."""
+    for field in dataclasses.fields(options):
+        value, name = getattr(options, field.name), f"--{field.name.replace('_', '-')}"
+        if dataclasses.is_dataclass(value):
+            _check_said(value, arguments)
+        elif value == () and value == field.default and name in arguments:
+            raise UserError(f"Got {name} with nothing behind it. Give something there, or leave {name} out.")
 
 
 def joined(**parts: type[Any]) -> type[Any]:

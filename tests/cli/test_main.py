@@ -39,6 +39,8 @@ from tests.helpers.commands import refused
         ("train --resume nowhere", ["no run in nowhere"]),
         ("train --resume nowhere --seed 3", ["'--seed'", "--iterations", "--checkpoint"]),
         ("evaluate", ["no run"]),
+        ("evaluate nowhere --oracle --floor runs/ppo", ["Got --oracle with nothing behind it", "leave --oracle out"]),
+        ("train rl2 --seed 1 --head", ["Got --head with nothing behind it", "leave --head out"]),
         ("evaluate nowhere", ["no run in nowhere", "metarl train"]),
         ("evaluate nowhere --split tset", ["'tset'", "'test'", "'ood'"]),
         ("evaluate nowhere --tasks 2.5", ["--tasks", "'2.5'"]),
