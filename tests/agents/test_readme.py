@@ -83,7 +83,9 @@ def test_commands_with_smaller_numbers(
         "train",
         *["train", "evaluate"],
         *[*["train"] * 2, "evaluate"],
+        *["train", "evaluate"],
         *["train"] * 2,
+        *["train", "evaluate"],
         *["train", "evaluate", "evaluate"],
         *["train"] * 3,
     ]
