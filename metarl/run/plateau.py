@@ -18,19 +18,36 @@ def at_plateau(standing: Standing, patience: int) -> bool:
     return 0 < patience <= standing.waited
 
 
-def plateau_said(standing: Standing, iterations: int, where: str) -> str:
+def has_risen(standing: Standing, every: int) -> bool:
+    """Tell whether any checkpoint has raised a run's validation since the first one.
+
+    Args:
+        standing: where the run stands.
+        every: iterations from one checkpoint to the next.
+    """
+    return standing.waited + 1 < standing.iteration // every
+
+
+def plateau_said(standing: Standing, iterations: int, where: str, every: int) -> str:
     """Return in words that a run is at its plateau, and how it can go on all the same.
 
     Args:
         standing: where it stands.
         iterations: that it was asked for.
         where: the run folder.
+        every: iterations from one checkpoint to the next.
     """
     more = f" --iterations {2 * iterations}" if standing.iteration >= iterations else ""
+    go_on = f"metarl train --resume {where} --patience {2 * standing.waited}{more} (0: never end by it)"
+    if not has_risen(standing, every):
+        return (
+            f"{where} has ended after {standing.iteration} iterations: {_checkpoints(standing.waited)} did not raise "
+            "its validation above that of the first one. Where learning begins late this is no plateau. Go on with: "
+            f"{go_on}"
+        )
     return (
         f"{where} is at its plateau after {standing.iteration} iterations: {_checkpoints(standing.waited)} in a row "
-        f"did not raise its validation. Go on all the same with: metarl train --resume {where} --patience "
-        f"{2 * standing.waited}{more} (0: never end by it)"
+        f"did not raise its validation. Go on all the same with: {go_on}"
     )
 
 
@@ -51,18 +68,22 @@ def end_said(standing: Standing, patience: int, where: str) -> str:
     )
 
 
-def training_said(endings: Sequence[tuple[Standing, int]]) -> str:
+def training_said(endings: Sequence[tuple[Standing, int, int]]) -> str:
     """Return in some words whether trainings came to their plateau.
 
     Args:
-        endings: where each stood in the end, and its patience.
+        endings: where each stood in the end, its patience, and its iterations from one checkpoint to the next.
     """
     by_kind: dict[str, list[str]] = {}
-    for standing, patience in endings:
+    for standing, patience, every in endings:
         if patience == 0:
             kind = "trained without a stopping rule, for"
+        elif not at_plateau(standing, patience):
+            kind = "not yet at its plateau after"
+        elif has_risen(standing, every):
+            kind = "stopped at its plateau after"
         else:
-            kind = f"{'stopped' if at_plateau(standing, patience) else 'not yet'} at its plateau after"
+            kind = "stopped before its validation ever rose, after"
         by_kind.setdefault(kind, []).append(str(standing.iteration))
     return "; ".join(f"{kind} {', '.join(found)} iterations" for kind, found in by_kind.items())
 
