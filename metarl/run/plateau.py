@@ -21,6 +21,9 @@ def at_plateau(standing: Standing, patience: int) -> bool:
 def has_risen(standing: Standing, every: int) -> bool:
     """Tell whether any checkpoint has raised a run's validation since the first one.
 
+    Of a run that is not validated from its first checkpoint on (`rma`, which has no student then) nothing is known, and
+    it counts as risen.
+
     Args:
         standing: where the run stands.
         every: iterations from one checkpoint to the next.
