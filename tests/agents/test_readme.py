@@ -38,7 +38,7 @@ def smaller(command: str) -> list[str]:
         words += ["--train-tasks", "5", "--first-rounds", "1", "--encoder-hidden", "8"]
     elif words[0] == "train" and words[1] != "rl2" and "--tasks" not in words:
         words += ["--tasks", "4", "--episodes", "3", "--hidden", "8"]
-    if words[0] == "train" and {"walker2d-rand-params", "half-cheetah-dir", "ant-terrain"} & set(words):
+    if words[0] == "train" and not {"point-nav", "bandit", "bandit@bernoulli-10", "tabular-mdp"} & set(words):
         words += ["--horizon", "5"]
     if words[0] == "evaluate":
         words += ["--tasks", "4"] if "--tasks" not in words else []
