@@ -61,10 +61,10 @@ def parse(options: type[T], arguments: Sequence[str], prog: str, description: st
 def _check_said(options: Any, arguments: Sequence[str]) -> None:
     """Refuse an option with nothing behind it, where this is its default: whoever types it means something."""
     for field in dataclasses.fields(options):
-        value, name = getattr(options, field.name), f"--{field.name.replace('_', '-')}"
+        value, name = getattr(options, field.name), _typed(field)
         if dataclasses.is_dataclass(value):
             _check_said(value, arguments)
-        elif value == () and value == field.default and name in arguments:
+        elif value == () == field.default and name in arguments:
             raise UserError(f"Got {name} with nothing behind it. Give something there, or leave {name} out.")
 
 
@@ -83,7 +83,12 @@ def option_names(options: type[Any]) -> Iterator[str]:
         if isinstance(nested := _plain_type(hints[field.name]), type) and dataclasses.is_dataclass(nested):
             yield from option_names(nested)
         elif not str(field.type).startswith("tyro.conf.Positional"):
-            yield f"--{field.name.replace('_', '-')}"
+            yield _typed(field)
+
+
+def _typed(field: dataclasses.Field[Any]) -> str:
+    """Return an option as it is typed."""
+    return f"--{field.name.replace('_', '-')}"
 
 
 def _plain_type(annotation: Any) -> Any:
