@@ -165,11 +165,11 @@ def grouped(
     return [Group(label=label, runs=tuple(group)) for label, group in by_settings(things)]
 
 
-def ending(run: Run) -> tuple[Standing, int, int]:
+def ending(run: Run) -> tuple[Standing, int]:
     """Return where a training stood at its last checkpoint, or else at that which was loaded, for `training_said`."""
     folder = RunFolder(run.folder)
     which = "last" if folder.checkpoint("last").exists() else run.checkpoint
-    return folder.standing(which, run.agent), run.settings.patience, run.settings.checkpoint_every
+    return folder.standing(which, run.agent), run.settings.patience
 
 
 def check_family(runs: Sequence[Run]) -> None:

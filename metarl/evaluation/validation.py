@@ -47,10 +47,11 @@ def count(standing: Standing, returns: Sequence[float]) -> None:
         standing: where the run stands; changed in place.
         returns: of the M validation tasks.
     """
-    if not standing.reference or rises(returns, standing.reference):
-        standing.reference, standing.waited = list(returns), 0
-    else:
+    if standing.reference and not rises(returns, standing.reference):
         standing.waited += 1
+        return
+    standing.rises += bool(standing.reference)
+    standing.reference, standing.waited = list(returns), 0
 
 
 def trained_steps(agent: MetaAgent) -> int:

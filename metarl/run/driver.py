@@ -132,7 +132,7 @@ def train(
             standing.room |= _most(room(), ranks)
             folder.save(standing, streams, scored=False)
         elif resume and at_plateau(standing, patience):
-            show(display.message, f"{plateau_said(standing, iterations, str(run_dir), run.checkpoint_every)}.")
+            show(display.message, f"{plateau_said(standing, iterations, str(run_dir))}.")
         elif started >= iterations:
             show(
                 display.message, f"{run_dir} has {started} of {iterations} iterations: give more --iterations to go on."
@@ -189,7 +189,7 @@ def train(
             some = "iteration" if done == 1 else "iterations"
             show(display.message, f"Trained {done} {some} ({took} for the last {done - started}).")
             if plateau:
-                show(display.message, f"{plateau_said(standing, iterations, str(run_dir), run.checkpoint_every)}.")
+                show(display.message, f"{plateau_said(standing, iterations, str(run_dir))}.")
             elif rising := end_said(standing, patience, str(run_dir)):
                 show(display.message, f"{rising}.")
         # Whoever is behind this line finds the last checkpoint.

@@ -409,7 +409,7 @@ def _standing(payload: dict[str, Any], path: Path, run: RunSettings | None = Non
         found = from_plain(Standing, {name: value for name, value in payload.items() if name in names})
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error} Use another checkpoint.") from error
-    counts = (found.iteration, found.waited, *found.totals.values())
+    counts = (found.iteration, found.waited, found.rises, *found.totals.values())
     if not all(count >= 0 for count in counts) or not all(0 <= room < MOST_ROOM for room in found.room.values()):
         raise UserError(
             f"{path} cannot be used: it has iteration {found.iteration}, totals {found.totals} and room {found.room}. "

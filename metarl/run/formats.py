@@ -127,6 +127,12 @@ def _center_rewards(stored: Stored) -> None:
         stored.config["center_rewards"] = False
 
 
+def _rises(stored: Stored) -> None:
+    """Convert 14 to 15: checkpoints tell whether the validation ever rose; what was not kept before counts as risen."""
+    if stored.payload is not None:
+        stored.payload["rises"] = int(bool(stored.payload.get("reference")))
+
+
 CONVERSIONS: tuple[Conversion, ...] = (
     _number,
     _data_options,
@@ -141,6 +147,7 @@ CONVERSIONS: tuple[Conversion, ...] = (
     _head,
     _validation,
     _center_rewards,
+    _rises,
 )
 """The first one leads from format 1 to 2, and so on."""
 

@@ -18,31 +18,17 @@ def at_plateau(standing: Standing, patience: int) -> bool:
     return 0 < patience <= standing.waited
 
 
-def has_risen(standing: Standing, every: int) -> bool:
-    """Tell whether any checkpoint has raised a run's validation since the first one.
-
-    Of a run that is not validated from its first checkpoint on (`rma`, which has no student then) nothing is known, and
-    it counts as risen.
-
-    Args:
-        standing: where the run stands.
-        every: iterations from one checkpoint to the next.
-    """
-    return standing.waited + 1 < standing.iteration // every
-
-
-def plateau_said(standing: Standing, iterations: int, where: str, every: int) -> str:
+def plateau_said(standing: Standing, iterations: int, where: str) -> str:
     """Return in words that a run is at its plateau, and how it can go on all the same.
 
     Args:
         standing: where it stands.
         iterations: that it was asked for.
         where: the run folder.
-        every: iterations from one checkpoint to the next.
     """
     more = f" --iterations {2 * iterations}" if standing.iteration >= iterations else ""
     go_on = f"metarl train --resume {where} --patience {2 * standing.waited}{more} (0: never end by it)"
-    if not has_risen(standing, every):
+    if not standing.rises:
         return (
             f"{where} has ended after {standing.iteration} iterations: {_checkpoints(standing.waited)} did not raise "
             "its validation above that of the first one. Where learning begins late this is no plateau. Go on with: "
@@ -71,19 +57,19 @@ def end_said(standing: Standing, patience: int, where: str) -> str:
     )
 
 
-def training_said(endings: Sequence[tuple[Standing, int, int]]) -> str:
+def training_said(endings: Sequence[tuple[Standing, int]]) -> str:
     """Return in some words whether trainings came to their plateau.
 
     Args:
-        endings: where each stood in the end, its patience, and its iterations from one checkpoint to the next.
+        endings: where each stood in the end, and its patience.
     """
     by_kind: dict[str, list[str]] = {}
-    for standing, patience, every in endings:
+    for standing, patience in endings:
         if patience == 0:
             kind = "trained without a stopping rule, for"
         elif not at_plateau(standing, patience):
             kind = "not yet at its plateau after"
-        elif has_risen(standing, every):
+        elif standing.rises:
             kind = "stopped at its plateau after"
         else:
             kind = "stopped before its validation ever rose, after"

@@ -26,6 +26,8 @@ class Standing:
     """Returns of the validation, task by task, at the checkpoint that raised it last; empty before the first one."""
     waited: int = 0
     """Checkpoints in a row since then (see plateau.py)."""
+    rises: int = 0
+    """Checkpoints that raised the validation above the first one's."""
 
     def take(self, metrics: Metrics, score: str) -> None:
         """Count one more iteration.

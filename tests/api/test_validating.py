@@ -130,6 +130,8 @@ def test_a_run_ends_at_its_plateau_and_says_what_lets_it_go_on(tmp_path: Path, c
     for row, speed in zip(rows, SPEEDS, strict=False):
         assert row["validation/return"] == pytest.approx(float((-3.0 * far + 0.6 * speed).mean()), abs=1e-5)
     assert checkpoint(tmp_path / "run", "best")["iteration"] == 4
+    # 2 and 4 above the first one.
+    assert checkpoint(tmp_path / "run")["rises"] == 2
     plateau = f"{tmp_path / 'run'} is at its plateau after 7 iterations: 3 checkpoints in a row did not raise"
     assert plateau in said
     assert "Validation: 5 tasks of the training distribution, none of those trained on; 1 episode of each." in said

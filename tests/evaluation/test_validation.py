@@ -47,6 +47,7 @@ def test_a_slow_creep_counts_once_it_has_added_up() -> None:
         waits.append(standing.waited)
     # The fourth step is above the first; after it what is compared has the same noise, and each step is a rise.
     assert waits == [0, 1, 2, 3, 0, 0, 0, 0]
+    assert standing.rises == 4
     assert standing.reference == pytest.approx([1.63, -0.37] * 20)
 
 
@@ -54,9 +55,10 @@ def test_what_is_worse_or_the_same_waits_and_leaves_the_reference() -> None:
     standing = Standing()
     for returns in ([1.0, 2.0], [1.0, 2.0], [0.0, 5.0], [-9.0, -9.0]):
         count(standing, returns)
-    assert (standing.reference, standing.waited) == ([1.0, 2.0], 3)
+    # The first one is there to be risen above.
+    assert (standing.reference, standing.waited, standing.rises) == ([1.0, 2.0], 3, 0)
     count(standing, [1.5, 2.5])
-    assert (standing.reference, standing.waited) == ([1.5, 2.5], 0)
+    assert (standing.reference, standing.waited, standing.rises) == ([1.5, 2.5], 0, 1)
 
 
 def agent(*, pools: bool, trial: int = 1, **config: Any) -> Any:

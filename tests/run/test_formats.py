@@ -88,6 +88,14 @@ def test_what_rl2_did_before_its_later_settings_is_what_it_does_now_if_nothing_i
     assert config == yaml.safe_load((old / "rl2" / "config.yaml").read_text())["config"]
 
 
+@pytest.mark.parametrize(("reference", "rises"), [([], 0), ([1.5, 2.5], 1)])
+def test_a_validation_of_which_nobody_kept_whether_it_rose_counts_as_risen(reference: list[float], rises: int) -> None:
+    stored = Stored(run={"agent": "rma"}, config={}, payload={"reference": reference, "waited": 3})
+    for convert in formats.conversions_from({"format": 14}, "last.pt"):
+        convert(stored)
+    assert stored.payload == {"reference": reference, "waited": 3, "rises": rises}
+
+
 def add_momentum(stored: Stored) -> None:
     """Convert to a format in which runs have a momentum, of 0 before."""
     if stored.trained == "follower" and not stored.few_shot:

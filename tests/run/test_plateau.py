@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from metarl.run.plateau import at_plateau, end_said, has_risen, plateau_said, training_said
+from metarl.run.plateau import at_plateau, end_said, plateau_said, training_said
 from metarl.run.standing import Standing
 
 
-def standing(waited: int, iteration: int = 40) -> Standing:
-    return Standing(iteration=iteration, reference=[1.0, 2.0], waited=waited)
+def standing(waited: int, iteration: int = 40, rises: int = 1) -> Standing:
+    return Standing(iteration=iteration, reference=[1.0, 2.0], waited=waited, rises=rises)
 
 
 @pytest.mark.parametrize(("waited", "patience", "at"), [(0, 0, False), (9, 0, False), (2, 3, False), (3, 3, True)])
@@ -16,27 +16,22 @@ def test_a_plateau_is_as_many_checkpoints_as_the_patience(waited: int, patience:
 
 
 def test_what_is_said_of_a_plateau_names_what_lets_it_go_on() -> None:
-    said = plateau_said(standing(3), 100, "runs/a", 8)
+    said = plateau_said(standing(3), 100, "runs/a")
     assert said == (
         "runs/a is at its plateau after 40 iterations: 3 checkpoints in a row did not raise its validation. Go on all "
         "the same with: metarl train --resume runs/a --patience 6 (0: never end by it)"
     )
     # At its last iteration it needs more of these too.
-    assert "--resume runs/a --patience 2 --iterations 80 (0" in plateau_said(standing(1), 40, "runs/a", 8)
+    assert "--resume runs/a --patience 2 --iterations 80 (0" in plateau_said(standing(1), 40, "runs/a")
 
 
 def test_a_run_that_never_rose_is_at_no_plateau() -> None:
-    # Checkpoints at 10, 20, 30 and 40: three behind the first.
-    assert has_risen(standing(2), 10)
-    assert not has_risen(standing(3), 10)
-    # The end of a run that is no full interval does not count.
-    assert not has_risen(standing(3, 45), 10)
-    assert plateau_said(standing(3), 100, "runs/a", 10) == (
+    assert plateau_said(standing(3, rises=0), 100, "runs/a") == (
         "runs/a has ended after 40 iterations: 3 checkpoints did not raise its validation above that of the first "
         "one. Where learning begins late this is no plateau. Go on with: metarl train --resume runs/a --patience 6 (0: "
         "never end by it)"
     )
-    assert training_said([(standing(3), 3, 10)]) == "stopped before its validation ever rose, after 40 iterations"
+    assert training_said([(standing(3, rises=0), 3)]) == "stopped before its validation ever rose, after 40 iterations"
 
 
 def test_a_run_that_ends_before_its_plateau_says_when_it_rose() -> None:
@@ -50,10 +45,10 @@ def test_a_run_that_ends_before_its_plateau_says_when_it_rose() -> None:
 
 
 def test_trainings_are_told_by_how_they_ended() -> None:
-    assert training_said([(standing(3), 3, 8)]) == "stopped at its plateau after 40 iterations"
-    assert training_said([(standing(2), 3, 8)]) == "not yet at its plateau after 40 iterations"
-    assert training_said([(standing(2), 0, 8)]) == "trained without a stopping rule, for 40 iterations"
-    several = [(standing(3), 3, 8), (standing(0), 3, 8), (standing(4, 90), 3, 8)]
+    assert training_said([(standing(3), 3)]) == "stopped at its plateau after 40 iterations"
+    assert training_said([(standing(2), 3)]) == "not yet at its plateau after 40 iterations"
+    assert training_said([(standing(2), 0)]) == "trained without a stopping rule, for 40 iterations"
+    several = [(standing(3), 3), (standing(0), 3), (standing(4, 90), 3)]
     assert training_said(several) == (
         "stopped at its plateau after 40, 90 iterations; not yet at its plateau after 40 iterations"
     )
