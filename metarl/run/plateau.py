@@ -74,7 +74,9 @@ def training_said(endings: Sequence[tuple[Standing, int]]) -> str:
         else:
             kind = "stopped before its validation ever rose, after"
         by_kind.setdefault(kind, []).append(str(standing.iteration))
-    return "; ".join(f"{kind} {', '.join(found)} iterations" for kind, found in by_kind.items())
+    return "; ".join(
+        f"{kind} {', '.join(found)} iteration{'' if found == ['1'] else 's'}" for kind, found in by_kind.items()
+    )
 
 
 def _checkpoints(count: int) -> str:

@@ -48,6 +48,7 @@ def test_trainings_are_told_by_how_they_ended() -> None:
     assert training_said([(standing(3), 3)]) == "stopped at its plateau after 40 iterations"
     assert training_said([(standing(2), 3)]) == "not yet at its plateau after 40 iterations"
     assert training_said([(standing(2), 0)]) == "trained without a stopping rule, for 40 iterations"
+    assert training_said([(standing(0, 1), 0)]) == "trained without a stopping rule, for 1 iteration"
     several = [(standing(3), 3), (standing(0), 3), (standing(4, 90), 3)]
     assert training_said(several) == (
         "stopped at its plateau after 40, 90 iterations; not yet at its plateau after 40 iterations"
