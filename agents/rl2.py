@@ -312,6 +312,7 @@ class Rl2:
             trials,
             generator,
             self.config,
+            rows="trials",
             inputs=everything[:, :-1],
             log_probs=old,
             values=values,

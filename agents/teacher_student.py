@@ -50,7 +50,7 @@ from metarl.learning.rollout import collect
 from metarl.learning.student import Lesson, Steps, StudentPolicy, teach
 from metarl.learning.told import FixedLearner, ToldPolicy
 from metarl.learning.trial_advantages import Over
-from metarl.learning.trial_update import update_on_trials
+from metarl.learning.trial_update import Rows, update_on_trials
 from metarl.learning.trials import Inputs, Trials, join
 from metarl.nets import history
 from metarl.nets.latent import LatentNetwork
@@ -100,6 +100,8 @@ class PpoConfig:
     """Passes over the episodes in an update."""
     minibatches: int = 10
     """Steps of the optimiser in a pass."""
+    minibatches_of: Rows = "steps"
+    """What these are filled with: steps of all episodes, or whole episodes (`trials`)."""
     learning_rate: float = 1e-3
     """Of Adam, at the start."""
     final_learning_rate: float = 1e-4
@@ -244,7 +246,7 @@ def _check_minibatches(config: PpoConfig, name: str) -> None:
     if count > config.worlds:
         raise UserError(
             f"Got --{name.replace('_', '-')} {count} for {config.worlds} episodes (--tasks {config.tasks} --episodes "
-            f"{config.episodes}). A minibatch has at least one: ask for more of these, or for fewer minibatches."
+            f"{config.episodes}). There have to be as many: ask for more of these, or for fewer minibatches."
         )
 
 
@@ -259,8 +261,8 @@ class TeacherStudent:
         spec: the family's sizes and task features.
         streams: `init` draws the initial parameters.
         device: where the networks and their updates live.
-        ranks: the processes that train it together: every minibatch has the episodes that it would have in one process,
-            and a rank computes those of them that are its own.
+        ranks: the processes that train it together: every minibatch has what it would have in one process, and a
+            rank computes of it what is its own.
         name: `teacher`, `ppo` or `rma`.
     """
 
@@ -377,6 +379,7 @@ class TeacherStudent:
             trials,
             generator,
             self.config,
+            rows=self.config.minibatches_of,
             inputs=inputs,
             log_probs=old,
             values=values,

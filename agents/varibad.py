@@ -52,7 +52,7 @@ from metarl.learning.recall import ActingNetwork, Actor, TrialLearner
 from metarl.learning.rollout import collect_trials
 from metarl.learning.trial_advantages import Over
 from metarl.learning.trial_buffer import TrialBuffer
-from metarl.learning.trial_update import update_on_trials
+from metarl.learning.trial_update import Rows, update_on_trials
 from metarl.learning.trials import (
     Inputs,
     Trials,
@@ -134,6 +134,8 @@ class VaribadConfig:
     """Passes over the trials in an update."""
     minibatches: int = 10
     """Steps of the optimiser in a pass."""
+    minibatches_of: Rows = "steps"
+    """What these are filled with: steps of all trials, or whole trials."""
     learning_rate: float = 1e-3
     """Of policy and values, of Adam, at the start."""
     final_learning_rate: float = 1e-4
@@ -265,8 +267,8 @@ class Varibad:
         spec: the family's sizes.
         streams: `init` draws the initial parameters.
         device: where networks, buffer and updates live.
-        ranks: the processes that train it together: every minibatch has the trials that it would have in one process,
-            and a rank computes those of them that are its own.
+        ranks: the processes that train it together: every minibatch has what it would have in one process, and a rank
+            computes of it what is its own.
     """
 
     name = "varibad"
@@ -348,6 +350,7 @@ class Varibad:
             trials,
             generator,
             self.config,
+            rows=self.config.minibatches_of,
             inputs=features[:, :-1],
             log_probs=old,
             values=values,

@@ -103,6 +103,15 @@ class Ranks:
 
     # -- means and sums -----------------------------------------------------------------------------------------------
 
+    def place(self, count: int) -> tuple[int, int]:
+        """Return how many rows the ranks before this one have, and how many all have, where this one has `count`."""
+        if self.size == 1:
+            return 0, count
+        counts = torch.zeros(self.size, dtype=torch.int64)
+        counts[self.rank] = count
+        each = self.sum(counts).tolist()
+        return sum(each[: self.rank]), sum(each)
+
     def sum(self, values: T) -> T:
         """Return the sum over all ranks of tensors or numbers, alone or in dicts, lists and tuples; without gradients.
 

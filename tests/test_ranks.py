@@ -137,6 +137,8 @@ def test_one_process_goes_on_where_two_ended(case: str, pair: Path, tmp_path: Pa
 
 
 def test_sums_and_means_are_over_the_ranks(answers: list[dict[str, Any]]) -> None:
+    # The first has 3 rows, the second 5.
+    assert [found["place"] for found in answers] == [[0, 8], [3, 8]]
     for found in answers:
         assert found["sum"] == {"a": [3.0, [[3.0], [3.0]]], "b": [4]}
         assert found["mean"] == [[0.5, 1.0], 1.5]
@@ -212,6 +214,7 @@ def test_alone_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ranks.sum(values) is values
         assert ranks.mean(values) is values
         assert ranks.once(lambda: 3) == 3
+        assert ranks.place(7) == (0, 7)
     assert not torch.distributed.is_initialized()
 
 

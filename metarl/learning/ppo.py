@@ -2,8 +2,9 @@
 
     max_θ  mean_t  min(ρ_t A_t, clip(ρ_t, 1 - ε, 1 + ε) A_t) - c (V_t - target_t)² + β H_t,   ρ_t = π_θ / π_old
 
-The rows of a minibatch are whole trials (or episodes), so that a memory can be computed anew from its first step. Of
-several ranks each computes those of its own; their losses add up to that of the minibatch, and all take the same step.
+The rows of a minibatch are whole trials where the network has a memory, which is computed anew from its first step.
+Where it has none they are single steps of all trials: steps of one trial are alike, and say little of other tasks. Of
+several ranks each computes rows of its own; their losses add up to that of the minibatch, and all take the same step.
 
 A GPU is given the gradient of a minibatch as one graph, and the host looks at it once before the step is taken.
 """
@@ -54,6 +55,10 @@ class Played:
     def parts(self) -> list[Tensor]:
         """Return its tensors."""
         return [getattr(self, field.name) for field in fields(self)]
+
+    def by_step(self) -> Played:
+        """Return every step as a row of its own, M L of them; those of the padding have nothing real."""
+        return Played(**{field.name: getattr(self, field.name).flatten(0, 1)[:, None] for field in fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +182,7 @@ def ppo_update(
         value_weight: c.
         entropy_weight: β.
         max_gradient_norm: gradients are shortened to this norm.
-        ranks: which of them have M rows each.
+        ranks: which of them have rows.
         launches: where the graphs of this network's gradients are kept; None: they are not captured.
 
     Returns:
@@ -232,19 +237,19 @@ def shared_minibatches(
     """Yield this rank's rows in every minibatch of every epoch, maybe none.
 
     Args:
-        mask: of this rank's rows; each of them stands in one minibatch of an epoch.
+        mask: of this rank's rows; each with a real step stands in one minibatch of an epoch, others in none.
         epochs: passes over all rows.
         minibatches: of a pass.
         generator: draws who is where; the same on all ranks.
-        ranks: which of them have M rows each.
+        ranks: which of them have rows.
     """
-    own = len(mask)
-    everyone = ranks.size * own
-    first = ranks.rows(everyone).start
+    real = (mask > 0).any(1).nonzero().squeeze(1)
+    own = len(real)
+    first, everyone = ranks.place(own)
     for _ in range(epochs):
         order = torch.randperm(everyone, generator=generator)
         mine = [rows[(rows >= first) & (rows < first + own)] - first for rows in order.tensor_split(minibatches)]
-        yield from torch.cat(mine).to(mask.device).split([len(rows) for rows in mine])
+        yield from real[torch.cat(mine).to(mask.device)].split([len(rows) for rows in mine])
 
 
 def in_one_kernel(device: torch.device) -> bool | None:

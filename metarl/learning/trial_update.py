@@ -1,8 +1,8 @@
-"""An update by PPO on whole trials: advantages, the schedule of its iteration, and the passes over what was played."""
+"""An update by PPO on trials: advantages, the schedule of its iteration, and the passes over what was played."""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,6 +15,9 @@ from metarl.learning.trials import Trials
 from metarl.nets.moments import Moments
 from metarl.ranks import Ranks
 from metarl.types import Metrics
+
+Rows = Literal["steps", "trials"]
+"""What minibatches are filled with: steps of all trials, or whole trials."""
 
 
 @runtime_checkable
@@ -99,6 +102,7 @@ def update_on_trials(
     generator: torch.Generator,
     config: PpoSettings,
     *,
+    rows: Rows,
     inputs: Float[Tensor, "M L I"],
     log_probs: Float[Tensor, "M L"],
     values: Float[Tensor, "M moments"],
@@ -117,6 +121,7 @@ def update_on_trials(
         trials: M of them, of this rank.
         generator: draws the minibatches.
         config: what it is done by.
+        rows: of minibatches; `trials` for a network with a memory.
         inputs: of the network at every step.
         log_probs: of the actions, under the policy that played.
         values: scaled, at every step and behind the last one, as the network gave them.
@@ -148,17 +153,18 @@ def update_on_trials(
     entropy_weight = config.final_entropy + part * (config.entropy - config.final_entropy)
     for group in optimiser.param_groups:
         group["lr"] = rate
+    played = Played(
+        inputs=inputs,
+        actions=trials.actions,
+        log_probs=log_probs,
+        advantages=advantages,
+        targets=targets,
+        mask=trials.mask,
+    )
     means, end = ppo_update(
         network,
         optimiser,
-        Played(
-            inputs=inputs,
-            actions=trials.actions,
-            log_probs=log_probs,
-            advantages=advantages,
-            targets=targets,
-            mask=trials.mask,
-        ),
+        played.by_step() if rows == "steps" else played,
         generator,
         clip=config.clip,
         epochs=config.epochs,

@@ -134,8 +134,8 @@ def check_minibatches(config: Any) -> None:
     """
     if config.minibatches > config.tasks:
         raise UserError(
-            f"Got --minibatches {config.minibatches} for --tasks {config.tasks}. A minibatch has at least one trial: "
-            "ask for as many tasks, or fewer minibatches."
+            f"Got --minibatches {config.minibatches} for --tasks {config.tasks}. There have to be as many "
+            "trials: ask for as many tasks, or fewer minibatches."
         )
 
 

@@ -133,6 +133,12 @@ def _rises(stored: Stored) -> None:
         stored.payload["rises"] = int(bool(stored.payload.get("reference")))
 
 
+def _minibatches_of(stored: Stored) -> None:
+    """Convert 15 to 16: minibatches of PPO may be filled with steps of all trials; before, with whole trials."""
+    if stored.trained in ("ppo", "rma", "teacher", "varibad"):
+        stored.config["minibatches_of"] = "trials"
+
+
 CONVERSIONS: tuple[Conversion, ...] = (
     _number,
     _data_options,
@@ -148,6 +154,7 @@ CONVERSIONS: tuple[Conversion, ...] = (
     _validation,
     _center_rewards,
     _rises,
+    _minibatches_of,
 )
 """The first one leads from format 1 to 2, and so on."""
 

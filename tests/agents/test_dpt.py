@@ -180,7 +180,7 @@ def test_a_family_that_does_not_say_its_best_action_is_refused_before_anything_i
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"minibatches": 7}, r"--minibatches 7 for --tasks 6\. A minibatch has at least one trial"),
+        ({"minibatches": 7}, r"--minibatches 7 for --tasks 6\. There have to be as many trials"),
         ({"width": 1}, "--width 1"),
         ({"layers": 0}, "--layers 0"),
         ({"layers": 1001}, "--layers 1001"),

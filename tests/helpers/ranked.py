@@ -239,6 +239,7 @@ def main(folder: Path) -> None:
             "mean": ranks.mean([torch.tensor([1.0, 2.0]) * ranks.rank, 3.0 * ranks.rank]),
             "gathered": ranks.gathered(torch.full((1, 2), ranks.rank + 1)),
             "largest": ranks.largest(5 - ranks.rank),
+            "place": ranks.place(3 + 2 * ranks.rank),
             "unequal": caught(lambda: ranks.assert_replicated(params)),
             "equal": caught(lambda: ranks.assert_replicated({"alike": params["alike"]})),
             "once": ranks.once(lambda: f"of rank {ranks.rank}"),

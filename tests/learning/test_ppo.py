@@ -18,7 +18,7 @@ from metarl.envs.family import Family
 from metarl.envs.horizon import with_horizon
 from metarl.launches import Launches
 from metarl.learning.chunks import passes
-from metarl.learning.ppo import LaunchedGradient, clipped_gain, in_one_kernel, shared_minibatches
+from metarl.learning.ppo import LaunchedGradient, Played, clipped_gain, in_one_kernel, shared_minibatches
 from metarl.learning.trials import Trials
 from metarl.ranks import Ranks
 from metarl.seeding import Streams
@@ -44,6 +44,28 @@ def test_every_row_is_in_one_minibatch_of_an_epoch() -> None:
     epochs = [torch.cat(found[first : first + 3]).tolist() for first in (0, 3)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(7))] * 2
     assert epochs[0] != epochs[1]
+
+
+def test_steps_of_all_trials_are_mixed_and_the_padding_is_left_out() -> None:
+    mask = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    numbers = torch.arange(9.0).view(3, 3)
+    played = Played(
+        inputs=numbers[..., None].expand(3, 3, 2),
+        actions=numbers[..., None],
+        log_probs=numbers,
+        advantages=-numbers,
+        targets=2.0 * numbers,
+        mask=mask,
+    ).by_step()
+    assert played.inputs.shape == (9, 1, 2)
+    assert played.targets.flatten().tolist() == [2.0 * number for number in range(9)]
+    found = list(shared_minibatches(played.mask, 2, 3, seeded(1)))
+    assert [len(rows) for rows in found] == [2, 2, 2] * 2
+    for epoch in (found[:3], found[3:]):
+        assert sorted(torch.cat(epoch).tolist()) == [0, 1, 2, 3, 6, 7]
+    # Not trial by trial.
+    assert any(len({row // 3 for row in rows.tolist()}) > 1 for rows in found)
+    assert torch.equal(played.advantages[found[0]].flatten(), -found[0].to(torch.float32))
 
 
 def test_gradients_are_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +214,8 @@ def test_the_host_looks_once_at_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Rl2, "_update", watched)
     agent = make(replace(SMALL, max_kl=100.0), Ragged().spec())
     trained(agent, Ragged(), 2)
-    # The moments of the returns, which are on the host; the variance that is explained; every step; the deviation.
+    # The moments of the returns, which are on the host; the variance that is explained; which rows have
+    # steps; every step; the deviation.
     assert seen[1] == [
         "__bool__",
         "__bool__",
@@ -201,6 +224,7 @@ def test_the_host_looks_once_at_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
         "cpu",
         "__bool__",
         "__float__",
+        "nonzero",
         *["tolist"] * 4,
         "__float__",
     ]
