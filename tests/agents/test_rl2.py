@@ -273,7 +273,7 @@ def test_worlds_that_do_not_fit_are_refused() -> None:
         ({"clip": 0.0}, "--clip 0.0.* more than 0"),
         ({"epochs": 0}, "--epochs 0.* at least 1"),
         ({"minibatches": 0}, "--minibatches 0.* at least 1"),
-        ({"minibatches": 6, "tasks": 5}, "--minibatches 6 for --tasks 5.*at least one trial"),
+        ({"minibatches": 6, "tasks": 5}, "--minibatches 6 for --tasks 5.*as many trials"),
         ({"learning_rate": 0.0}, "--learning-rate 0.0.* more than 0"),
         ({"final_learning_rate": -1.0}, "--final-learning-rate -1.0.* at least 0"),
         ({"weight_decay": -0.1}, "--weight-decay -0.1.* at least 0"),

@@ -96,6 +96,14 @@ def test_a_validation_of_which_nobody_kept_whether_it_rose_counts_as_risen(refer
     assert stored.payload == {"reference": reference, "waited": 3, "rises": rises}
 
 
+@pytest.mark.parametrize(("agent", "added"), [("varibad", {"minibatches_of": "trials"}), ("rl2", {})])
+def test_minibatches_of_an_earlier_format_are_whole_trials(agent: str, added: dict[str, str]) -> None:
+    stored = Stored(run={"agent": agent}, config={"minibatches": 10})
+    for convert in formats.conversions_from({"format": 15}, "config.yaml"):
+        convert(stored)
+    assert stored.config == {"minibatches": 10, **added}
+
+
 def add_momentum(stored: Stored) -> None:
     """Convert to a format in which runs have a momentum, of 0 before."""
     if stored.trained == "follower" and not stored.few_shot:
