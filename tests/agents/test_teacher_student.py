@@ -22,6 +22,8 @@ from metarl.envs.families.point_nav import PointNav
 from metarl.envs.family import Family
 from metarl.errors import UserError
 from metarl.evaluation.probe import memories
+from metarl.learning import trial_update
+from metarl.learning.ppo import Played, ppo_update
 from metarl.learning.rollout import collect
 from metarl.learning.student import StudentPolicy
 from metarl.learning.told import ToldPolicy
@@ -99,6 +101,24 @@ def test_an_error_of_values_moves_the_critic_alone() -> None:
     by_policy = torch.autograd.grad(log_probs, list(names.values()), allow_unused=True)
     found = {n.split(".")[0] for n, g in zip(names, by_policy, strict=True) if g is not None}
     assert found == {"encoder", "policy", "log_std"}
+
+
+@pytest.mark.parametrize(("asked", "rows"), [("steps", (48, 1)), ("trials", (6, 8))])
+@pytest.mark.parametrize("name", ["ppo", "varibad"])
+def test_minibatches_are_filled_with_steps_or_whole_trials(
+    name: str, asked: Any, rows: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"tasks": 6, "episodes": 1, "hidden": (6,), "minibatches": 2, "epochs": 2, "minibatches_of": asked}
+    agent: Any = make(name, config_class(name)(**given), POINT.spec(), Streams(0), CPU)
+    seen = []
+
+    def watched(network: Any, optimiser: Any, played: Played, *rest: Any, **options: Any) -> Any:
+        seen.append(tuple(played.mask.shape))
+        return ppo_update(network, optimiser, played, *rest, **options)
+
+    monkeypatch.setattr(trial_update, "ppo_update", watched)
+    metrics = train(agent, 1)
+    assert (seen, metrics["update/steps"]) == ([rows], 4.0)
 
 
 def test_scales_stand_still_while_the_student_learns() -> None:
