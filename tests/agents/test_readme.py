@@ -35,7 +35,8 @@ def smaller(command: str) -> list[str]:
         command = re.sub(rf"--{option} \d+", f"--{option} {number}", command)
     words = command.split()[1:]
     if words[:2] == ["train", "pearl"]:
-        words += ["--train-tasks", "5", "--first-rounds", "1", "--encoder-hidden", "8"]
+        words += ["--first-rounds", "1"] if "--first-rounds" not in words else []
+        words += ["--train-tasks", "5"] if "--train-tasks" not in words else []
     elif words[0] == "train" and words[1] != "rl2" and "--tasks" not in words:
         words += ["--tasks", "4", "--episodes", "3", "--hidden", "8"]
     if words[0] == "train" and not {"point-nav", "bandit", "bandit@bernoulli-10", "tabular-mdp"} & set(words):
@@ -83,7 +84,7 @@ def test_commands_with_smaller_numbers(
         "train",
         *["train", "evaluate"],
         *[*["train"] * 2, "evaluate"],
-        *["train", "evaluate"],
+        *["train", "evaluate"] * 2,
         *["train"] * 2,
         *["train", "evaluate"],
         *["train", "evaluate", "evaluate"],
