@@ -163,7 +163,9 @@ class PpoConfig:
         check(self, at_least={"entropy": 0.0, "final_entropy": 0.0}, at_most={"discount": 1.0, "trace": 1.0})
         check(self, above={"clip": 0.0, "learning_rate": 0.0, "max_gradient_norm": 0.0, "max_kl": 0.0})
         check(self, above={"initial_std": 0.0}, at_most={"iterations": MOST_ITERATIONS, "epochs": MOST_STEPS})
-        _check_minibatches(self, "minibatches")
+        check(self, at_most={"minibatches": MOST_STEPS})
+        if self.minibatches_of == "trials":
+            _check_minibatches(self, "minibatches")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -212,7 +212,9 @@ class VaribadConfig:
         check(self, above={"initial_std": 0.0, "max_kl": 0.0}, at_most={"discount": 1.0, "trace": 1.0})
         check(self, at_most={"iterations": MOST_ITERATIONS, "epochs": MOST_STEPS, "layers": MOST_LAYERS})
         check(self, at_most={"belief_updates": MOST_STEPS})
-        check_minibatches(self)
+        check(self, at_most={"minibatches": MOST_STEPS})
+        if self.minibatches_of == "trials":
+            check_minibatches(self)
         if self.belief_trials > self.buffer:
             raise UserError(
                 f"Got --belief-trials {self.belief_trials} for --buffer {self.buffer}. They are drawn from the buffer: "

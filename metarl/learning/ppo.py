@@ -239,7 +239,7 @@ def shared_minibatches(
     Args:
         mask: of this rank's rows; each with a real step stands in one minibatch of an epoch, others in none.
         epochs: passes over all rows.
-        minibatches: of a pass.
+        minibatches: of a pass; fewer where there are fewer rows.
         generator: draws who is where; the same on all ranks.
         ranks: which of them have rows.
     """
@@ -248,7 +248,8 @@ def shared_minibatches(
     first, everyone = ranks.place(own)
     for _ in range(epochs):
         order = torch.randperm(everyone, generator=generator)
-        mine = [rows[(rows >= first) & (rows < first + own)] - first for rows in order.tensor_split(minibatches)]
+        parts = order.tensor_split(min(minibatches, everyone))
+        mine = [rows[(rows >= first) & (rows < first + own)] - first for rows in parts]
         yield from real[torch.cat(mine).to(mask.device)].split([len(rows) for rows in mine])
 
 

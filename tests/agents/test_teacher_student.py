@@ -240,7 +240,11 @@ def test_weights_of_another_form_are_refused() -> None:
         ("rma", {"student_epochs": 0}, "--student-epochs 0.*at least 1"),
         ("teacher", {"latent": 0}, "--latent 0.*at least 1"),
         ("teacher", {"encoder": (0,)}, "at least 1 unit"),
-        ("ppo", {"minibatches": 7}, r"--minibatches 7 for 6 episodes \(--tasks 3 --episodes 2\)"),
+        (
+            "ppo",
+            {"minibatches": 7, "minibatches_of": "trials"},
+            r"--minibatches 7 for 6 episodes \(--tasks 3 --episodes 2\)",
+        ),
         ("ppo", {"clip": 0.0}, "--clip"),
     ],
 )

@@ -279,7 +279,7 @@ def test_it_runs_whatever_the_sizes(family: Any, options: dict[str, Any]) -> Non
         ({"decoded_steps": 0}, "--decoded-steps 0.* at least 1"),
         ({"belief_rate": 0.0}, "--belief-rate 0.0.* more than 0"),
         ({"kl_weight": -0.1}, "--kl-weight -0.1.* at least 0"),
-        ({"minibatches": 6, "tasks": 5}, "--minibatches 6 for --tasks 5.*as many trials"),
+        ({"minibatches": 6, "tasks": 5, "minibatches_of": "trials"}, "--minibatches 6 for --tasks 5.*as many trials"),
         ({"hidden": (4, 0)}, "hidden"),
     ],
 )

@@ -44,6 +44,8 @@ def test_every_row_is_in_one_minibatch_of_an_epoch() -> None:
     epochs = [torch.cat(found[first : first + 3]).tolist() for first in (0, 3)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(7))] * 2
     assert epochs[0] != epochs[1]
+    # No minibatch is empty.
+    assert [len(rows) for rows in shared_minibatches(mask, 1, 30, seeded(1))] == [1] * 7
 
 
 def test_steps_of_all_trials_are_mixed_and_the_padding_is_left_out() -> None:
