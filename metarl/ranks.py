@@ -101,8 +101,6 @@ class Ranks:
         # Every place has one number that is not 0.
         return self.sum(whole)
 
-    # -- means and sums -----------------------------------------------------------------------------------------------
-
     def place(self, count: int) -> tuple[int, int]:
         """Return how many rows the ranks before this one have, and how many all have, where this one has `count`."""
         if self.size == 1:
@@ -111,6 +109,8 @@ class Ranks:
         counts[self.rank] = count
         each = self.sum(counts).tolist()
         return sum(each[: self.rank]), sum(each)
+
+    # -- means and sums -----------------------------------------------------------------------------------------------
 
     def sum(self, values: T) -> T:
         """Return the sum over all ranks of tensors or numbers, alone or in dicts, lists and tuples; without gradients.
