@@ -130,10 +130,10 @@ class LaunchedGradient:
 
     def __init__(self, objective: Objective, like: Played, backend: Backend) -> None:
         self.objective = objective
-        self.backend = backend
         self.played = Played(**{field.name: torch.empty_like(getattr(like, field.name)) for field in fields(like)})
         self.entropy_weight = like.mask.new_zeros(())
-        self.by_rows: dict[int, tuple[Tensor, Launch[tuple[Tensor, Gradients]]]] = {}
+        # A pass has minibatches of two sizes at most; where episodes end early, each update has others.
+        self.by_rows = Launches(backend, most=2)
 
     def begin(self, played: Played, entropy_weight: float) -> None:
         """Begin an update: put what it learns from where the graphs read it."""
@@ -143,13 +143,15 @@ class LaunchedGradient:
 
     def __call__(self, rows: Int[Tensor, " N"]) -> tuple[Float[Tensor, " 5"], Gradients]:
         """Compute what `Objective.gradient` does; it holds until the next call."""
-        if len(rows) not in self.by_rows:
-            place = torch.empty_like(rows)
-            function = partial(self.objective.gradient, self.played, place, self.entropy_weight)
-            self.by_rows[len(rows)] = place, Launch(function, self.backend)
-        place, launch = self.by_rows[len(rows)]
+        place, launch = self.by_rows.get(len(rows), partial(self._launch_of, rows))
         place.copy_(rows)
         return launch()
+
+    def _launch_of(self, like: Int[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Launch[tuple[Tensor, Gradients]]]:
+        """Return where the numbers of as many rows are to be put, and what is launched on them."""
+        place = torch.empty_like(like)
+        function = partial(self.objective.gradient, self.played, place, self.entropy_weight)
+        return place, Launch(function, self.by_rows.backend)
 
 
 def ppo_update(

@@ -22,6 +22,7 @@ from metarl.envs.families.point_nav import PointNav
 from metarl.envs.family import Family
 from metarl.errors import UserError
 from metarl.evaluation.probe import memories
+from metarl.launches import Launches
 from metarl.learning import trial_update
 from metarl.learning.ppo import Played, ppo_update
 from metarl.learning.rollout import collect
@@ -30,6 +31,7 @@ from metarl.learning.told import ToldPolicy
 from metarl.run.glossary import look_up
 from metarl.seeding import Streams
 from metarl.types import Metrics
+from tests.helpers.recorder import Recorder
 from tests.helpers.same import assert_same
 from tests.helpers.toys import seeded
 from tests.helpers.trials import Ragged
@@ -119,6 +121,22 @@ def test_minibatches_are_filled_with_steps_or_whole_trials(
     monkeypatch.setattr(trial_update, "ppo_update", watched)
     metrics = train(agent, 1)
     assert (seen, metrics["update/steps"]) == ([rows], 4.0)
+
+
+def test_launched_steps_are_the_same_and_graphs_of_sizes_that_are_gone_are_not_kept() -> None:
+    found, family, sizes = [], Ragged(), set()
+    for launches in (None, Launches(Recorder(), most=1)):
+        agent, streams = agent_of("ppo", family, tasks=6, epochs=4, max_kl=100.0), Streams(1)
+        agent.launches = launches
+        for _ in range(6):
+            train(agent, 1, family, streams)
+            if launches is not None:
+                (kept,) = launches._kept.values()
+                sizes |= set(kept.by_rows._kept)
+                assert len(kept.by_rows._kept) <= 2
+        found.append(agent.network.state_dict())
+    assert_same(*found)
+    assert len(sizes) > 2
 
 
 def test_scales_stand_still_while_the_student_learns() -> None:
