@@ -211,8 +211,7 @@ class VaribadConfig:
         check(self, above={"clip": 0.0, "learning_rate": 0.0, "belief_rate": 0.0, "max_gradient_norm": 0.0})
         check(self, above={"initial_std": 0.0, "max_kl": 0.0}, at_most={"discount": 1.0, "trace": 1.0})
         check(self, at_most={"iterations": MOST_ITERATIONS, "epochs": MOST_STEPS, "layers": MOST_LAYERS})
-        check(self, at_most={"belief_updates": MOST_STEPS})
-        check(self, at_most={"minibatches": MOST_STEPS})
+        check(self, at_most={"belief_updates": MOST_STEPS, "minibatches": MOST_STEPS})
         if self.minibatches_of == "trials":
             check_minibatches(self)
         if self.belief_trials > self.buffer:
